@@ -1,0 +1,1 @@
+"""The tape, tensors and differentiable operations."""

@@ -1,0 +1,1 @@
+"""Compiled CPU kernels, one file per family."""

@@ -1,0 +1,1 @@
+"""Encoders and decoders of GGML block types, exact to the byte."""

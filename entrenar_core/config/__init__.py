@@ -1,0 +1,1 @@
+"""The YAML schema and how a file becomes a checked, frozen Config."""

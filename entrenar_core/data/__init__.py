@@ -1,0 +1,1 @@
+"""From files to typed columns, examples and packed batches."""

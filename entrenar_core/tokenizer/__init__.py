@@ -1,0 +1,1 @@
+"""Tokenizers built from GGUF metadata, and training of new ones."""

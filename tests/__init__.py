@@ -1,0 +1,1 @@
+"""The tests mirror the source tree; oracle/ compares with other implementations and e2e/ runs the command line."""
