@@ -1,0 +1,256 @@
+"""The protocol that every backend fulfils: what the autograd ops and optimizers may ask of a device.
+
+A backend owns its array module, its buffers and its kernels. Kernels come in forward/backward pairs, take and return
+arrays of the backend (never tensors), allocate their results from the backend's pool, and never change an argument
+unless the docstring says so. Shapes use B batch, T time, D model, H heads, K kv heads, E head dim, F ffn, V vocab,
+R rank, M any number of rows. Floating arrays are C-contiguous and of `dtype` unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Array = Any
+"""An array of the backend: numpy.ndarray or cupy.ndarray."""
+
+RopePairing = Literal["interleaved", "halves"]
+"""Which components turn together: (2i, 2i+1), or (i, i + E/2)."""
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+
+@dataclass(frozen=True)
+class AttentionParams:
+    """What shapes the scores besides q, k and v.
+
+    scale: factor on q·k. softcap: scores become softcap·tanh(score/softcap); 0 turns it off.
+    q_offset: index in k of the first query (the number of cached keys when generating).
+    """
+
+    scale: float
+    softcap: float = 0.0
+    q_offset: int = 0
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """Names one dropout mask: the same key always draws the same mask, on every backend and thread count."""
+
+    seed: int
+    step: int
+    micro_batch: int
+    module: int
+
+    def mixed(self) -> int:
+        """The key as one 64-bit number (splitmix64 finaliser over the fields, in order)."""
+        state = 0
+        for part in (self.seed, self.step, self.micro_batch, self.module):
+            state = splitmix64((state ^ (part & _MASK64)) + 0x9E3779B97F4A7C15)
+        return state
+
+
+_MASK64 = (1 << 64) - 1
+
+
+def splitmix64(value: int) -> int:
+    """The finaliser of Steele, Lea & Flood's SplitMix generator: 64 well-mixed bits."""
+    value &= _MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return value ^ (value >> 31)
+
+
+@dataclass(frozen=True)
+class AdamParams:
+    """One Adam or AdamW update (Kingma & Ba 2015; Loshchilov & Hutter 2019).
+
+    decoupled: AdamW's weight decay (p -= lr·wd·p) instead of Adam's L2 (g += wd·p).
+    step: 1 for the first update, for bias correction. grad_scale: factor on the gradient (clipping).
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    step: int
+    grad_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class SGDParams:
+    """One SGD update: g += wd·p; buf = momentum·buf + g (buf = g on the first step); p -= lr·(g + momentum·buf if
+    nesterov else buf)."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    first_step: bool
+    grad_scale: float = 1.0
+
+
+class WeightHandle(Protocol):
+    """A frozen weight [out, in] in whatever form the backend multiplies by (dense, bf16, packed GGUF blocks)."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def n_bytes(self) -> int: ...
+
+
+class Backend(Protocol):
+    """A device: array module, memory, matrix products, fused kernels, fused optimizer steps."""
+
+    name: str
+    xp: Any
+    dtype: np.dtype[Any]
+
+    # memory
+    def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:
+        """An uninitialised array from the pool; its memory returns to the pool when the last view of it dies."""
+        ...
+
+    def zeros(self, shape: Sequence[int], dtype: Any = None) -> Array: ...
+
+    def asarray(self, values: Any, dtype: Any = None) -> Array:
+        """Host values as an array of the backend; floating input becomes `dtype` unless another one is given."""
+        ...
+
+    def to_host(self, array: Array) -> np.ndarray: ...
+
+    # elementwise (arrays of one shape; `out` may be an argument)
+    def add(self, a: Array, b: Array, out: Array | None = None) -> Array: ...
+    def multiply(self, a: Array, b: Array, out: Array | None = None) -> Array: ...
+    def scale(self, a: Array, factor: float, out: Array | None = None) -> Array: ...
+
+    # matrix products
+    def gemm(self, a: Array, b: Array, out: Array | None = None, *, alpha: float = 1.0, beta: float = 0.0) -> Array:
+        """out = alpha·a@b + beta·out for 2-D views (pass ``x.T`` for a transposed operand, no copy is made)."""
+        ...
+
+    def prepare_weight(self, weight: Array) -> WeightHandle:
+        """A frozen dense weight [out, in] in the form this backend multiplies fastest; it is not copied if dense."""
+        ...
+
+    def linear(self, x: Array, weight: WeightHandle) -> Array:
+        """x [M, in] -> x @ weight.T [M, out]."""
+        ...
+
+    def linear_input_grad(self, dy: Array, weight: WeightHandle) -> Array:
+        """dy [M, out] -> dy @ weight [M, in]."""
+        ...
+
+    # normalisation (rows over the last axis, x [M, D])
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> tuple[Array, Array]:
+        """y = weight·x/√(mean(x²)+eps) (Zhang & Sennrich 2019); returns y [M, D] and the inverse RMS [M]."""
+        ...
+
+    def rms_norm_backward(
+        self, dy: Array, x: Array, weight: Array, inv_rms: Array, need_weight: bool
+    ) -> tuple[Array, Array | None]:
+        """Gradients of x [M, D] and, if needed, of weight [D]."""
+        ...
+
+    def layer_norm(self, x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+        """y = gamma·(x-mean)/√(var+eps) + beta (Ba et al. 2016); returns y [M, D], mean [M], inverse std [M]."""
+        ...
+
+    def layer_norm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of x [M, D], gamma [D] and beta [D]."""
+        ...
+
+    # activations (any shape)
+    def activation(self, kind: Activation, x: Array) -> Array:
+        """relu, gelu (x·Φ(x), exact erf), gelu_tanh (its tanh form), silu (x·σ(x))."""
+        ...
+
+    def activation_backward(self, kind: Activation, dy: Array, x: Array) -> Array: ...
+
+    def swiglu(self, gate: Array, up: Array) -> Array:
+        """silu(gate)·up (Shazeer 2020)."""
+        ...
+
+    def swiglu_backward(self, dy: Array, gate: Array, up: Array) -> tuple[Array, Array]:
+        """Gradients of gate and up."""
+        ...
+
+    def softmax(self, x: Array) -> Array:
+        """Softmax of each row of x [M, N]; a row of all -inf gives NaN, as in torch."""
+        ...
+
+    def softmax_backward(self, dy: Array, y: Array) -> Array:
+        """dx = y·(dy - <dy, y>) for each row; y is the softmax."""
+        ...
+
+    # attention
+    def rope(self, x: Array, cos: Array, sin: Array, pairing: RopePairing, inverse: bool = False) -> Array:
+        """Turn the first 2·P components of each head of x [B, T, H, E] by angles, cos and sin [B, T, P] (Su et al. 2021).
+
+        `inverse` turns back, which is also the gradient. Components from 2·P on are copied. With "halves" the pairs are
+        (i, i + P), with "interleaved" (2i, 2i + 1).
+        """
+        ...
+
+    def attention(self, q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> tuple[Array, Array]:
+        """Causal grouped-query attention with document isolation and sliding windows.
+
+        q [B, Tq, H, E], k and v [B, Tk, K, E] (H a multiple of K; may be strided in B and T), lower int32 [B, Tq].
+        Query i (at index i + q_offset among the keys) sees the keys lower[b, i] ... i + q_offset. Returns out
+        [B, Tq, H, E] and the log-sum-exp of the scores [B, H, Tq].
+        """
+        ...
+
+    def attention_backward(
+        self, dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, lower: Array, params: AttentionParams
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of q, k and v; scores are computed again from q, k and lse (Dao et al. 2022)."""
+        ...
+
+    # embedding, loss, dropout
+    def embedding(self, table: Array, ids: Array) -> Array:
+        """Rows of table [V, D] for ids int32 [M] -> [M, D]."""
+        ...
+
+    def embedding_backward(self, dy: Array, ids: Array, out: Array) -> None:
+        """out [V, D] += dy [M, D] summed by ids, in the order of the rows."""
+        ...
+
+    def cross_entropy(self, logits: Array, labels: Array, grad_scale: float | None) -> Array:
+        """-log softmax(logits)[label] of each row: logits [M, V], labels int32 [M] (all ≥ 0) -> losses [M].
+
+        With a `grad_scale`, `logits` is overwritten by grad_scale·(softmax - onehot); with None it is left alone.
+        """
+        ...
+
+    def dropout(self, x: Array, p: float, key: DropoutKey) -> Array:
+        """x/(1-p) where the mask keeps an element, else 0; applied to dy it is its own gradient.
+
+        Element i (of the flattened array) is kept when the top 32 bits of `splitmix64` of
+        key.mixed() + (i+1)·0x9E3779B97F4A7C15 are ≥ p·2³² (rounded down), so every backend draws the same mask.
+        """
+        ...
+
+    # optimizers (parameter and state arrays are changed in place; any shape)
+    def adam_step(self, parameter: Array, grad: Array, m: Array, v: Array, params: AdamParams) -> None: ...
+
+    def sgd_step(self, parameter: Array, grad: Array, buffer: Array | None, params: SGDParams) -> None: ...
+
+    def sum_of_squares(self, array: Array) -> float:
+        """Σ x² accumulated in float64."""
+        ...
+
+    def all_finite(self, array: Array) -> bool:
+        """False if any element is NaN or infinite."""
+        ...
+
+    def close(self) -> None:
+        """Stop threads and give memory back."""
+        ...

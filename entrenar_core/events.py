@@ -1,0 +1,114 @@
+"""What a stage tells the outside world: small frozen events, and the protocol of whoever listens.
+
+Stages emit events and know nothing of terminals; the command line turns them into rich output or JSON lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Sent once, before the first step."""
+
+    model: str
+    architecture: str
+    parameters: int
+    trainable_parameters: int
+    train_examples: int
+    val_examples: int
+    total_steps: int
+    first_step: int
+    threads: int
+    device: str
+    output_dir: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. `loss` is the mean over the step's supervised tokens, `seconds` its wall time."""
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Eval:
+    """A pass over the validation set. `loss` is the mean over its supervised tokens."""
+
+    step: int
+    loss: float
+    supervised_tokens: int
+    seconds: float
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file or folder that is now complete on disk. `kind`: checkpoint, model, adapter, metrics or config."""
+
+    kind: str
+    path: Path
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Work before or after training that takes a while: tokenizing, loading, writing."""
+
+    task: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something skipped, approximated or worth knowing. `level`: info or warning."""
+
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A piece of generated text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Sent once, at the end of a run."""
+
+    steps: int
+    reason: str
+    train_loss: float
+    val_loss: float | None
+    seconds: float
+
+
+Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Finished
+
+
+class Reporter(Protocol):
+    """Receives events in order, on the thread that runs the stage."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+class SilentReporter:
+    """Swallows every event; for tests and for library use."""
+
+    def emit(self, event: Event) -> None:
+        del event

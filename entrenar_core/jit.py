@@ -1,0 +1,79 @@
+"""How kernels are compiled and cached: the only policy on numba flags.
+
+A kernel is an ordinary Python function over arrays and a row range. `kernel` compiles it without the GIL, so that
+threads of ours run it side by side; with ``ENTRENAR_JIT=0`` it stays plain Python, to be debugged, covered and mutated.
+Compiled code is cached in a folder that only the user can read, keyed by the text of every kernel file, because numba
+itself does not notice an edit in a callee that lives in another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+REASSOCIATING = frozenset({"contract", "reassoc", "nsz"})
+"""Fast-math flags that let a reduction vectorise and still keep NaN and infinity."""
+
+
+def jit_enabled() -> bool:
+    """False when ``ENTRENAR_JIT=0`` asks for plain Python kernels."""
+    return os.environ.get("ENTRENAR_JIT", "1") != "0"
+
+
+def kernel(*, exact: bool = False) -> Callable[[Function], Function]:
+    """Compile a kernel on first call; `exact` forbids any change in floating-point order (codecs, `exp`)."""
+
+    def compile_lazily(function: Function) -> Function:
+        if not jit_enabled():
+            return function
+        import numba  # noqa: PLC0415 - importing numba takes most of a second and plain Python mode has no need of it
+
+        folder = cache_folder()
+        if folder is not None:
+            numba.config.CACHE_DIR = str(folder)
+        flags = False if exact else set(REASSOCIATING)
+        return numba.njit(nogil=True, cache=folder is not None, fastmath=flags, error_model="numpy")(function)
+
+    return compile_lazily
+
+
+@cache
+def cache_folder() -> Path | None:
+    """The folder of compiled kernels, or None (with a warning) where no private folder can be made."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "entrenar" / f"kernels-{kernel_sources_hash()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        warnings.warn(f"kernels are compiled anew in each run: {folder} cannot be made ({error})", stacklevel=2)
+        return None
+    foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
+    if foreign or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        warnings.warn(f"kernels are compiled anew in each run: {folder} is writable by others", stacklevel=2)
+        return None
+    return folder
+
+
+def kernel_sources() -> list[Path]:
+    """Every file that may hold kernels, sorted."""
+    root = Path(__file__).parent
+    files = [root / "jit.py", *root.glob("backend/**/*.py"), *root.glob("codecs/*.py"), *root.glob("**/*_kernels.py")]
+    return sorted(set(files))
+
+
+def kernel_sources_hash() -> str:
+    """Sixteen hex digits over the text of `kernel_sources`."""
+    digest = hashlib.sha256()
+    for path in kernel_sources():
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
