@@ -1,1 +1,1 @@
-"""Encoders and decoders of GGML block types, exact to the byte."""
+"""One codec per GGML block type: bytes of a GGUF tensor to float32 values and back."""

@@ -1,0 +1,34 @@
+"""Finds the codec of a GGML type by name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from entrenar_core.codecs.base import Codec
+from entrenar_core.codecs.floats import BF16Codec, F16Codec, F32Codec
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
+from entrenar_core.errors import FormatError
+
+
+@cache
+def codec_for(type_name: str) -> Codec:
+    """The codec of ``F32``, ``F16``, ``BF16`` (encode and decode) or of any type that gguf-py decodes.
+
+    Raises FormatError for an unknown name and for a type whose values nobody decodes (``Q8_K``, ``I32``).
+    """
+    match type_name:
+        case "F32":
+            return F32Codec()
+        case "F16":
+            return F16Codec()
+        case "BF16":
+            return BF16Codec()
+    if type_name in DECODABLE_BY_GGUF_PY:
+        return GgufPyCodec(TYPE_BY_NAME[type_name])
+    if type_name in TYPE_BY_NAME:
+        raise FormatError(
+            f"tensors of type {type_name} cannot be decoded to floating point",
+            hint="convert the model to F16 or Q8_0 with llama.cpp's llama-quantize",
+        )
+    raise FormatError(f"unknown tensor type {type_name!r}", hint=f"known types: {', '.join(sorted(TYPE_BY_NAME))}")
