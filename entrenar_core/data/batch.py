@@ -1,0 +1,38 @@
+"""What a training step eats: one rectangle of token ids with its targets, positions and document borders.
+
+Labels are already shifted: position t of a row sees ``tokens[b, :t+1]`` of its own document and is asked for
+``labels[b, t]``. A document is a stretch of equal ``starts``; attention must not cross from one to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IGNORE = -100
+"""The label of a position that is not trained: prompt, padding."""
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of B rows and T positions.
+
+    Attributes:
+        tokens: int32 [B, T], the inputs; padding holds the loader's pad id.
+        labels: int32 [B, T], the target of each position, or `IGNORE`.
+        positions: int32 [B, T], the index inside the document, restarting at 0; 0 on padding.
+        starts: int32 [B, T], the index in the row of the first position of the document; padding starts itself.
+        n_tokens: positions that are not padding.
+        n_supervised: positions whose label is not `IGNORE`.
+    """
+
+    tokens: Int32Array
+    labels: Int32Array
+    positions: Int32Array
+    starts: Int32Array
+    n_tokens: int
+    n_supervised: int

@@ -1,0 +1,150 @@
+"""The tokenized data set: every example in one flat array of ids, with a flag per token that says whether it is trained.
+
+`ExampleStore` collects examples in growing buffers (4 bytes an id, 1 a flag, no Python object an example) and `finish`
+turns them into `Examples`. An example of n tokens fills n - 1 positions of a batch: ``tokens[:-1]`` are inputs and
+``tokens[1:]`` their targets, so its first token is never a target, and seq_len positions hold seq_len + 1 tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ExampleStats:
+    """What became of the rows of a file.
+
+    Attributes:
+        examples: examples kept (a split row gives several).
+        total_tokens: positions of all examples: what one epoch feeds to the model.
+        supervised_tokens: targets of all examples: what one epoch learns from.
+        rows: rows read.
+        overlong_rows: kept rows that were longer than seq_len and cut or split.
+        truncated_tokens: targets of kept rows that are in no example.
+        refused: rows left out, by reason.
+    """
+
+    examples: int
+    total_tokens: int
+    supervised_tokens: int
+    rows: int
+    overlong_rows: int = 0
+    truncated_tokens: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document: int32 ids [n] and, for each, whether it is a target that is trained (never the first)."""
+
+    tokens: Int32Array
+    supervised: BoolArray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A sequence of examples. Example i is ``tokens[offsets[i]:offsets[i + 1]]``; each has at least one target.
+
+    Attributes:
+        tokens: int32 [N], the ids of all examples, one after another.
+        supervised: bool [N], False for the first token of each example.
+        offsets: int64 [len + 1].
+    """
+
+    tokens: Int32Array
+    supervised: BoolArray
+    offsets: Int64Array
+    stats: ExampleStats
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return Example(self.tokens[part], self.supervised[part])
+
+    @property
+    def lengths(self) -> Int64Array:
+        """int64 [len]: the positions each example fills in a row, its tokens less one."""
+        return np.diff(self.offsets) - 1
+
+    def select(self, indices: Int64Array) -> Examples:
+        """The examples at `indices` (int64, any order) as a data set of their own; its stats count only themselves."""
+        sizes = np.diff(self.offsets)[indices]
+        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], sizes)
+        supervised = self.supervised[source]
+        stats = ExampleStats(
+            examples=len(indices),
+            total_tokens=int(offsets[-1]) - len(indices),
+            supervised_tokens=int(np.count_nonzero(supervised)),
+            rows=len(indices),
+        )
+        return Examples(self.tokens[source], supervised, offsets, stats)
+
+    def digest(self) -> str:
+        """A hex hash of ids, flags and borders: equal exactly when two data sets train the same."""
+        content = hashlib.blake2b(digest_size=16)
+        for values in (self.tokens, self.supervised, self.offsets):
+            content.update(np.ascontiguousarray(values).view(np.uint8))
+        return content.hexdigest()
+
+
+class ExampleStore:
+    """Collects examples one by one; `finish` gives the data set."""
+
+    def __init__(self) -> None:
+        self._tokens = array("i")
+        self._supervised = bytearray()
+        self._offsets = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, tokens: Sequence[int], supervised: bytes) -> bool:
+        """Append an example; `supervised` holds 0 or 1 for each token, and the first one is taken as 0.
+
+        Returns whether it was kept: an example without a target is not.
+        """
+        flags = b"\0" + supervised[1:]
+        if 1 not in flags:
+            return False
+        self._tokens.extend(tokens)
+        self._supervised += flags
+        self._offsets.append(len(self._tokens))
+        return True
+
+    def finish(
+        self,
+        *,
+        rows: int,
+        overlong_rows: int = 0,
+        truncated_tokens: int = 0,
+        refused: Mapping[str, int] | None = None,
+    ) -> Examples:
+        """The data set, and its stats with what the caller counted. The store must not be used after it."""
+        tokens = np.frombuffer(self._tokens, dtype=np.int32)
+        supervised = np.frombuffer(self._supervised, dtype=np.bool_)
+        offsets = np.frombuffer(self._offsets, dtype=np.int64)
+        stats = ExampleStats(
+            examples=len(self),
+            total_tokens=len(tokens) - len(self),
+            supervised_tokens=int(np.count_nonzero(supervised)),
+            rows=rows,
+            overlong_rows=overlong_rows,
+            truncated_tokens=truncated_tokens,
+            refused=dict(refused or {}),
+        )
+        return Examples(tokens, supervised, offsets, stats)
