@@ -1,1 +1,1 @@
-"""The tape, tensors and differentiable operations."""
+"""Reverse-mode automatic differentiation: tensors, a tape, and ops with forward and backward side by side."""

@@ -1,1 +1,1 @@
-"""Differentiable operations, one file per family, forward and backward side by side."""
+"""Differentiable ops, one file per family; import a family and call its functions on tensors."""

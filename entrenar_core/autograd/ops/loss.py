@@ -1,0 +1,131 @@
+"""Cross-entropy, on logits or fused with the output matrix so that the logits of all tokens never exist at once.
+
+The fused op works through the supervised rows in chunks. While it has a chunk's logits it also computes the gradients
+of the hidden states and of the matrix, so backward only hands them out and no logits are computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from entrenar_core.autograd.op import Context, Op, apply
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Array, WeightHandle
+from entrenar_core.errors import AutogradError
+
+IGNORED_LABEL = -100
+"""Positions with this label (any negative one, in fact) are context: no loss, no gradient."""
+
+CHUNK_BYTES = 16 << 20
+"""Aim for the logits of one chunk: small enough for a CPU's last-level cache, large enough for a fast product."""
+
+
+class CrossEntropy(Op):
+    """Σ -log softmax(logits)[label]·scale over the supervised rows of logits [M, V]."""
+
+    name = "cross_entropy"
+
+    @staticmethod
+    def forward(context: Context, logits: Array, labels: Array, scale: float) -> Array:
+        backend = context.backend
+        supervised = supervised_rows(backend.xp, labels)
+        chunk = backend.xp.ascontiguousarray(logits[supervised])
+        losses = backend.cross_entropy(chunk, labels[supervised], scale if context.recording else None)
+        context.save(chunk)
+        context.params.update(supervised=supervised, shape=logits.shape)
+        return losses.sum(dtype=np.float64) * scale
+
+    @staticmethod
+    def backward(context: Context, grad: Array) -> Sequence[Array | None]:
+        (chunk,) = context.saved
+        dlogits = context.backend.zeros(context.params["shape"])
+        dlogits[context.params["supervised"]] = chunk * float(grad)
+        return (dlogits,)
+
+
+class LinearCrossEntropy(Op):
+    """Σ -log softmax(hidden Wᵀ)[label]·scale over the supervised rows of hidden [M, D], in chunks of rows.
+
+    The weight is a trainable input [V, D], or None with a frozen `handle`.
+    """
+
+    name = "linear_cross_entropy"
+
+    @staticmethod
+    def forward(
+        context: Context, hidden: Array, weight: Array | None, handle: WeightHandle | None, labels: Array, scale: float
+    ) -> Array:
+        backend, xp = context.backend, context.backend.xp
+        vocab = weight.shape[0] if weight is not None else handle.shape[0]  # type: ignore[union-attr]
+        supervised = supervised_rows(xp, labels)
+        targets = labels[supervised]
+        states = xp.take(hidden, supervised, axis=0)
+        dstates = backend.empty(states.shape) if context.needs[0] else None
+        dweight = backend.empty(weight.shape) if weight is not None and context.needs[1] else None
+        total = 0.0
+        rows_per_chunk = chunk_rows(vocab, hidden.dtype.itemsize)
+        for start in range(0, len(targets), rows_per_chunk):
+            part = slice(start, start + rows_per_chunk)
+            state = states[part]
+            logits = backend.gemm(state, weight.T) if weight is not None else backend.linear(state, handle)
+            losses = backend.cross_entropy(logits, targets[part], scale if context.recording else None)
+            total += float(losses.sum(dtype=np.float64))
+            if dstates is not None and weight is not None:
+                backend.gemm(logits, weight, out=dstates[part])
+            elif dstates is not None:
+                dstates[part] = backend.linear_input_grad(logits, handle)
+            if dweight is not None:
+                backend.gemm(logits.T, state, out=dweight, beta=0.0 if start == 0 else 1.0)
+        if dweight is not None and len(targets) == 0:
+            dweight[...] = 0
+        context.save(dstates, dweight)
+        context.params.update(supervised=supervised, shape=hidden.shape)
+        return np.float64(total * scale) * xp.ones((), dtype=np.float64)
+
+    @staticmethod
+    def backward(context: Context, grad: Array) -> Sequence[Array | None]:
+        backend = context.backend
+        dstates, dweight = context.saved
+        factor = float(grad)
+        dhidden = None
+        if dstates is not None:
+            dhidden = backend.zeros(context.params["shape"])
+            dhidden[context.params["supervised"]] = dstates if factor == 1.0 else backend.scale(dstates, factor)
+        if dweight is not None and factor != 1.0:
+            dweight = backend.scale(dweight, factor, out=dweight)
+        return dhidden, dweight
+
+
+def supervised_rows(xp: Any, labels: Array) -> Array:
+    """Indices of the rows with a label."""
+    return xp.nonzero(labels >= 0)[0]
+
+
+def chunk_rows(vocab: int, item_bytes: int) -> int:
+    """How many rows of logits one chunk holds: about `CHUNK_BYTES`, at least 16."""
+    return max(16, CHUNK_BYTES // (vocab * item_bytes))
+
+
+def cross_entropy(logits: Tensor, labels: Array, scale: float) -> Tensor:
+    """scale · Σ -log softmax(logits [M, V])[labels int32 [M]] over labels ≥ 0, as a float64 scalar.
+
+    Pass 1/n for the mean over n supervised tokens.
+    """
+    _check_labels(logits.shape[0], labels)
+    return apply(CrossEntropy, logits, labels=labels, scale=scale)
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, scale: float) -> Tensor:
+    """`cross_entropy` of hidden [M, D] times weight [V, D] transposed, without ever holding all logits."""
+    _check_labels(hidden.shape[0], labels)
+    if isinstance(weight, Tensor):
+        return apply(LinearCrossEntropy, hidden, weight, handle=None, labels=labels, scale=scale)
+    return apply(LinearCrossEntropy, hidden, None, handle=weight, labels=labels, scale=scale)
+
+
+def _check_labels(n_rows: int, labels: Array) -> None:
+    if tuple(labels.shape) != (n_rows,):
+        raise AutogradError(f"cross-entropy: {n_rows} rows of logits but labels of shape {tuple(labels.shape)}")

@@ -1,0 +1,95 @@
+"""The LoRA linear layer as one node: y = x Wᵀ + b + s·(drop(x) Aᵀ) Bᵀ with W frozen (Hu et al. 2021).
+
+Only the input x and the small product h = drop(x) Aᵀ are kept. dB = s·dyᵀ h, g = s·dy B, dA = gᵀ drop(x),
+dx = dy W + drop(g A), where dropping again with the same key is the gradient of dropping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entrenar_core.autograd.op import Context, Op, apply
+from entrenar_core.autograd.ops.matmul import rows, weight_grad
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Array, Backend, DropoutKey, WeightHandle
+from entrenar_core.errors import AutogradError
+
+
+@dataclass(frozen=True)
+class LowRankParams:
+    """scale: alpha/R (alpha/√R for rsLoRA). p: dropout on the adapter's input, off when there is no key."""
+
+    scale: float
+    p: float = 0.0
+    key: DropoutKey | None = None
+
+    def drop(self, backend: Backend, x: Array) -> Array:
+        """x through this layer's dropout."""
+        return backend.dropout(x, self.p, self.key) if self.p > 0.0 and self.key is not None else x
+
+
+class LowRankLinear(Op):
+    name = "lora_linear"
+
+    @staticmethod
+    def forward(
+        context: Context,
+        x: Array,
+        lora_a: Array,
+        lora_b: Array,
+        bias: Array | None,
+        weight: WeightHandle,
+        params: LowRankParams,
+    ) -> Array:
+        backend, flat = context.backend, rows(x)
+        low = backend.gemm(params.drop(backend, flat), lora_a.T)
+        y = backend.linear(flat, weight)
+        backend.gemm(low, lora_b.T, out=y, alpha=params.scale, beta=1.0)
+        if bias is not None:
+            y += bias
+        context.save(x, lora_a, lora_b, low)
+        context.params.update(weight=weight, params=params)
+        return y.reshape(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(context: Context, grad: Array) -> Sequence[Array | None]:
+        backend = context.backend
+        x, lora_a, lora_b, low = context.saved
+        params: LowRankParams = context.params["params"]
+        need_x, need_a, need_b, need_bias = context.needs
+        dy, flat = rows(grad), rows(x)
+        scaled_low = backend.scale(low, params.scale)
+        db = weight_grad(context, 2, dy, scaled_low) if need_b else None
+        dlow = backend.gemm(dy, lora_b, alpha=params.scale)
+        da = weight_grad(context, 1, dlow, params.drop(backend, flat)) if need_a else None
+        dx = None
+        if need_x:
+            dx = backend.linear_input_grad(dy, context.params["weight"])
+            _add_adapter_input_grad(backend, dlow, lora_a, params, dx)
+            dx = dx.reshape(x.shape)
+        return dx, da, db, dy.sum(axis=0) if need_bias else None
+
+
+def _add_adapter_input_grad(backend: Backend, dlow: Array, lora_a: Array, params: LowRankParams, dx: Array) -> None:
+    if params.p > 0.0 and params.key is not None:
+        backend.add(dx, params.drop(backend, backend.gemm(dlow, lora_a)), out=dx)
+    else:
+        backend.gemm(dlow, lora_a, out=dx, beta=1.0)
+
+
+def lora_linear(
+    x: Tensor, weight: WeightHandle, lora_a: Tensor, lora_b: Tensor, bias: Tensor | None, params: LowRankParams
+) -> Tensor:
+    """x [..., in] through a frozen weight [out, in] plus the adapter lora_a [R, in], lora_b [out, R].
+
+    Raises:
+        AutogradError: the shapes do not fit.
+    """
+    n_out, n_in = weight.shape
+    rank = lora_a.shape[0]
+    if x.shape[-1] != n_in or lora_a.shape != (rank, n_in) or lora_b.shape != (n_out, rank):
+        raise AutogradError(
+            f"lora_linear: input {x.shape}, weight {(n_out, n_in)}, A {lora_a.shape}, B {lora_b.shape} do not fit"
+        )
+    return apply(LowRankLinear, x, lora_a, lora_b, bias, weight=weight, params=params)
