@@ -68,8 +68,9 @@ def splitmix64(value: int) -> int:
 class AdamParams:
     """One Adam or AdamW update (Kingma & Ba 2015; Loshchilov & Hutter 2019).
 
-    decoupled: AdamW's weight decay (p -= lr·wd·p) instead of Adam's L2 (g += wd·p).
-    step: 1 for the first update, for bias correction. grad_scale: factor on the gradient (clipping).
+    p -= lr·m̂/(√v̂ + eps) with m̂ = m/(1-beta1^step), v̂ = v/(1-beta2^step); step is 1 for the first update.
+    decoupled: AdamW's weight decay (p -= lr·wd·p, before the update) instead of Adam's L2 (g += wd·p).
+    grad_scale: factor on the gradient before all else (clipping).
     """
 
     lr: float
@@ -84,8 +85,8 @@ class AdamParams:
 
 @dataclass(frozen=True)
 class SGDParams:
-    """One SGD update: g += wd·p; buf = momentum·buf + g (buf = g on the first step); p -= lr·(g + momentum·buf if
-    nesterov else buf)."""
+    """One SGD update: g = grad_scale·grad + wd·p; buf = momentum·buf + g (buf = g on the first step);
+    p -= lr·(g + momentum·buf if nesterov else buf). Without a buffer, p -= lr·g."""
 
     lr: float
     momentum: float
@@ -119,7 +120,8 @@ class Backend(Protocol):
     def zeros(self, shape: Sequence[int], dtype: Any = None) -> Array: ...
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
-        """Host values as an array of the backend; floating input becomes `dtype` unless another one is given."""
+        """Host values as an array of the backend; floating input becomes `dtype` unless another one is given, other
+        kinds keep theirs. The result may share memory with a host array that already fits."""
         ...
 
     def to_host(self, array: Array) -> np.ndarray: ...
@@ -131,7 +133,10 @@ class Backend(Protocol):
 
     # matrix products
     def gemm(self, a: Array, b: Array, out: Array | None = None, *, alpha: float = 1.0, beta: float = 0.0) -> Array:
-        """out = alpha·a@b + beta·out for 2-D views (pass ``x.T`` for a transposed operand, no copy is made)."""
+        """out = alpha·a@b + beta·out for 2-D views (pass ``x.T`` for a transposed operand, no copy is made).
+
+        With beta 0, `out` is not read (it may hold NaN). `out` may be a strided view, and overlaps neither a nor b.
+        """
         ...
 
     def prepare_weight(self, weight: Array) -> WeightHandle:
@@ -192,7 +197,7 @@ class Backend(Protocol):
 
     # attention
     def rope(self, x: Array, cos: Array, sin: Array, pairing: RopePairing, inverse: bool = False) -> Array:
-        """Turn the first 2·P components of each head of x [B, T, H, E] by angles, cos and sin [B, T, P] (Su et al. 2021).
+        """Turn the first 2·P components of each head of x [B, T, H, E] by angles: cos, sin [B, T, P] (Su et al. 2021).
 
         `inverse` turns back, which is also the gradient. Components from 2·P on are copied. With "halves" the pairs are
         (i, i + P), with "interleaved" (2i, 2i + 1).
@@ -203,15 +208,16 @@ class Backend(Protocol):
         """Causal grouped-query attention with document isolation and sliding windows.
 
         q [B, Tq, H, E], k and v [B, Tk, K, E] (H a multiple of K; may be strided in B and T), lower int32 [B, Tq].
-        Query i (at index i + q_offset among the keys) sees the keys lower[b, i] ... i + q_offset. Returns out
-        [B, Tq, H, E] and the log-sum-exp of the scores [B, H, Tq].
+        Query i (at index i + q_offset among the keys) sees the keys lower[b, i] ... i + q_offset, with 0 <= lower[b, i]
+        <= i + q_offset < Tk. Query head h reads kv head h // (H/K). Returns out [B, Tq, H, E] and the log-sum-exp of
+        the scaled and capped scores [B, H, Tq].
         """
         ...
 
     def attention_backward(
         self, dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, lower: Array, params: AttentionParams
     ) -> tuple[Array, Array, Array]:
-        """Gradients of q, k and v; scores are computed again from q, k and lse (Dao et al. 2022)."""
+        """Gradients of q, k and v, contiguous; scores are computed again from q, k and lse (Dao et al. 2022)."""
         ...
 
     # embedding, loss, dropout
@@ -231,7 +237,7 @@ class Backend(Protocol):
         ...
 
     def dropout(self, x: Array, p: float, key: DropoutKey) -> Array:
-        """x/(1-p) where the mask keeps an element, else 0; applied to dy it is its own gradient.
+        """x/(1-p) where the mask keeps an element, else 0 (even for NaN); 0 <= p < 1. Applied to dy it is its gradient.
 
         Element i (of the flattened array) is kept when the top 32 bits of `splitmix64` of
         key.mixed() + (i+1)·0x9E3779B97F4A7C15 are ≥ p·2³² (rounded down), so every backend draws the same mask.
