@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration  # each test starts pytest once more
+
 SKIPS_ITSELF = (
     'import pytest\n\npytest.importorskip("no_such_library")\n\n\ndef test_never() -> None:\n    assert True\n'
 )
@@ -35,7 +37,7 @@ def run_pytest(project: Path, *arguments: str, **environment: str) -> str:
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_IN_TEST])
+@pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_IN_TEST], ids=["whole file", "one test"])
 def test_a_missing_oracle_is_skipped_and_counted_with_its_reason(project: Path, source: str) -> None:
     (project / "tests" / "oracle" / "test_one.py").write_text(source)
     output = run_pytest(project)
@@ -43,7 +45,7 @@ def test_a_missing_oracle_is_skipped_and_counted_with_its_reason(project: Path, 
     assert output.splitlines()[-1].startswith("1 skipped in")
 
 
-@pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_IN_TEST])
+@pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_IN_TEST], ids=["whole file", "one test"])
 def test_a_missing_oracle_fails_where_oracles_are_required(project: Path, source: str) -> None:
     (project / "tests" / "oracle" / "test_one.py").write_text(source)
     output = run_pytest(project, ENTRENAR_REQUIRE_ORACLES="1")
