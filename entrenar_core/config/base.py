@@ -1,0 +1,113 @@
+"""What every section of the schema shares: strictness, conflicts between keys, and a way to walk the schema.
+
+A conflict is a combination of keys that cannot go together. It is looked for in the raw values, so that it is
+reported together with wrong values of other keys; a section built in Python is checked by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+Path = tuple[str, ...]
+"""A key of the configuration: ``("optimizer", "lr")``."""
+
+CONFLICT = "conflict"
+NOT_ALLOWED = "not_allowed"
+"""Types of our own validation errors: keys that cannot go together, and a value with the text of what is allowed."""
+
+
+class Conflict(NamedTuple):
+    """`key` is relative to the section that reports it and may be dotted."""
+
+    key: str
+    message: str
+    hint: str | None = None
+
+
+class Section(BaseModel):
+    """A strict, frozen part of the configuration: no unknown keys, no conversions, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Combinations that cannot go together. `given` holds the keys that are set and not null, still unchecked."""
+        del given
+        yield from ()
+
+    @model_validator(mode="after")
+    def _has_no_conflicts(self) -> Self:
+        given = {key: getattr(self, key) for key in self.model_fields_set if getattr(self, key) is not None}
+        for conflict in self.conflicts(given):
+            raise PydanticCustomError(CONFLICT, "{message}", conflict._asdict())
+        return self
+
+
+def not_allowed(allowed: str) -> PydanticCustomError:
+    """The error of a value; `allowed` completes the sentence "must be ..."."""
+    return PydanticCustomError(NOT_ALLOWED, "must be {allowed}", {"allowed": allowed})
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+AnyCase = BeforeValidator(_lower)
+"""Names are case-insensitive and kept in lower case."""
+
+
+def _tuple(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise not_allowed("a list of names, such as [q_proj, v_proj]")
+    return tuple(value)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+"""A list of names with at least one entry."""
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """True for int and float, not for bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """True for a whole number above zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def nested_section(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds (``Lora`` for ``Lora | None``), None for a plain value."""
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def schema_fields(section: type[Section], prefix: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
+    """Every key below `section` with its field, depth first, sections before their keys."""
+    for name, field in section.model_fields.items():
+        yield (*prefix, name), field
+        nested = nested_section(field)
+        if nested is not None:
+            yield from schema_fields(nested, (*prefix, name))
+
+
+def conflicts_below(section: type[Section], raw: object, prefix: Path = ()) -> Iterator[tuple[Path, Conflict]]:
+    """The conflicts of `section` and of the sections inside it, for raw values that may be wrong in other ways."""
+    if not isinstance(raw, Mapping):
+        return
+    given = {key: value for key, value in raw.items() if value is not None}
+    for conflict in section.conflicts(given):
+        yield (*prefix, *conflict.key.split(".")), conflict
+    for name, field in section.model_fields.items():
+        nested = nested_section(field)
+        if nested is not None:
+            yield from conflicts_below(nested, given.get(name), (*prefix, name))

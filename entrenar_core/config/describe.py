@@ -1,0 +1,115 @@
+"""Turns validation errors into sentences: the value, what is allowed, and what may have been meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from entrenar_core.config.base import NOT_ALLOWED, Path, nested_section
+from entrenar_core.config.suggest import hint_for_value
+
+_SHOWN = 60
+
+
+def show_value(value: object, text: str | None) -> str:
+    """A value as the person wrote it; `text` is its source if it is a scalar."""
+    if isinstance(value, str):
+        shown = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, Mapping):
+        shown = f"a mapping with {_counted(len(value), 'key')}"
+    elif isinstance(value, (list, tuple)):
+        shown = json.dumps(value, ensure_ascii=False, default=str)
+    elif value is None:
+        shown = f"{text or 'null'}"
+    else:
+        shown = text or str(value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+
+
+def what_is_allowed(field: FieldInfo) -> str:
+    """Completes "must be ..." from the type and the range of a field."""
+    members = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not NoneType]
+    is_optional = NoneType in get_args(field.annotation)
+    words = allowed_words(field)
+    nested = nested_section(field)
+    if words:
+        noun = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    elif nested is not None:
+        noun = f"a section with keys such as {', '.join(list(nested.model_fields)[:3])}"
+    else:
+        noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(members[0], "a value")
+    bounds = [text for text in map(_bound, field.metadata) if text]
+    return " ".join([noun, *([" and ".join(bounds)] if bounds else []), *(["(or null)"] if is_optional else [])])
+
+
+def allowed_words(field: FieldInfo) -> Sequence[str]:
+    """The values of a field that takes one of a few words."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if get_origin(kind) is Literal:
+            return [str(word) for word in get_args(kind)]
+    return []
+
+
+def describe(error: ErrorDetails, path: Path, field: FieldInfo, text: str | None) -> tuple[str, str | None]:
+    """The message and the hint for a wrong value of a known key."""
+    value = error["input"]
+    if error["type"] == NOT_ALLOWED:
+        allowed = error["ctx"]["allowed"]
+    elif error["type"] == "string_too_short":
+        allowed = "text that is not empty"
+    else:
+        allowed = what_is_allowed(field)
+    words = ["all"] if path[-1] == "target_modules" else allowed_words(field)
+    hint = hint_for_value(path, value, words) or _hint_for_type(value, field, error["type"])
+    return f"value {show_value(value, text)}; must be {allowed}", hint
+
+
+def _bound(rule: Any) -> str | None:
+    match rule:
+        case Gt(gt=low):
+            return f"greater than {low}"
+        case Ge(ge=low):
+            return f"of at least {low}"
+        case Lt(lt=high):
+            return f"less than {high}" if high < 2**63 else "less than 2**63"
+        case Le(le=high):
+            return f"of at most {high}"
+        case MultipleOf(multiple_of=step):
+            return f"divisible by {step}"
+    return None
+
+
+def _hint_for_type(value: object, field: FieldInfo, kind: str) -> str | None:
+    """A remedy for a value that only looks right: quoted numbers, yes and no, one name where a list belongs."""
+    wanted = get_args(field.annotation) or (field.annotation,)
+    if isinstance(value, str):
+        if bool in wanted and value.lower() in ("yes", "on", "no", "off"):
+            return f"write {'true' if value.lower() in ('yes', 'on') else 'false'}"
+        if (int in wanted or float in wanted) and _is_number_text(value.replace("_", "").replace(",", "")):
+            plain = value.replace("_", "").replace(",", "").strip()
+            return f"write {plain} without quotes" if plain == value.strip() else f"write {plain}"
+        if any(get_origin(kind) is tuple for kind in wanted):
+            return f"write [{value}]"
+    if isinstance(value, float) and kind in ("int_type", "int_from_float") and value.is_integer():
+        return f"write {int(value)}"
+    if str in wanted and isinstance(value, (int, float, bool)):
+        return "put it in quotes if it is meant as text"
+    return None
+
+
+def _is_number_text(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,120 @@
+"""From a YAML file and ``--set`` overrides to a checked Config, or one error with everything that is wrong.
+
+Read the source with places, apply the overrides, validate every section, look for conflicts between keys,
+and give each problem its place, its value, what is allowed and what may have been meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from entrenar_core.config.base import CONFLICT, Path, conflicts_below, schema_fields
+from entrenar_core.config.describe import describe
+from entrenar_core.config.overrides import apply_overrides
+from entrenar_core.config.problem import ConfigProblems, Problem
+from entrenar_core.config.root import Config
+from entrenar_core.config.suggest import NOT_YET, UNAVAILABLE_SECTIONS, hint_for_key
+from entrenar_core.config.yaml_source import Source, read_file, read_text
+
+Placed = tuple[tuple[int, int], Problem]
+"""A problem with its position in the file, for sorting."""
+
+_EMPTY_IS_UNCLEAR: Mapping[Path, str] = {
+    ("lora",): "write lora: {} for LoRA with its defaults, or lora: null to train the whole model",
+    ("training", "early_stopping"): "write early_stopping: {patience: 3}, or null for none",
+}
+"""Sections whose absence means something; with all their keys commented out, the intent is not known."""
+
+
+def load_config(path: FilePath, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration file. Whether the files it names exist is not looked at.
+
+    Args:
+        path: the YAML file.
+        overrides: ``section.key=value`` texts, their values in YAML.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        ConfigProblems: everything that is wrong with it (a ConfigError).
+    """
+    return _checked(read_file(path), overrides, default_output_dir=f"runs/{path.stem}")
+
+
+def config_from_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
+    """Like `load_config` for YAML in memory; `name` stands for the file in messages."""
+    return _checked(read_text(text, name), overrides, default_output_dir=None)
+
+
+def _checked(source: Source, overrides: Sequence[str], default_output_dir: str | None) -> Config:
+    found: list[Placed] = [*source.problems, *apply_overrides(source, overrides), *_empty_sections(source)]
+    _fill_output_dir(source.data, default_output_dir)
+    fields = dict(schema_fields(Config))
+    config: Config | None = None
+    try:
+        config = Config.model_validate(source.data)
+    except ValidationError as error:
+        found += _value_problems(error.errors(), source, fields)
+    found += _conflict_problems(source)
+    if config is None or found:
+        raise ConfigProblems([problem for _, problem in sorted(found, key=lambda placed: placed[0])])
+    return config
+
+
+def _fill_output_dir(data: dict[str, Any], default: str | None) -> None:
+    training = data.get("training")
+    if default is not None and (training is None or (isinstance(training, dict) and "output_dir" not in training)):
+        data["training"] = {**(training or {}), "output_dir": default}
+
+
+def _empty_sections(source: Source) -> Iterator[Placed]:
+    for path, hint in _EMPTY_IS_UNCLEAR.items():
+        place = source.values.get(path)
+        if place is not None and place.text == "":
+            yield place.order, Problem(place.where, ".".join(path), "this section is empty", hint)
+
+
+def _value_problems(
+    errors: Sequence[ErrorDetails], source: Source, fields: Mapping[Path, FieldInfo]
+) -> Iterator[Placed]:
+    reported: set[Path] = set()
+    for error in errors:
+        path = tuple(str(part) for part in error["loc"])
+        if error["type"] in (CONFLICT, "default_factory_not_called"):
+            continue
+        if error["type"] == "extra_forbidden":
+            place = source.place(path)
+            yield place.order, _unknown_key(place.where, path, fields)
+            continue
+        while path not in fields and path:
+            path = path[:-1]
+        if path in reported or not path:
+            continue
+        reported.add(path)
+        if error["type"] == "missing":
+            place = source.place(path)
+            problem = Problem(
+                place.where, ".".join(path), "required key is missing", f"it is {fields[path].description}"
+            )
+        else:
+            place = source.place(path, of_value=True)
+            problem = Problem(place.where, ".".join(path), *describe(error, path, fields[path], place.text))
+        yield place.order, problem
+
+
+def _unknown_key(where: str, path: Path, fields: Mapping[Path, FieldInfo]) -> Problem:
+    key = ".".join(path)
+    if len(path) == 1 and path[0] in UNAVAILABLE_SECTIONS:
+        return Problem(where, key, f"this section {NOT_YET}", "remove it")
+    return Problem(where, key, "unknown key", hint_for_key(path, fields))
+
+
+def _conflict_problems(source: Source) -> Iterator[Placed]:
+    for path, conflict in conflicts_below(Config, source.data):
+        place = source.place(path)
+        yield place.order, Problem(place.where, ".".join(path), conflict.message, conflict.hint)

@@ -1,0 +1,44 @@
+"""One wrong thing in a configuration, and the error that reports all of them at once.
+
+A `Problem` keeps its place, key and advice apart, so that a terminal and a JSON reader can each show it their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entrenar_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`where` is ``file.yaml:line:column`` or ``--set key``; `key` is dotted, empty for the file as a whole."""
+
+    where: str
+    key: str
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """The problem on one line, without its place."""
+        says_key = self.key and self.where != f"--set {self.key}"
+        head = f"{self.key}: {self.message}" if says_key else self.message
+        return f"{head}; {self.hint}" if self.hint else head
+
+
+class ConfigProblems(ConfigError):
+    """Everything that is wrong with one configuration, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            only = self.problems[0]
+            super().__init__(only.text, where=only.where)
+        else:
+            lines = [f"{len(self.problems)} problems in the configuration", *map(str, self.problems)]
+            super().__init__("\n  ".join(lines))

@@ -1,0 +1,38 @@
+"""A configuration with every default written out: as YAML for people and checkpoints, and as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import ClassVar
+
+import yaml
+
+from entrenar_core.config.root import Config
+from entrenar_core.config.yaml_scalars import IMPLICIT_RESOLVERS, TAG
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(f"{TAG}str", value, style=None if value.isprintable() else '"')
+
+
+class _Yaml12Dumper(yaml.SafeDumper):
+    """Quotes the texts that YAML 1.2 would read as something else; line breaks are written as escapes."""
+
+    yaml_implicit_resolvers = IMPLICIT_RESOLVERS
+    yaml_representers: ClassVar = {**yaml.SafeDumper.yaml_representers, str: _text}
+
+
+def resolved_yaml(config: Config) -> str:
+    """YAML of the whole configuration, `version` first; reading it gives an equal Config."""
+    content = config.model_dump(mode="json")
+    return yaml.dump(content, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of everything that the configuration says, but for `training.output_dir`: a run that is only written
+    elsewhere has the same hash."""
+    content = config.model_dump(mode="json")
+    del content["training"]["output_dir"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

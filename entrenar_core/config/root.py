@@ -1,0 +1,94 @@
+"""The whole configuration, and the rules that join its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from entrenar_core.config.base import Conflict, Section, is_count
+from entrenar_core.config.data import Data
+from entrenar_core.config.lora import Lora
+from entrenar_core.config.model import Model
+from entrenar_core.config.optimizer import Optimizer
+from entrenar_core.config.output import Output
+from entrenar_core.config.training import Training
+
+
+def _given(section: object) -> Mapping[str, Any]:
+    """The set keys of a section, whether it is raw, built or missing."""
+    if isinstance(section, Section):
+        return {key: value for key, value in section if value is not None and key in section.model_fields_set}
+    if isinstance(section, Mapping):
+        return {key: value for key, value in section.items() if value is not None}
+    return {}
+
+
+class Config(Section):
+    """One training run, from model to output."""
+
+    version: Literal[1] = Field(default=1, description="version of this format")
+    model: Model = Field(description="the model that is trained")
+    data: Data = Field(description="what it is trained on")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="the update rule and the learning rate")
+    lora: Lora | None = Field(default=None, description="train a low-rank adapter; absent: train the whole model")
+    training: Training = Field(default_factory=Training, description="length, rhythm and place of the run")
+    output: Output = Field(default_factory=Output, description="the files of a finished run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults_from_other_sections(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        filled = dict(raw)
+        for section in ("optimizer", "training", "output"):
+            if filled.get(section, "") is None:
+                del filled[section]
+        if isinstance(filled.get("lora"), (Lora, Mapping)):
+            _default(filled, "output", "adapter", "gguf")
+            layers = _given(filled.get("model")).get("layers")
+            if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
+                _default(filled, "lora", "target_modules", layers)
+        return filled
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        yield from _adapter_conflicts(given)
+        data, training = _given(given.get("data")), _given(given.get("training"))
+        if "val" not in data and "val_fraction" not in data:
+            for key in ("early_stopping", "eval_every"):
+                if key in training:
+                    yield Conflict(
+                        f"training.{key}",
+                        "needs validation data, and there is none",
+                        "set data.val or data.val_fraction",
+                    )
+        warmup, steps = _given(given.get("optimizer")).get("warmup"), training.get("max_steps")
+        if is_count(warmup) and is_count(steps) and steps < warmup:
+            yield Conflict("optimizer.warmup", f"value {warmup}; is longer than the run of {steps} steps")
+
+
+def _default(raw: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Set one key of a raw section if it is not set; what is wrong with the section is reported elsewhere."""
+    content = raw.get(section, {})
+    if isinstance(content, Mapping) and content.get(key) is None:
+        raw[section] = {**content, key: value}
+
+
+def _adapter_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    output = _given(given.get("output"))
+    writes_model = output.get("gguf") is not False
+    if "lora" in given:
+        writes_model = writes_model and output.get("merge_adapter") is not False
+        if not writes_model and output.get("adapter") == "none":
+            yield Conflict("output.adapter", "nothing would be written: no model and no adapter", "set adapter: gguf")
+        return
+    if output.get("adapter") not in (None, "none"):
+        yield Conflict("output.adapter", "there is no adapter without a lora section", "add lora: {rank: 16}")
+    if not writes_model:
+        yield Conflict("output.gguf", "nothing would be written: no model, and no lora adapter", "set gguf: true")
+    if "layers" in _given(given.get("model")):
+        yield Conflict(
+            "model.layers", "names LoRA targets, but there is no lora section", "add lora: {rank: 16}, or remove layers"
+        )
