@@ -95,8 +95,8 @@ tdg: $(DEV)  ## technical-debt report: maintainability, long files, marks left i
 
 # Kernels are compiled and invisible to coverage, so their own tests run a second time as plain Python.
 coverage: $(DEV)  ## test coverage, at least 90 %
-	$(PYTEST) --cov --cov-report=
-	$(if $(KERNEL_TESTS),ENTRENAR_JIT=0 $(PYTEST) $(KERNEL_TESTS) -m "$(UNIT)" --cov --cov-append --cov-report=)
+	$(PYTEST) --cov --cov-report= --cov-fail-under=0
+	$(if $(KERNEL_TESTS),ENTRENAR_JIT=0 $(PYTEST) $(KERNEL_TESTS) -m "$(UNIT)" --cov --cov-append --cov-report= --cov-fail-under=0)
 	$(BIN)/coverage report
 	$(BIN)/coverage html --quiet
 
