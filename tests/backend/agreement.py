@@ -1,8 +1,8 @@
 """Holding a backend's kernel against the float64 reference: same inputs in, close results out, arguments untouched.
 
 Inputs are rounded to float32 first, so that both sides see the same numbers. Closeness is measured against the largest
-element of the truth (an element that cancels to nothing is not asked for more digits than its terms had); NaN and
-infinity must stand in the same places.
+element of the truth, or against the `terms` that a result is the difference of, where they may cancel to nothing: no
+element is asked for more digits than its terms had. NaN and infinity must stand in the same places.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ TRUTH = ReferenceBackend(np.float64)
 FLOAT32_TOLERANCE = 5e-6
 
 
-def assert_close(actual: Any, truth: Any, tolerance: float, what: str = "result") -> None:
-    """|actual - truth| <= tolerance · max|truth| wherever truth is finite; elsewhere the same NaN or infinity."""
+def assert_close(actual: Any, truth: Any, tolerance: float, what: str = "result", terms: float = 0.0) -> None:
+    """|actual - truth| <= tolerance · max(|truth|, terms) where truth is finite; elsewhere the same NaN or infinity."""
     actual, truth = np.asarray(actual, np.float64), np.asarray(truth, np.float64)
     assert actual.shape == truth.shape, f"{what}: shape {actual.shape}, expected {truth.shape}"
     finite = np.isfinite(truth)
     np.testing.assert_array_equal(actual[~finite], truth[~finite], err_msg=f"{what}: NaN or infinity")
     assert np.isfinite(actual[finite]).all(), f"{what}: not finite where the truth is"
-    largest = np.abs(truth[finite]).max(initial=0.0)
+    largest = np.abs(truth[finite]).max(initial=terms)
     worst = np.abs(actual[finite] - truth[finite]).max(initial=0.0)
     assert worst <= tolerance * largest, f"{what}: off by {worst:.3g}, allowed {tolerance:g} of {largest:.3g}"
 
@@ -54,7 +54,7 @@ def call(backend: Any, kernel: str, *args: Any, **options: Any) -> tuple[np.ndar
 
 
 def assert_agrees(
-    backend: Any, kernel: str, *args: Any, tolerance: float = FLOAT32_TOLERANCE, **options: Any
+    backend: Any, kernel: str, *args: Any, tolerance: float = FLOAT32_TOLERANCE, terms: float = 0.0, **options: Any
 ) -> tuple[np.ndarray, ...]:
     """Run a kernel on the backend and on the float64 reference, compare each result, and return the truth's."""
     truths = call(TRUTH, kernel, *args, **options)
@@ -62,5 +62,5 @@ def assert_agrees(
     for index, (actual, truth) in enumerate(zip(actuals, truths, strict=True)):
         assert (actual is None) == (truth is None)
         if truth is not None:
-            assert_close(actual, truth, tolerance, f"{kernel}, result {index}")
+            assert_close(actual, truth, tolerance, f"{kernel}, result {index}", terms)
     return truths
