@@ -32,6 +32,9 @@ PAIR_NAMES = (
 )
 """Names, in lower case, of a column to read and the column to answer with."""
 
+MAX_LISTED = 20
+"""Columns that an error shows."""
+
 
 @dataclass(frozen=True)
 class ColumnRequest:
@@ -88,7 +91,8 @@ def choose_columns(columns: Mapping[str, Column], request: ColumnRequest, *, whe
         raise DataError(
             "no column is named and inference is off",
             where=where,
-            hint=f"set data.text, or data.prompt and data.completion, or data.auto_infer_types: true; {_listed(columns)}",
+            hint="set data.text, or data.prompt and data.completion, or data.auto_infer_types: true; "
+            + _listed(columns),
         )
     return _by_name(columns, where) or _by_type(columns, where)
 
@@ -187,7 +191,9 @@ def _by_type(columns: Mapping[str, Column], where: str) -> ChosenColumns:
 
 
 def _listed(columns: Mapping[str, Column]) -> str:
-    return "columns: " + ", ".join(f"{column.name} ({column.type_name})" for column in columns.values())
+    shown = [f"{column.name} ({column.type_name})" for column in columns.values()]
+    more = f" and {len(shown) - MAX_LISTED} more" if len(shown) > MAX_LISTED else ""
+    return f"columns: {', '.join(shown[:MAX_LISTED])}{more}"
 
 
 def _nearest(name: str, columns: Mapping[str, Column]) -> str | None:

@@ -1,4 +1,4 @@
-"""The tokenized data set: every example in one flat array of ids, with a flag per token that says whether it is trained.
+"""The tokenized data set: all examples in one flat array of ids, with a flag per token that says whether it is trained.
 
 `ExampleStore` collects examples in growing buffers (4 bytes an id, 1 a flag, no Python object an example) and `finish`
 turns them into `Examples`. An example of n tokens fills n - 1 positions of a batch: ``tokens[:-1]`` are inputs and
@@ -30,7 +30,7 @@ class ExampleStats:
         supervised_tokens: targets of all examples: what one epoch learns from.
         rows: rows read.
         overlong_rows: kept rows that were longer than seq_len and cut or split.
-        truncated_tokens: targets of kept rows that are in no example.
+        truncated_tokens: targets that were cut off from kept rows and are in no example.
         refused: rows left out, by reason.
     """
 
@@ -98,7 +98,7 @@ class Examples:
         """A hex hash of ids, flags and borders: equal exactly when two data sets train the same."""
         content = hashlib.blake2b(digest_size=16)
         for values in (self.tokens, self.supervised, self.offsets):
-            content.update(np.ascontiguousarray(values).view(np.uint8))
+            content.update(np.ascontiguousarray(values).data)
         return content.hexdigest()
 
 
@@ -113,18 +113,17 @@ class ExampleStore:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def add(self, tokens: Sequence[int], supervised: bytes) -> bool:
+    def add(self, tokens: Sequence[int], supervised: bytes) -> int:
         """Append an example; `supervised` holds 0 or 1 for each token, and the first one is taken as 0.
 
-        Returns whether it was kept: an example without a target is not.
+        Returns the number of its targets; an example that has none is not kept.
         """
-        flags = b"\0" + supervised[1:]
-        if 1 not in flags:
-            return False
-        self._tokens.extend(tokens)
-        self._supervised += flags
-        self._offsets.append(len(self._tokens))
-        return True
+        targets = supervised.count(1, 1)
+        if targets:
+            self._tokens.extend(tokens)
+            self._supervised += b"\0" + supervised[1:]
+            self._offsets.append(len(self._tokens))
+        return targets
 
     def finish(
         self,

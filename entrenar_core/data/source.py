@@ -125,7 +125,8 @@ def _neighbour(path: Path) -> str | None:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return DataError(f"the parquet file cannot be read: {reason}", where=str(path), hint="copy or download it again")
+    hint = "check its permissions" if isinstance(error, PermissionError) else "copy or download it again"
+    return DataError(f"the parquet file cannot be read: {reason}", where=str(path), hint=hint)
 
 
 def _column(field: Any) -> Column:

@@ -149,3 +149,9 @@ def test_no_text_column_is_an_error_that_shows_the_types() -> None:
 
 def test_the_order_of_columns_does_not_change_the_answer() -> None:
     assert choose(table("answer", "x", "question")) == choose(table("question", "answer", "x"))
+
+
+def test_a_wide_table_is_not_listed_whole() -> None:
+    with pytest.raises(DataError) as error:
+        choose(table(*(f"column{index}" for index in range(500))), text="text")
+    assert "column19 (string) and 480 more" in str(error.value.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -132,3 +133,27 @@ def test_text_that_is_not_utf8_is_an_error_that_names_column_and_row(tmp_path: P
     with pytest.raises(DataError, match="UTF-8") as error:
         list(ParquetSource.open(path).read(["text"]))
     assert error.value.where == f"{path}: column text, row 3"
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("checksums", [False, True])
+def test_a_damaged_file_gives_strings_or_one_clear_error(tmp_path: Path, checksums: bool) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"some text {index}" for index in range(500)]})
+    pq.write_table(table, path, write_page_checksum=checksums)
+    intact = path.read_bytes()
+    outcomes = set()
+    for seed in range(60):
+        damage = random.Random(seed)
+        data = bytearray(intact)
+        for _ in range(3):
+            data[damage.randrange(len(data))] = damage.randrange(256)
+        path.write_bytes(bytes(data))
+        try:
+            for (texts,) in ParquetSource.open(path).read(["text"]):
+                assert all(isinstance(text, str) for text in texts)
+            outcomes.add("read")
+        except DataError as error:
+            assert str(path) in str(error.where)
+            outcomes.add("refused")
+    assert "refused" in outcomes
