@@ -122,3 +122,15 @@ def test_an_example_longer_than_the_window_is_an_error() -> None:
 def test_impossible_settings_are_errors(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         Loader(many(2), seq_len=64, **arguments)
+
+
+def test_a_loader_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one example"):
+        Loader(many(1).select(np.arange(0)), batch_size=1, seq_len=8)
+
+
+def test_validation_may_be_grouped_by_length_without_being_shuffled() -> None:
+    loader = Loader(many(60), batch_size=4, seq_len=64, shuffle=False, group_by_length=True)
+    widths = [batch.tokens.shape[1] for batch in loader.epoch(0)]
+    assert widths == sorted(widths)
+    assert predictions_of_batches(loader.epoch(0)) == predictions_of_data_set(many(60))

@@ -157,3 +157,16 @@ def test_a_damaged_file_gives_strings_or_one_clear_error(tmp_path: Path, checksu
             assert str(path) in str(error.where)
             outcomes.add("refused")
     assert "refused" in outcomes
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns have the same name"):
+        ParquetSource.open(tmp_path / "a.parquet")
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        ParquetSource.open(tmp_path / "nowhere" / "a.parquet")
+    assert "nowhere does not exist either" in str(error.value.hint)
