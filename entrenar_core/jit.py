@@ -22,24 +22,31 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 REASSOCIATING = frozenset({"contract", "reassoc", "nsz"})
 """Fast-math flags that let a reduction vectorise and still keep NaN and infinity."""
 
+FUSING = frozenset({"contract"})
+"""Multiply-adds may be fused, but keep their order: what a polynomial or a split constant needs."""
+
 
 def jit_enabled() -> bool:
     """False when ``ENTRENAR_JIT=0`` asks for plain Python kernels."""
     return os.environ.get("ENTRENAR_JIT", "1") != "0"
 
 
-def kernel(*, exact: bool = False) -> Callable[[Function], Function]:
-    """Compile a kernel on first call; `exact` forbids any change in floating-point order (codecs, `exp`)."""
+def kernel(*, exact: bool = False, ordered: bool = False) -> Callable[[Function], Function]:
+    """Compile a kernel on first call.
+
+    exact: no change of floating-point arithmetic at all (codecs: contraction changes bytes).
+    ordered: fused multiply-adds, but no other order of operations (elementary functions).
+    """
 
     def compile_lazily(function: Function) -> Function:
         if not jit_enabled():
             return function
-        import numba  # noqa: PLC0415 - importing numba takes most of a second and plain Python mode has no need of it
+        import numba  # importing numba takes most of a second and plain Python mode has no need of it
 
         folder = cache_folder()
         if folder is not None:
             numba.config.CACHE_DIR = str(folder)
-        flags = False if exact else set(REASSOCIATING)
+        flags = False if exact else set(FUSING if ordered else REASSOCIATING)
         return numba.njit(nogil=True, cache=folder is not None, fastmath=flags, error_model="numpy")(function)
 
     return compile_lazily
@@ -66,8 +73,8 @@ def cache_folder() -> Path | None:
 def kernel_sources() -> list[Path]:
     """Every file that may hold kernels, sorted."""
     root = Path(__file__).parent
-    files = [root / "jit.py", *root.glob("backend/**/*.py"), *root.glob("codecs/*.py"), *root.glob("**/*_kernels.py")]
-    return sorted(set(files))
+    folders = ["backend/cpu_kernels/*.py", "codecs/*.py", "**/*_kernels.py"]
+    return sorted({root / "jit.py", *(file for folder in folders for file in root.glob(folder))})
 
 
 def kernel_sources_hash() -> str:

@@ -1,0 +1,150 @@
+"""LoRA adapters as GGUF files, in the form that llama.cpp loads.
+
+``blk.N.attn_q.weight.lora_a`` is [R, in] and ``.lora_b`` [out, R]; whoever loads them multiplies by
+``adapter.lora.alpha`` / R. The scale of rsLoRA is therefore folded into B when the file is written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.writer import encode_tensor, write_gguf
+from entrenar_core.lora.inject import adaptable_layers, attach
+from entrenar_core.lora.layer import LoRALinear
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.module import Module
+
+ALPHA = "adapter.lora.alpha"
+
+
+@dataclass(frozen=True)
+class AdapterPair:
+    """A [R, in] and B [out, R] of one weight, and the factor on B·A."""
+
+    a: np.ndarray
+    b: np.ndarray
+    scale: float
+
+    def delta(self) -> np.ndarray:
+        """What the adapter adds to its weight, [out, in]."""
+        return np.float32(self.scale) * (self.b @ self.a)
+
+
+def adapter_pairs(model: Module) -> dict[str, AdapterPair]:
+    """The adapters of a model by the name of the weight they belong to."""
+    return {
+        layer.weight.name: AdapterPair(layer.lora_a.numpy(), layer.lora_b.numpy(), layer.scale)
+        for _, _, layer in adaptable_layers(model)
+        if isinstance(layer, LoRALinear)
+    }
+
+
+def write_adapter(
+    path: str | os.PathLike[str],
+    architecture: str,
+    pairs: Mapping[str, AdapterPair],
+    alpha: float,
+    provenance: Iterable[tuple[str, MetadataValue]] = (),
+) -> int:
+    """Write adapters as F32; returns the size of the file in bytes.
+
+    Args:
+        path: of the new file.
+        architecture: of the base model; llama.cpp refuses another one.
+        pairs: by weight name.
+        alpha: for the file. B is scaled by what scale differs from alpha/R, which for rsLoRA is √R.
+        provenance: more metadata.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    metadata = [
+        ("general.type", MetadataValue.string("adapter")),
+        ("general.architecture", MetadataValue.string(architecture)),
+        ("adapter.type", MetadataValue.string("lora")),
+        (ALPHA, MetadataValue.float32(alpha)),
+        *provenance,
+    ]
+    plans = []
+    for name, pair in pairs.items():
+        folded = pair.scale / (alpha / pair.a.shape[0])
+        b = pair.b if math.isclose(folded, 1.0, rel_tol=1e-9) else pair.b * np.float32(folded)
+        plans.append(encode_tensor(f"{name}.lora_a", pair.a.astype(np.float32), "F32"))
+        plans.append(encode_tensor(f"{name}.lora_b", b.astype(np.float32), "F32"))
+    return write_gguf(path, metadata, plans)
+
+
+def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, AdapterPair]:
+    """The adapters in a GGUF file by weight name.
+
+    Args:
+        path: of the file.
+        architecture: of the model they shall go to.
+
+    Raises:
+        FormatError: not a LoRA adapter, or A and B do not pair up.
+        ModelError: made for another architecture.
+    """
+    where = str(path)
+    with GGUFFile.open(path) as file:
+        if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
+            raise FormatError("this is not a LoRA adapter", where=where, hint="give the model as the first argument")
+        if file.metadata.get("general.architecture") != architecture:
+            raise ModelError(
+                f"the adapter is for a {file.metadata.get('general.architecture')} model, not {architecture}",
+                where=where,
+            )
+        alpha = file.metadata.get(ALPHA, 0.0)
+        if not isinstance(alpha, float) or not math.isfinite(alpha):
+            raise FormatError(f"{ALPHA} is {alpha!r}, not a number", where=where)
+        weights = sorted({_weight_name(name, where) for name in file.tensors})
+        return {name: _read_pair(file, name, alpha, Path(path)) for name in weights}
+
+
+def _weight_name(tensor: str, where: str) -> str:
+    for suffix in (".lora_a", ".lora_b"):
+        if tensor.endswith(suffix):
+            return tensor.removesuffix(suffix)
+    raise FormatError(f"the tensor {tensor} is neither a lora_a nor a lora_b", where=where)
+
+
+def _read_pair(file: GGUFFile, name: str, alpha: float, path: Path) -> AdapterPair:
+    for part in ("lora_a", "lora_b"):
+        if f"{name}.{part}" not in file.tensors:
+            raise FormatError(f"the tensor {name}.{part} is missing", where=str(path))
+    a, b = file.load(f"{name}.lora_a"), file.load(f"{name}.lora_b")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        raise FormatError(f"lora_a {list(a.shape)} and lora_b {list(b.shape)} of {name} do not fit", where=str(path))
+    rank = a.shape[0]
+    return AdapterPair(a, b, alpha / rank if alpha != 0.0 else 1.0)
+
+
+def attach_adapter(model: LanguageModel, pairs: Mapping[str, AdapterPair], source: str) -> None:
+    """Put adapters beside the weights they name; the model is frozen.
+
+    Raises:
+        ModelError: the model has no such layer, or another shape.
+    """
+    layers = {layer.weight.name: (holder, attribute, layer) for holder, attribute, layer in adaptable_layers(model)}
+    for name, pair in pairs.items():
+        if name not in layers:
+            raise ModelError(f"the adapter has {name}, the model does not", where=source)
+        shape = layers[name][2].weight.shape
+        if (pair.b.shape[0], pair.a.shape[1]) != shape:
+            raise ModelError(
+                f"the adapter of {name} is for {[pair.b.shape[0], pair.a.shape[1]]}, the model has {list(shape)}",
+                where=source,
+            )
+    model.freeze()
+    for name, pair in pairs.items():
+        holder, attribute, layer = layers[name]
+        setattr(holder, attribute, attach(layer, pair.a, pair.b, pair.scale))

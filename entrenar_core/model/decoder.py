@@ -1,0 +1,215 @@
+"""The decoder that llama, qwen2 and qwen3 share: embedding, blocks of attention and SwiGLU, norm, output matrix.
+
+One class serves training (`loss`), inspection (`logits`) and generation (`next_logits` with a KV cache).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from entrenar_core.autograd.checkpoint import checkpoint
+from entrenar_core.autograd.ops import activation, attention, elementwise, loss, rope, shape
+from entrenar_core.autograd.tape import no_grad, scope
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Array, AttentionParams, Backend, WeightHandle
+from entrenar_core.data.batch import Batch
+from entrenar_core.errors import ModelError
+from entrenar_core.model.kv_cache import KVCache
+from entrenar_core.model.layers import Embedding, Linear, RMSNorm
+from entrenar_core.model.module import Module, PassKey
+from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
+from entrenar_core.model.spec import DecoderSpec
+
+Weights = Mapping[str, Tensor]
+"""Parameters by GGUF tensor name."""
+
+
+@dataclass(frozen=True)
+class PassState:
+    """What all blocks of one forward pass share: angles, who sees whom, the mask key, and the cache when generating."""
+
+    cos: Array
+    sin: Array
+    lower: Array
+    attention: AttentionParams
+    key: PassKey | None
+    cache: KVCache | None
+
+
+def _linear(weights: Weights, name: str) -> Linear:
+    return Linear(name, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+
+class Attention(Module):
+    """Grouped-query attention with RoPE, and norms on q and k where the architecture has them."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, layer: int) -> None:
+        prefix = f"blk.{layer}"
+        self.spec = spec
+        self.layer = layer
+        self.attn_q = _linear(weights, f"{prefix}.attn_q")
+        self.attn_k = _linear(weights, f"{prefix}.attn_k")
+        self.attn_v = _linear(weights, f"{prefix}.attn_v")
+        self.attn_output = _linear(weights, f"{prefix}.attn_output")
+        self.attn_q_norm: RMSNorm | None = None
+        self.attn_k_norm: RMSNorm | None = None
+        if spec.traits.qk_norm:
+            q_norm, k_norm = f"{prefix}.attn_q_norm", f"{prefix}.attn_k_norm"
+            self.attn_q_norm = RMSNorm(q_norm, weights[f"{q_norm}.weight"], spec.norm_eps)
+            self.attn_k_norm = RMSNorm(k_norm, weights[f"{k_norm}.weight"], spec.norm_eps)
+
+    def forward(self, x: Tensor, state: PassState) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        spec = self.spec
+        q = self._heads(self.attn_q, self.attn_q_norm, spec.num_heads, x, state)
+        k = self._heads(self.attn_k, self.attn_k_norm, spec.num_kv_heads, x, state)
+        v = self.attn_v.forward(x, state.key)
+        v = shape.reshape(v, (*x.shape[:2], spec.num_kv_heads, spec.head_dim))
+        with scope(f"blk.{self.layer}.attn"):
+            if state.cache is not None:
+                keys, values = state.cache.extend(self.layer, k.data, v.data)
+                k, v = Tensor(keys, k.backend), Tensor(values, v.backend)
+            attended = attention.attention(q, k, v, state.lower, state.attention)
+            attended = shape.reshape(attended, (*x.shape[:2], spec.query_size))
+        return self.attn_output.forward(attended, state.key)
+
+    def _heads(
+        self, projection: Linear, head_norm: RMSNorm | None, n_heads: int, x: Tensor, state: PassState
+    ) -> Tensor:
+        heads = shape.reshape(projection.forward(x, state.key), (*x.shape[:2], n_heads, self.spec.head_dim))
+        if head_norm is not None:
+            heads = head_norm.forward(heads)
+        with scope(projection.name):
+            return rope.rope(heads, state.cos, state.sin, self.spec.traits.rope_pairing)
+
+
+class FeedForward(Module):
+    """SwiGLU feed-forward: down(silu(gate(x))·up(x))."""
+
+    def __init__(self, weights: Weights, layer: int) -> None:
+        self.layer = layer
+        self.ffn_gate = _linear(weights, f"blk.{layer}.ffn_gate")
+        self.ffn_up = _linear(weights, f"blk.{layer}.ffn_up")
+        self.ffn_down = _linear(weights, f"blk.{layer}.ffn_down")
+
+    def forward(self, x: Tensor, key: PassKey | None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        gate, up = self.ffn_gate.forward(x, key), self.ffn_up.forward(x, key)
+        with scope(f"blk.{self.layer}.ffn"):
+            hidden = activation.swiglu(gate, up)
+        return self.ffn_down.forward(hidden, key)
+
+
+class Block(Module):
+    """One decoder layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, layer: int) -> None:
+        self.attn_norm = RMSNorm(f"blk.{layer}.attn_norm", weights[f"blk.{layer}.attn_norm.weight"], spec.norm_eps)
+        self.attention = Attention(spec, weights, layer)
+        self.ffn_norm = RMSNorm(f"blk.{layer}.ffn_norm", weights[f"blk.{layer}.ffn_norm.weight"], spec.norm_eps)
+        self.feed_forward = FeedForward(weights, layer)
+
+    def forward(self, x: Tensor, state: PassState) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        x = elementwise.add(x, self.attention.forward(self.attn_norm.forward(x), state))
+        return elementwise.add(x, self.feed_forward.forward(self.ffn_norm.forward(x), state.key))
+
+
+class LanguageModel(Module):
+    """A causal language model on a backend.
+
+    Args:
+        spec: sizes and constants.
+        weights: every parameter by GGUF name; see `model.load.expected_tensors`.
+        backend: where it computes.
+        rope_factors: rope_freqs.weight [P], if the model has it.
+        checkpoint_activations: keep only the inputs of each block and run it again in backward.
+    """
+
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        weights: Weights,
+        backend: Backend,
+        *,
+        rope_factors: np.ndarray | None = None,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.backend = backend
+        self.checkpoint_activations = checkpoint_activations
+        self.token_embd = Embedding("token_embd", weights["token_embd.weight"])
+        self.blocks = [Block(spec, weights, layer) for layer in range(spec.num_layers)]
+        self.output_norm = RMSNorm("output_norm", weights["output_norm.weight"], spec.norm_eps)
+        head = weights["token_embd.weight" if spec.tie_embeddings else "output.weight"]
+        self.output = Linear("output", head)
+        self._frequencies = inverse_frequencies(spec, rope_factors)
+
+    def hidden_states(
+        self,
+        tokens: np.ndarray,
+        positions: np.ndarray,
+        lower: np.ndarray,
+        key: PassKey | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Final hidden states [B, T, D] after the output norm.
+
+        Args:
+            tokens: int32 [B, T].
+            positions: int32 [B, T], for RoPE.
+            lower: int32 [B, T], the first key that each query sees.
+            key: of a training pass; None turns dropout off.
+            cache: keys and values of earlier tokens, extended by these.
+
+        Raises:
+            ModelError: a token id outside the vocabulary.
+        """
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.spec.vocab_size:
+            raise ModelError(f"token ids {tokens.min()}..{tokens.max()} for a vocabulary of {self.spec.vocab_size}")
+        cos, sin = rope_angles(self.backend, positions, self._frequencies)
+        params = AttentionParams(scale=self.spec.softmax_scale, q_offset=0 if cache is None else cache.length)
+        ids = self.backend.asarray(tokens, np.int32)
+        state = PassState(cos, sin, self.backend.asarray(lower, np.int32), params, key, cache)
+        x = self.token_embd.forward(ids)
+        for block in self.blocks:
+            x = self._run_block(block, x, state)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.output_norm.forward(x)
+
+    def _run_block(self, block: Block, x: Tensor, state: PassState) -> Tensor:
+        if not self.checkpoint_activations or state.cache is not None:
+            return block.forward(x, state)
+        return checkpoint(lambda inner: block.forward(inner, state), x, trainable_inside=bool(block.trainable()))
+
+    def loss(self, batch: Batch, scale: float, key: PassKey | None) -> Tensor:
+        """scale · Σ -log p(label) over the batch's supervised tokens, a float64 scalar; key None means evaluation."""
+        hidden = self.hidden_states(batch.tokens, batch.positions, batch.starts, key)
+        labels = self.backend.asarray(batch.labels.reshape(-1), np.int32)
+        with scope("output"):
+            flat = shape.reshape(hidden, (-1, self.spec.hidden_size))
+            return loss.linear_cross_entropy(flat, self.output_operand(), labels, scale)
+
+    def output_operand(self) -> Tensor | WeightHandle:
+        """The output matrix [V, D], trainable or frozen."""
+        return self.output.operand()
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """Logits [B, T, V] of whole sequences tokens int32 [B, T], on the host."""
+        positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+        with no_grad():
+            hidden = self.hidden_states(tokens, positions, np.zeros(tokens.shape, np.int32))
+            return self.output.forward(hidden, None).numpy()
+
+    def next_logits(self, tokens: np.ndarray, cache: KVCache) -> np.ndarray:
+        """Logits [V] after reading tokens int32 [T] on top of what the cache holds, on the host."""
+        ids = np.asarray(tokens, np.int32)[None, :]
+        positions = np.arange(cache.length, cache.length + ids.shape[1], dtype=np.int32)[None, :]
+        with no_grad():
+            hidden = self.hidden_states(ids, positions, np.zeros(ids.shape, np.int32), cache=cache)
+            last = shape.slice_(hidden, (slice(0, 1), slice(-1, None)))
+            return self.output.forward(last, None).numpy().reshape(-1)

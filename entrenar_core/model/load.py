@@ -1,0 +1,149 @@
+"""A language model from a GGUF file: every tensor that the architecture needs, checked by name and shape first.
+
+A file with a tensor that this engine would not use is refused too: computing without it would be a different model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Backend
+from entrenar_core.errors import ModelError
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.registry import traits_of
+from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""Constant factors of the RoPE frequencies in Llama 3.x; never trained."""
+
+Shape = tuple[int, ...]
+
+
+def block_shapes(spec: DecoderSpec, layer: int) -> dict[str, Shape]:
+    """Name and shape [out, in] of every weight of one block, in the order that files use."""
+    d, f, prefix = spec.hidden_size, spec.intermediate_size, f"blk.{layer}"
+    shapes: dict[str, Shape] = {
+        f"{prefix}.attn_norm.weight": (d,),
+        f"{prefix}.attn_q.weight": (spec.query_size, d),
+        f"{prefix}.attn_k.weight": (spec.kv_size, d),
+        f"{prefix}.attn_v.weight": (spec.kv_size, d),
+        f"{prefix}.attn_output.weight": (d, spec.query_size),
+        f"{prefix}.ffn_norm.weight": (d,),
+        f"{prefix}.ffn_gate.weight": (f, d),
+        f"{prefix}.ffn_up.weight": (f, d),
+        f"{prefix}.ffn_down.weight": (d, f),
+    }
+    if spec.traits.qk_norm:
+        shapes[f"{prefix}.attn_q_norm.weight"] = (spec.head_dim,)
+        shapes[f"{prefix}.attn_k_norm.weight"] = (spec.head_dim,)
+    if spec.traits.qkv_bias:
+        shapes.update(bias_shapes(shapes, ("attn_q", "attn_k", "attn_v")))
+    return shapes
+
+
+def bias_shapes(shapes: Mapping[str, Shape], modules: tuple[str, ...]) -> dict[str, Shape]:
+    """The biases that belong to the weights of the named modules: one value an output row."""
+    return {
+        name.replace(".weight", ".bias"): shape[:1]
+        for name, shape in shapes.items()
+        if name.split(".")[-2] in modules and len(shape) > 1
+    }
+
+
+def expected_shapes(spec: DecoderSpec) -> dict[str, Shape]:
+    """Name and shape of every tensor that a model of this shape must have."""
+    shapes: dict[str, Shape] = {"token_embd.weight": (spec.vocab_size, spec.hidden_size)}
+    for layer in range(spec.num_layers):
+        shapes.update(block_shapes(spec, layer))
+    shapes["output_norm.weight"] = (spec.hidden_size,)
+    if not spec.tie_embeddings:
+        shapes["output.weight"] = (spec.vocab_size, spec.hidden_size)
+    return shapes
+
+
+def optional_shapes(spec: DecoderSpec) -> dict[str, Shape]:
+    """Biases that some llama files have, and the RoPE factors."""
+    shapes: dict[str, Shape] = {ROPE_FACTORS: (spec.rope_dimensions // 2,)}
+    modules = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    for layer in range(spec.num_layers):
+        shapes.update(bias_shapes(block_shapes(spec, layer), modules))
+    return shapes
+
+
+def read_spec(file: GGUFFile) -> DecoderSpec:
+    """The shape of the model in a GGUF file.
+
+    Raises:
+        ModelError: an unknown architecture, missing hyperparameters, or tensors that do not fit them.
+    """
+    source = str(file.paths[0])
+    traits = traits_of(file.metadata.get("general.architecture"), source)
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        hint = "this is a vocabulary or an adapter, not a model" if len(file.tensors) == 0 else None
+        raise ModelError("there is no tensor token_embd.weight", where=source, hint=hint)
+    spec = spec_from_metadata(
+        traits,
+        file.metadata,
+        vocab_size=embedding.shape[0],
+        tie_embeddings="output.weight" not in file.tensors,
+        source=source,
+    )
+    _check_tensors(file, spec, source)
+    return spec
+
+
+def _check_tensors(file: GGUFFile, spec: DecoderSpec, source: str) -> None:
+    expected, optional = expected_shapes(spec), optional_shapes(spec)
+    for name in expected:
+        if name not in file.tensors:
+            raise ModelError(f"the tensor {name} is missing", where=source, hint="the file is incomplete")
+    for name, info in file.tensors.items():
+        shape = expected.get(name) or optional.get(name)
+        if shape is None:
+            raise ModelError(
+                f"the tensor {name} has no place in a {spec.architecture} model",
+                where=source,
+                hint="this variant of the architecture is not supported",
+            )
+        if tuple(info.shape) != shape:
+            raise ModelError(f"the tensor {name} has shape {list(info.shape)}, expected {list(shape)}", where=source)
+
+
+def load_model(
+    file: GGUFFile, backend: Backend, *, trainable: bool = False, checkpoint_activations: bool = False
+) -> LanguageModel:
+    """The model in a GGUF file, on a backend.
+
+    Args:
+        file: any type of tensor that can be decoded.
+        backend: where it will compute; weights become arrays of its dtype.
+        trainable: every weight wants gradients (full fine-tuning); else all are frozen.
+        checkpoint_activations: see `LanguageModel`.
+
+    Raises:
+        ModelError: see `read_spec`.
+        FormatError: a tensor cannot be decoded.
+    """
+    spec = read_spec(file)
+    weights = {
+        name: Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
+        for name in file.tensors
+        if name != ROPE_FACTORS
+    }
+    return LanguageModel(
+        spec,
+        weights,
+        backend,
+        rope_factors=read_rope_factors(file),
+        checkpoint_activations=checkpoint_activations,
+    )
+
+
+def read_rope_factors(file: GGUFFile) -> np.ndarray | None:
+    """rope_freqs.weight [P], or None."""
+    return file.load(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
