@@ -12,9 +12,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from entrenar_core.config.base import NOT_ALLOWED, Path, nested_section
-from entrenar_core.config.suggest import hint_for_value
+from entrenar_core.config.suggest import hint_for_value, near_word
 
 _SHOWN = 60
+_MAIN_KEY: Mapping[Path, str] = {("model",): "path", ("data",): "train", ("optimizer",): "name"}
+"""The key that is meant when a section is given as one word."""
 
 
 def show_value(value: object, text: str | None) -> str:
@@ -67,6 +69,8 @@ def describe(error: ErrorDetails, path: Path, field: FieldInfo, text: str | None
         allowed = what_is_allowed(field)
     words = ["all"] if path[-1] == "target_modules" else allowed_words(field)
     hint = hint_for_value(path, value, words) or _hint_for_type(value, field, error["type"])
+    if isinstance(value, str) and nested_section(field) is not None:
+        hint = _hint_for_section(path, value, field)
     return f"value {show_value(value, text)}; must be {allowed}", hint
 
 
@@ -101,6 +105,19 @@ def _hint_for_type(value: object, field: FieldInfo, kind: str) -> str | None:
     if str in wanted and isinstance(value, (int, float, bool)):
         return "put it in quotes if it is meant as text"
     return None
+
+
+def _hint_for_section(path: Path, value: str, field: FieldInfo) -> str | None:
+    """For a text where a section belongs: a forgotten ':', or the main key of the section left out."""
+    section = nested_section(field)
+    first, _, rest = value.partition(" ")
+    if section is not None and first in section.model_fields and rest:
+        return f"write {first}: {rest}"
+    if path not in _MAIN_KEY or section is None:
+        return None
+    main = _MAIN_KEY[path]
+    word = near_word(value.lower(), allowed_words(section.model_fields[main])) or value
+    return f"write {path[-1]}: {{{main}: {word}}}"
 
 
 def _is_number_text(text: str) -> bool:

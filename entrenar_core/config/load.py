@@ -98,9 +98,7 @@ def _value_problems(
         reported.add(path)
         if error["type"] == "missing":
             place = source.place(path)
-            problem = Problem(
-                place.where, ".".join(path), "required key is missing", f"it is {fields[path].description}"
-            )
+            problem = Problem(place.where, ".".join(path), f"required key is missing ({fields[path].description})")
         else:
             place = source.place(path, of_value=True)
             problem = Problem(place.where, ".".join(path), *describe(error, path, fields[path], place.text))

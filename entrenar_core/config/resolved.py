@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import yaml
 
@@ -20,7 +20,7 @@ class _Yaml12Dumper(yaml.SafeDumper):
     """Quotes the texts that YAML 1.2 would read as something else; line breaks are written as escapes."""
 
     yaml_implicit_resolvers = IMPLICIT_RESOLVERS
-    yaml_representers: ClassVar = {**yaml.SafeDumper.yaml_representers, str: _text}
+    yaml_representers: ClassVar[dict[type[Any], Any]] = {**yaml.SafeDumper.yaml_representers, str: _text}
 
 
 def resolved_yaml(config: Config) -> str:

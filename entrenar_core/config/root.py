@@ -66,7 +66,7 @@ class Config(Section):
                     )
         warmup, steps = _given(given.get("optimizer")).get("warmup"), training.get("max_steps")
         if is_count(warmup) and is_count(steps) and steps < warmup:
-            yield Conflict("optimizer.warmup", f"value {warmup}; is longer than the run of {steps} steps")
+            yield Conflict("optimizer.warmup", f"value {warmup} is longer than the run of {steps} steps")
 
 
 def _default(raw: dict[str, Any], section: str, key: str, value: Any) -> None:

@@ -212,8 +212,9 @@ EXPLAINED: Mapping[str, str] = {
     "template": f"chat data {NOT_YET}; name prompt and completion columns",
     "messages": f"chat data {NOT_YET}; name prompt and completion columns",
     "conversations": f"chat data {NOT_YET}; name prompt and completion columns",
-    "input_features": f"classification and regression {NOT_YET}",
-    "output_features": f"classification and regression {NOT_YET}",
+    "adapter": "add a lora section for LoRA; output.adapter is the format of its file",
+    "input_features": f"training a classification or regression head {NOT_YET}",
+    "output_features": f"training a classification or regression head {NOT_YET}",
     "wandb_project": "metrics go to metrics.jsonl in training.output_dir; nothing is sent anywhere",
     "report_to": "metrics go to metrics.jsonl in training.output_dir; nothing is sent anywhere",
     "deepspeed": "there is nothing to configure; remove it",
@@ -284,10 +285,17 @@ def hint_for_value(path: Path, value: object, allowed: Sequence[str]) -> str | N
     special = SPECIAL_VALUES.get((_dotted(path), word))
     if special:
         return special
-    near = get_close_matches(word, allowed, n=1, cutoff=0.6) or [name for name in allowed if word.startswith(name)][:1]
-    if not near:
-        near = [name for name in sorted(allowed, key=len, reverse=True) if name in word][:1]
-    return f"did you mean {near[0]}?" if near else None
+    if path == ("output", "type") and word.lstrip("i").startswith("q"):
+        return f"quantizing {NOT_YET}"
+    near = near_word(word, allowed)
+    return f"did you mean {near}?" if near else None
+
+
+def near_word(word: str, allowed: Sequence[str]) -> str | None:
+    """The allowed word that is spelled like `word`, or is the longest one inside it (adamw in paged_adamw_8bit)."""
+    near = get_close_matches(word, allowed, n=1, cutoff=0.6)
+    near = near or [name for name in sorted(allowed, key=len, reverse=True) if name in word][:1]
+    return near[0] if near else None
 
 
 def _dotted(path: Sequence[str], *more: str) -> str:

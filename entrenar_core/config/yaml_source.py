@@ -156,32 +156,45 @@ def _compose(text: str, name: str) -> Node | None:
             f"the character U+{ord(text[error.position]):04X} is not allowed in YAML",
         )
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        message, hint = _plain_words(error)
+        mark, message, hint = _plain_words(error, text)
         _fail_at(mark, text, name, message, hint)
     except _TooMuch as error:
         _fail_at(error.mark, text, name, "the configuration is nested too deeply or has too many entries", None)
     return root
 
 
-def _plain_words(error: yaml.MarkedYAMLError) -> tuple[str, str | None]:
-    """What a scanner or parser error means to the person who wrote the file."""
-    problem = error.problem or "not valid YAML"
-    for pattern, message, hint in (
-        ("'\\t'", "a tab is used for indentation", "YAML wants spaces"),
-        ("expected a single document", "the file holds more than one YAML document", "remove the line ---"),
-        ("but found another document", "the file holds more than one YAML document", "remove the line ---"),
-        ("mapping values are not allowed here", "a second ':' in this value, or wrong indentation", "quote the value"),
-        ("could not find expected ':'", "a key without ':'", "write key: value"),
-        ("found unexpected end of stream", "a quote is opened and not closed", None),
-        ("expected ',' or ']'", "a list that is opened with [ is not closed", None),
-        ("expected ',' or '}'", "a mapping that is opened with { is not closed", None),
-        ("expected <block end>", "wrong indentation", "keys of one section start in the same column"),
-        ("found undefined alias", problem, "define it before with &name"),
-    ):
-        if pattern in problem or pattern in (error.context or ""):
-            return message, hint
-    return f"not valid YAML: {problem}", None
+_PLAIN_WORDS: tuple[tuple[str, str, str | None], ...] = (
+    ("'\\t'", "a tab is used for indentation", "YAML wants spaces"),
+    ("expected a single document", "the file holds more than one YAML document", "remove the line ---"),
+    ("but found another document", "the file holds more than one YAML document", "remove the line ---"),
+    ("could not find expected ':'", "a key without ':'", "write key: value"),
+    ("expected <block end>", "wrong indentation", "keys of one section start in the same column"),
+    ("found undefined alias", "a word that starts with * is an alias, and this one is not defined", "put it in quotes"),
+)
+_NEVER_CLOSED: tuple[tuple[str, str], ...] = (
+    ("found unexpected end of stream", "this quote is not closed"),
+    ("expected ',' or ']'", "this [ is not closed, or a comma is missing after it"),
+    ("expected ',' or '}'", "this { is not closed, or a comma is missing after it"),
+)
+"""What PyYAML says, and what it means to the person who wrote the file."""
+
+
+def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str, str | None]:
+    """Where a scanner or parser error stands, what it means, and what to do."""
+    problem, mark = error.problem or "no reason given", error.problem_mark or error.context_mark
+    said = f"{error.context or ''} {problem}"
+    for pattern, message in _NEVER_CLOSED:
+        if pattern in said:
+            return error.context_mark or mark, message, None
+    for pattern, message, hint in _PLAIN_WORDS:
+        if pattern in said:
+            return mark, message, hint
+    if "mapping values are not allowed here" in said and mark is not None:
+        before = text.splitlines()[mark.line][: mark.column]
+        if ":" in before:
+            return mark, "a second ':' on this line", "put a value that contains ': ' in quotes"
+        return mark, "wrong indentation", "keys of one section start in the same column"
+    return mark, f"not valid YAML: {problem}", None
 
 
 def _fail_at(mark: Any, text: str, name: str, message: str, hint: str | None) -> NoReturn:
@@ -236,8 +249,6 @@ class _Builder:
         kind = node.tag.removeprefix(TAG)
         if kind == "str":
             return node.value
-        if node.tag == "!":
-            return node.value
         pattern, convert = SCALARS.get(kind, (None, None))
         if pattern is None or convert is None:
             _fail(place, f"the tag {_shown_tag(node.tag)} is not allowed", "remove it; values are plain YAML")
@@ -271,7 +282,7 @@ class _Builder:
         return content
 
     def _plain_tag(self, node: Node, kind: str) -> None:
-        if node.tag not in (TAG + kind, "!"):
+        if node.tag != TAG + kind:
             _fail(_place(self.source.name, node), f"the tag {_shown_tag(node.tag)} is not allowed", "remove it")
 
 
