@@ -141,10 +141,10 @@ class Tape:
         upstream, node.output.grad = node.output.grad, None
         if upstream is None:
             return
-        for slot, version in node.versions:
-            if slot.version != version:
+        for saved, version in node.versions:
+            if saved.version != version:
                 raise AutogradError(
-                    f"tensor {slot.name!r} was changed in place after {node.op.name!r} saved it"
+                    f"tensor {saved.name!r} was changed in place after {node.op.name!r} saved it"
                     f" ({node.location or 'top level'})"
                 )
         grads = node.op.backward(node.context, upstream)

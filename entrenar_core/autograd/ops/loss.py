@@ -7,13 +7,14 @@ of the hidden states and of the matrix, so backward only hands them out and no l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, WeightHandle
+from entrenar_core.backend.base import Array, Backend, WeightHandle
 from entrenar_core.errors import AutogradError
 
 IGNORED_LABEL = -100
@@ -46,6 +47,30 @@ class CrossEntropy(Op):
         return (dlogits,)
 
 
+@dataclass(frozen=True)
+class _OutputMatrix:
+    """The matrix [V, D] of the fused loss: a trainable array or a frozen handle."""
+
+    backend: Backend
+    dense: Array | None
+    handle: WeightHandle | None
+
+    @property
+    def vocab(self) -> int:
+        owner = self.dense if self.handle is None else self.handle
+        return int(owner.shape[0])  # type: ignore[union-attr]
+
+    def logits(self, states: Array) -> Array:
+        if self.handle is not None:
+            return self.backend.linear(states, self.handle)
+        return self.backend.gemm(states, self.dense.T)  # type: ignore[union-attr]
+
+    def input_grad(self, dlogits: Array) -> Array:
+        if self.handle is not None:
+            return self.backend.linear_input_grad(dlogits, self.handle)
+        return self.backend.gemm(dlogits, self.dense)
+
+
 class LinearCrossEntropy(Op):
     """Σ -log softmax(hidden Wᵀ)[label]·scale over the supervised rows of hidden [M, D], in chunks of rows.
 
@@ -59,31 +84,27 @@ class LinearCrossEntropy(Op):
         context: Context, hidden: Array, weight: Array | None, handle: WeightHandle | None, labels: Array, scale: float
     ) -> Array:
         backend, xp = context.backend, context.backend.xp
-        vocab = weight.shape[0] if weight is not None else handle.shape[0]  # type: ignore[union-attr]
+        matrix = _OutputMatrix(backend, weight, handle)
         supervised = supervised_rows(xp, labels)
         targets = labels[supervised]
         states = xp.take(hidden, supervised, axis=0)
-        dstates = backend.empty(states.shape) if context.needs[0] else None
-        dweight = backend.empty(weight.shape) if weight is not None and context.needs[1] else None
+        need_states, need_weight = context.needs
+        dstates = backend.empty(states.shape) if need_states else None
+        dweight = backend.zeros((matrix.vocab, hidden.shape[1])) if need_weight else None
         total = 0.0
-        rows_per_chunk = chunk_rows(vocab, hidden.dtype.itemsize)
+        rows_per_chunk = chunk_rows(matrix.vocab, hidden.dtype.itemsize)
         for start in range(0, len(targets), rows_per_chunk):
             part = slice(start, start + rows_per_chunk)
-            state = states[part]
-            logits = backend.gemm(state, weight.T) if weight is not None else backend.linear(state, handle)
+            logits = matrix.logits(states[part])
             losses = backend.cross_entropy(logits, targets[part], scale if context.recording else None)
             total += float(losses.sum(dtype=np.float64))
-            if dstates is not None and weight is not None:
-                backend.gemm(logits, weight, out=dstates[part])
-            elif dstates is not None:
-                dstates[part] = backend.linear_input_grad(logits, handle)
+            if dstates is not None:
+                dstates[part] = matrix.input_grad(logits)
             if dweight is not None:
-                backend.gemm(logits.T, state, out=dweight, beta=0.0 if start == 0 else 1.0)
-        if dweight is not None and len(targets) == 0:
-            dweight[...] = 0
+                backend.gemm(logits.T, states[part], out=dweight, beta=1.0)
         context.save(dstates, dweight)
         context.params.update(supervised=supervised, shape=hidden.shape)
-        return np.float64(total * scale) * xp.ones((), dtype=np.float64)
+        return xp.asarray(total * scale, dtype=np.float64)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
