@@ -1,0 +1,178 @@
+"""The tokenizer of a model: text to ids as llama.cpp gives them, ids to text, and text piece by piece while generating.
+
+`encode` cuts out special tokens, hands the text between them to the Rust tokenizer of the model (`bpe.py`, `spm.py`) and
+joins the ids. `encode_batch` gives Rust all texts at once; it spreads them over threads (as many as the environment
+variable RAYON_NUM_THREADS says, else one per core) and starts no process.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from entrenar_core.errors import TokenizerError
+from entrenar_core.tokenizer.special_split import SpecialSplitter
+from entrenar_core.tokenizer.vocabulary import TokenKind, Vocabulary
+
+_NOT_SHOWN = (TokenKind.CONTROL, TokenKind.UNKNOWN)
+
+
+class SubwordModel(Protocol):
+    """What `Tokenizer` needs to know of a sub-word model."""
+
+    rust: Any
+    """A `tokenizers.Tokenizer` without special tokens."""
+
+    def jobs(self, text: str, *, after_special: bool) -> list[str | list[int]]:
+        """Strings for `rust` and ready ids, in order; `after_special`: nothing or a special token stands before."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The text of a token in UTF-8."""
+        ...
+
+
+class Tokenizer:
+    """Made by `tokenizer_from_metadata`.
+
+    Attributes:
+        vocab_size: number of tokens, V.
+        bos_id, eos_id, pad_id: None where the model has none.
+        add_bos, add_eos: what `add_special` adds.
+        stop_ids: ids that end a generation (end of text, of turn, of message).
+        strips_leading_space: `encode` puts a space in front of a text and `decode` takes it away.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, model: SubwordModel, *, strips_leading_space: bool) -> None:
+        self._vocabulary = vocabulary
+        self._model = model
+        self._splitter = SpecialSplitter(vocabulary)
+        self.strips_leading_space = strips_leading_space
+        self.vocab_size = len(vocabulary.tokens)
+        self.bos_id = vocabulary.bos_id
+        self.eos_id = vocabulary.eos_id
+        self.pad_id = vocabulary.pad_id
+        self.add_bos = vocabulary.add_bos
+        self.add_eos = vocabulary.add_eos
+        self.stop_ids = vocabulary.stop_ids
+
+    def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """The ids of `text`.
+
+        Args:
+            text: any text without lone surrogates.
+            add_special: add BOS in front and EOS at the end, as the model wants.
+            parse_special: recognise control tokens in `text`; for templates only, never for text of a user.
+
+        Raises:
+            TokenizerError: `text` is not valid Unicode.
+        """
+        return self.encode_batch([text], add_special=add_special, parse_special=parse_special)[0]
+
+    def encode_batch(
+        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
+    ) -> list[list[int]]:
+        """`encode` of every text, in threads."""
+        plans = [self._plan(text, parse_special=parse_special) for text in texts]
+        strings = [job for plan in plans for job in plan if isinstance(job, str)]
+        encoded = (encoding.ids for encoding in self._encode_strings(strings))
+        before = [self.bos_id] if add_special and self.add_bos else []
+        after = [self.eos_id] if add_special and self.add_eos else []
+        return [
+            [*before, *(token_id for job in plan for token_id in (next(encoded) if isinstance(job, str) else job)), *after]
+            for plan in plans
+        ]  # type: ignore[return-value]
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            ids: token ids.
+            skip_special: leave out control and unknown tokens.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        decoder = self.stream_decoder(at_start=True, skip_special=skip_special)
+        return "".join(map(decoder.push, ids)) + decoder.finish()
+
+    def stream_decoder(self, *, at_start: bool = False, skip_special: bool = True) -> StreamDecoder:
+        """Text token by token. `at_start`: the first token begins a text, so the space `encode` added is dropped."""
+        return StreamDecoder(self, drop_space=at_start and self.strips_leading_space, skip_special=skip_special)
+
+    def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
+        """The bytes a token stands for; none for a control token when these are skipped."""
+        self._check_id(token_id)
+        if skip_special and self._vocabulary.kinds[token_id] in _NOT_SHOWN:
+            return b""
+        return self._model.token_bytes(token_id)
+
+    def token_text(self, token_id: int) -> str:
+        """The token as the vocabulary spells it, e.g. `<|im_end|>`."""
+        self._check_id(token_id)
+        return self._vocabulary.tokens[token_id]
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token that the vocabulary spells `text`."""
+        return self._vocabulary.ids.get(text)
+
+    def _plan(self, text: str, *, parse_special: bool) -> list[str | list[int]]:
+        plan: list[str | list[int]] = []
+        after_special = True
+        for piece in self._splitter.split(text, parse_special=parse_special):
+            if isinstance(piece, int):
+                plan.append([piece])
+            else:
+                plan.extend(self._model.jobs(piece, after_special=after_special))
+            after_special = isinstance(piece, int)
+        return plan
+
+    def _encode_strings(self, strings: list[str]) -> list[Any]:
+        rust = self._model.rust
+        try:
+            if len(strings) == 1:
+                return [rust.encode(strings[0], add_special_tokens=False)]
+            return rust.encode_batch_fast(strings, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            _refuse_surrogates(strings, error)
+            raise
+
+    def _check_id(self, token_id: int) -> None:
+        if not 0 <= token_id < self.vocab_size:
+            raise TokenizerError(
+                f"token id {token_id} is outside the vocabulary of {self.vocab_size} tokens",
+                where=self._vocabulary.source,
+            )
+
+
+class StreamDecoder:
+    """Turns ids into text as they come; the bytes of an unfinished character are held back."""
+
+    def __init__(self, tokenizer: Tokenizer, *, drop_space: bool, skip_special: bool) -> None:
+        self._tokenizer = tokenizer
+        self._drop_space = drop_space
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """The text that is complete after `token_id`; may be empty."""
+        data = self._tokenizer.token_bytes(token_id, skip_special=self._skip_special)
+        if data and self._drop_space:
+            self._drop_space = False
+            data = data.removeprefix(b" ")
+        return self._utf8.decode(data)
+
+    def finish(self) -> str:
+        """What is still held back, as U+FFFD; the decoder can then start anew."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _refuse_surrogates(strings: list[str], cause: Exception) -> None:
+    for text in strings:
+        for position, character in enumerate(text):
+            if "\ud800" <= character <= "\udfff":
+                raise TokenizerError(
+                    f"the text holds half of a surrogate pair, U+{ord(character):04X}, at position {position}",
+                    hint="repair the text: it is no valid Unicode",
+                ) from cause
