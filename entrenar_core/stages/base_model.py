@@ -1,0 +1,157 @@
+"""What a run starts from: a GGUF file, or an architecture with random weights and maybe a new tokenizer.
+
+Opening checks everything that can be checked without reading weights or data: architecture, tensors, tokenizer, and
+that LoRA targets exist. `build` then makes the model on a backend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrenar_core.backend.base import Backend
+from entrenar_core.config.model import Architecture
+from entrenar_core.config.root import Config
+from entrenar_core.data.texts import iterate_texts
+from entrenar_core.errors import ConfigError
+from entrenar_core.events import Notice, Reporter
+from entrenar_core.gguf.names import module_to_gguf
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.lora.inject import LoRASettings, inject_lora
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.initialize import random_model, spec_metadata
+from entrenar_core.model.load import load_model, read_spec
+from entrenar_core.model.registry import traits_of
+from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.tokenizer.build import tokenizer_from_metadata
+from entrenar_core.tokenizer.tokenizer import Tokenizer
+from entrenar_core.tokenizer.train import train_bpe
+
+Entries = Sequence[tuple[str, MetadataValue]]
+
+_HASH_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that is known but not loaded.
+
+    name: for messages. file: None for a new model. metadata: every GGUF key of the result.
+    """
+
+    name: str
+    spec: DecoderSpec
+    tokenizer: Tokenizer
+    metadata: Entries
+    file: GGUFFile | None
+
+    def build(self, config: Config, backend: Backend) -> LanguageModel:
+        """The model on a backend, with adapters where the config asks for LoRA."""
+        checkpointing = config.training.activation_checkpointing
+        if self.file is None:
+            return random_model(self.spec, backend, config.training.seed, checkpoint_activations=checkpointing)
+        trainable = config.lora is None
+        model = load_model(self.file, backend, trainable=trainable, checkpoint_activations=checkpointing)
+        if config.lora is not None:
+            inject_lora(model, lora_settings(config), config.training.seed)
+        return model
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the base file's content, or of the new model's metadata."""
+        content = hashlib.sha256()
+        if self.file is None:
+            content.update(repr([(key, value.value) for key, value in self.metadata]).encode())
+            return content.hexdigest()
+        for path in self.file.paths:
+            with path.open("rb") as stream:
+                while chunk := stream.read(_HASH_CHUNK):
+                    content.update(chunk)
+        return content.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+def lora_settings(config: Config) -> LoRASettings:
+    """The `lora` section as the injector wants it."""
+    lora = config.lora
+    if lora is None:
+        raise ConfigError("there is no lora section")
+    return LoRASettings(lora.rank, lora.alpha, lora.dropout, lora.target_modules, lora.rslora)
+
+
+def open_base(config: Config, reporter: Reporter) -> BaseModel:
+    """Open and check what a config starts from.
+
+    Raises:
+        FormatError, ModelError, TokenizerError, ConfigError: it cannot be used.
+        DataError: a tokenizer is to be trained on data that cannot be read.
+    """
+    _check_targets(config)
+    if config.model.architecture is not None:
+        return _new_base(config, config.model.architecture, reporter)
+    path = Path(str(config.model.path))
+    file = GGUFFile.open(path)
+    spec = read_spec(file)
+    tokenizer = tokenizer_from_metadata(file.metadata, str(path))
+    _check_vocabulary(tokenizer, spec.vocab_size, str(path))
+    return BaseModel(path.name, spec, tokenizer, file.metadata_entries(), file)
+
+
+def _check_targets(config: Config) -> None:
+    """Wrong names are found before anything is read; whether the model has such layers is found when it is built."""
+    if config.lora is None:
+        return
+    if config.model.architecture is not None:
+        raise ConfigError(
+            "lora needs a model to adapt, and model.architecture starts from random weights",
+            hint="remove the lora section to train the new model, or set model.path",
+        )
+    if not isinstance(config.lora.target_modules, str):
+        for target in config.lora.target_modules:
+            module_to_gguf(target)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> None:
+    if tokenizer.vocab_size > vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the embedding only {vocab_size} rows", where=source
+        )
+
+
+def _new_base(config: Config, shape: Architecture, reporter: Reporter) -> BaseModel:
+    source = config.model.tokenizer
+    if source is None:
+        entries = train_bpe(iterate_texts(config.data.train, config.data), shape.vocab_size)
+        where = config.data.train
+    else:
+        with GGUFFile.open(source) as file:
+            entries = [(key, value) for key, value in file.metadata_entries() if key.startswith("tokenizer.")]
+        where = source
+    tokenizer = tokenizer_from_metadata({key: value.plain for key, value in entries}, where)
+    vocab_size = tokenizer.vocab_size if source is None else shape.vocab_size
+    _check_vocabulary(tokenizer, vocab_size, where)
+    if source is None and vocab_size < shape.vocab_size:
+        reporter.emit(Notice("info", f"the data gives a vocabulary of {vocab_size} tokens, not {shape.vocab_size}"))
+    spec = DecoderSpec(
+        traits=traits_of(shape.type, "model.architecture.type"),
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate_size,
+        vocab_size=vocab_size,
+        context_length=shape.context_length,
+        norm_eps=shape.norm_eps,
+        rope_theta=shape.rope_theta,
+        rope_dimensions=shape.head_dim,
+        tie_embeddings=shape.tie_embeddings,
+    )
+    name = f"{shape.type} {shape.num_layers}x{shape.hidden_size}"
+    return BaseModel(name, spec, tokenizer, [*spec_metadata(spec, name), *entries], None)

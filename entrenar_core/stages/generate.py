@@ -1,0 +1,143 @@
+"""Generates text from a GGUF model, with an adapter if one is given: what a person looks at after training.
+
+The prompt is read in one pass, then one token at a time through the KV cache; temperature and top-p shape the choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from entrenar_core.backend.select import select_backend
+from entrenar_core.errors import ConfigError
+from entrenar_core.events import Generated, Reporter
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.lora.files import attach_adapter, read_adapter
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.kv_cache import KVCache
+from entrenar_core.model.load import load_model, read_spec
+from entrenar_core.tokenizer.build import tokenizer_from_metadata
+from entrenar_core.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """max_tokens: the most to generate. temperature: 0 takes the likeliest token, else divides the logits.
+    top_p: choose among the likeliest tokens whose probabilities sum to it (Holtzman et al. 2020). seed: of draws."""
+
+    max_tokens: int = 128
+    temperature: float = 0.8
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ConfigError(f"max-tokens is {self.max_tokens}; it must be at least 1")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top-p is {self.top_p}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was generated, and why it ended: a stop token, the length asked for, or a full context."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    stop_reason: str
+
+
+def run_generate(
+    model_path: Path,
+    prompt: str,
+    *,
+    adapter_path: Path | None,
+    settings: SamplingSettings,
+    threads: int | None,
+    reporter: Reporter,
+) -> Generation:
+    """Continue a prompt with a model; pieces of text are reported as they come.
+
+    Raises:
+        FormatError, ModelError, TokenizerError: the files cannot be used.
+        ConfigError: the prompt is empty for a model without BOS, or longer than the model's context.
+    """
+    with GGUFFile.open(model_path) as file:
+        spec = read_spec(file)
+        tokenizer = tokenizer_from_metadata(file.metadata, str(model_path))
+        pairs = None if adapter_path is None else read_adapter(adapter_path, spec.architecture)
+        backend = select_backend("auto", threads)
+        model = load_model(file, backend)
+    if pairs is not None:
+        attach_adapter(model, pairs, str(adapter_path))
+    try:
+        return generate(model, tokenizer, prompt, settings, reporter)
+    finally:
+        backend.close()
+
+
+def generate(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, settings: SamplingSettings, reporter: Reporter
+) -> Generation:
+    """See `run_generate`."""
+    prompt_ids = prompt_tokens(model, tokenizer, prompt)
+    room = model.spec.context_length - len(prompt_ids)
+    limit = min(settings.max_tokens, room)
+    cache = KVCache(model.spec, model.backend, len(prompt_ids) + limit)
+    rng = np.random.default_rng(settings.seed)
+    decoder = tokenizer.stream_decoder()
+    ids: list[int] = []
+    pieces: list[str] = []
+    reason = "length" if limit == settings.max_tokens else "context full"
+    logits = model.next_logits(np.asarray(prompt_ids, np.int32), cache)
+    while True:
+        token = choose_token(logits, settings, rng)
+        if token in tokenizer.stop_ids:
+            reason = "stop token"
+            break
+        ids.append(token)
+        pieces.append(decoder.push(token))
+        if pieces[-1]:
+            reporter.emit(Generated(pieces[-1]))
+        if len(ids) == limit:
+            break
+        logits = model.next_logits(np.asarray([token], np.int32), cache)
+    return Generation("".join(pieces), tuple(ids), len(prompt_ids), reason)
+
+
+def prompt_tokens(model: LanguageModel, tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a prompt, with BOS where the model wants one.
+
+    Raises:
+        ConfigError: there is nothing to read, or no room to write.
+    """
+    ids = tokenizer.encode(prompt, parse_special=True)
+    if tokenizer.add_bos and tokenizer.bos_id is not None:
+        ids = [tokenizer.bos_id, *ids]
+    if not ids:
+        raise ConfigError("the prompt is empty", hint="this model has no BOS token to start from: give some text")
+    if len(ids) >= model.spec.context_length:
+        raise ConfigError(
+            f"the prompt has {len(ids)} tokens and the model a context of {model.spec.context_length}",
+            hint="shorten the prompt",
+        )
+    return ids
+
+
+def choose_token(logits: np.ndarray, settings: SamplingSettings, rng: np.random.Generator) -> int:
+    """One token id from logits [V]."""
+    if settings.temperature == 0.0:
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / settings.temperature
+    probabilities = np.exp(scaled - scaled.max())
+    probabilities /= probabilities.sum()
+    order = np.argsort(-probabilities, kind="stable")
+    cumulative = np.cumsum(probabilities[order])
+    n_kept = int(np.searchsorted(cumulative, settings.top_p)) + 1
+    kept = order[:n_kept]
+    draw = rng.random() * cumulative[min(n_kept, len(cumulative)) - 1]
+    return int(kept[np.searchsorted(cumulative[:n_kept], draw, side="right").clip(0, len(kept) - 1)])

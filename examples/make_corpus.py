@@ -1,0 +1,73 @@
+"""Makes the quickstart's data: small invented stories to pre-train on, and stories with summaries to fine-tune on.
+
+Run `python examples/make_corpus.py`; the same seed gives the same files. The stories come from a grammar of names,
+animals, places and things, so a model of a million weights can learn them in minutes, and whether it has learned to
+summarise can be seen at a glance: the summary must name what this story named.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FOLDER = Path(__file__).parent
+SEED = 20261123
+N_PRETRAIN, N_TRAIN, N_VAL = 12000, 3000, 200
+
+NAMES = ["Ada", "Bo", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "June", "Kai", "Lena", "Milo", "Nora"]
+ANIMALS = ["fox", "owl", "bear", "cat", "duck", "goat", "hare", "mole", "frog", "crow", "mouse", "otter"]
+PLACES = ["river", "forest", "market", "hill", "beach", "garden", "bridge", "mill", "cave", "harbour"]
+COLOURS = ["red", "blue", "green", "golden", "white", "black", "silver", "brown"]
+THINGS = ["ball", "key", "lamp", "boat", "hat", "drum", "book", "bell", "coin", "kite"]
+MOODS = ["happy", "tired", "brave", "curious", "hungry", "quiet"]
+WEATHER = [
+    "The sun was warm.",
+    "It rained a little.",
+    "The wind was strong.",
+    "Snow lay on the ground.",
+    "Fog hid the path.",
+]
+TRAVEL = ["walked to", "ran to", "went to", "hurried to"]
+FIND = ["found", "saw", "picked up", "discovered"]
+ENDINGS = [
+    "Then {name} went home.",
+    "{name} smiled all day.",
+    "In the evening {name} told everyone.",
+    "{name} kept the {thing} for a long time.",
+]
+
+
+def story(rng: random.Random) -> tuple[str, str]:
+    """A story of five or six sentences, and the summary that follows from it."""
+    name, animal, place = rng.choice(NAMES), rng.choice(ANIMALS), rng.choice(PLACES)
+    colour, thing = rng.choice(COLOURS), rng.choice(THINGS)
+    sentences = [
+        f"{name} was a {rng.choice(MOODS)} {animal}.",
+        f"One day {name} {rng.choice(TRAVEL)} the {place}.",
+        f"There {name} {rng.choice(FIND)} a {colour} {thing}.",
+        rng.choice(ENDINGS).format(name=name, thing=thing),
+    ]
+    sentences.insert(rng.randint(1, 3), rng.choice(WEATHER))
+    return " ".join(sentences), f"{name} the {animal} found a {colour} {thing} at the {place}."
+
+
+def write(path: Path, **columns: list[str]) -> None:
+    """One parquet file of string columns."""
+    pq.write_table(pa.table(columns), path, compression="zstd", compression_level=19)
+
+
+def main() -> None:
+    """Write the three files beside this script."""
+    rng = random.Random(SEED)
+    pairs = list(dict.fromkeys(story(rng) for _ in range(N_PRETRAIN + N_TRAIN + N_VAL)))
+    tuned, val = pairs[:N_TRAIN], pairs[N_TRAIN : N_TRAIN + N_VAL]
+    write(FOLDER / "tiny-pretrain.parquet", text=[text for text, _ in pairs[N_TRAIN + N_VAL :]])
+    for file, chosen in (("tiny-train.parquet", tuned), ("tiny-val.parquet", val)):
+        write(FOLDER / file, prompt=[text for text, _ in chosen], completion=[summary for _, summary in chosen])
+
+
+if __name__ == "__main__":
+    main()
