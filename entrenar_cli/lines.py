@@ -1,0 +1,77 @@
+"""The reporter for logs and pipes: one plain line for each thing worth knowing, no colours, no cursor movements."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from entrenar_cli.quantities import exact_count
+from entrenar_cli.summary import Fact, RunSummary, before_the_run, eval_line, saved_line, step_line
+from entrenar_core.events import Eval, Event, Finished, Generated, Notice, Progress, RunStarted, Saved, Step
+
+
+class PlainReporter:
+    """Writes what happens to `log` and generated text to `out`.
+
+    Args:
+        log: the stream for status lines.
+        out: the stream for generated text.
+        log_every: steps between step lines; the first and the last one are always written.
+    """
+
+    def __init__(self, log: TextIO, out: TextIO, log_every: int = 1) -> None:
+        self.log = log
+        self.out = out
+        self.log_every = log_every
+        self.summary = RunSummary()
+        self.open_task: str | None = None
+        self.first_step_is_due = True
+        self.line_is_open = False
+
+    def emit(self, event: Event) -> None:
+        self.summary.note(event)
+        match event:
+            case Step():
+                self._step(event)
+            case Progress():
+                self._progress(event)
+            case Generated():
+                self.out.write(event.text)
+                self.out.flush()
+                self.line_is_open = not event.text.endswith("\n")
+            case RunStarted():
+                self._facts(before_the_run(event))
+            case Eval():
+                self._line(eval_line(event))
+            case Saved():
+                self._line(saved_line(event))
+            case Notice():
+                self._line(event.message if event.level == "info" else f"{event.level}: {event.message}")
+            case Finished():
+                self._facts(self.summary.facts(event))
+
+    def close(self) -> None:
+        """End an open line of generated text."""
+        if self.line_is_open:
+            self.out.write("\n")
+            self.out.flush()
+            self.line_is_open = False
+
+    def _step(self, event: Step) -> None:
+        if self.first_step_is_due or event.step % self.log_every == 0 or event.step == event.total_steps:
+            self._line(step_line(event))
+        self.first_step_is_due = False
+
+    def _progress(self, event: Progress) -> None:
+        if event.done >= event.total:
+            self._line(f"{event.task}: {exact_count(event.total)} done")
+            self.open_task = None
+        elif self.open_task != event.task:
+            self._line(f"{event.task}: {exact_count(event.total)} to do")
+            self.open_task = event.task
+
+    def _facts(self, facts: list[Fact]) -> None:
+        for name, text in facts:
+            self._line(f"{name}: {text}")
+
+    def _line(self, text: str) -> None:
+        print(text, file=self.log, flush=True)

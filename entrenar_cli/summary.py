@@ -1,0 +1,96 @@
+"""What a run amounts to: gathered from its events, and said as a few named facts before and after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
+from entrenar_core.events import Eval, Event, Finished, RunStarted, Saved, Step
+
+_REASONS = {"completed": "finished", "interrupted": "interrupted", "early_stopping": "stopped early"}
+
+Fact = tuple[str, str]
+"""A name and what there is to say."""
+
+
+def before_the_run(event: RunStarted) -> list[Fact]:
+    """Model, data and run, each on one line."""
+    share = rate(100 * event.trainable_parameters, event.parameters)
+    trained = (
+        "all trained"
+        if event.trainable_parameters == event.parameters
+        else (f"{short_count(event.trainable_parameters)} trained ({share:.2g}%)")
+    )
+    validation = f", {exact_count(event.val_examples)} for validation" if event.val_examples else ""
+    first = f", from step {exact_count(event.first_step + 1)}" if event.first_step else ""
+    threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
+    return [
+        ("model", f"{event.model} ({event.architecture}), {short_count(event.parameters)} parameters, {trained}"),
+        ("data", f"{exact_count(event.train_examples)} examples{validation}"),
+        ("run", f"{exact_count(event.total_steps)} steps{first}, {event.device}, {threads}, in {event.output_dir}"),
+    ]
+
+
+def step_line(event: Step) -> str:
+    """One step as a line of a log."""
+    width = len(str(event.total_steps))
+    return (
+        f"step {event.step:>{width}}/{event.total_steps}  epoch {event.epoch:.2f}  loss {event.loss:.4f}"
+        f"  lr {event.lr:.2e}  grad norm {event.grad_norm:.3g}"
+        f"  {short_count(rate(event.tokens, event.seconds))} tok/s  {size(event.peak_memory_bytes)}"
+    )
+
+
+def eval_line(event: Eval) -> str:
+    """One evaluation as a line of a log."""
+    best = "  best so far" if event.is_best else ""
+    return (
+        f"validation at step {event.step}  loss {event.loss:.4f}  perplexity {perplexity(event.loss)}"
+        f"  in {duration(event.seconds)}{best}"
+    )
+
+
+def saved_line(event: Saved) -> str:
+    """One file that is complete."""
+    return f"saved {event.kind} {event.path} ({size(event.n_bytes)})"
+
+
+@dataclass
+class RunSummary:
+    """Adds up the events of one run."""
+
+    tokens: int = 0
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    best: Eval | None = None
+    results: list[Saved] = field(default_factory=list)
+
+    def note(self, event: Event) -> None:
+        """Take one event into account."""
+        if isinstance(event, Step):
+            self.tokens += event.tokens
+            self.supervised_tokens += event.supervised_tokens
+            self.seconds += event.seconds
+            self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
+        elif isinstance(event, Eval) and event.is_best:
+            self.best = event
+        elif isinstance(event, Saved) and event.kind != "checkpoint":
+            self.results.append(event)
+
+    def facts(self, finished: Finished) -> list[Fact]:
+        """What the run came to, and what it left."""
+        reason = _REASONS.get(finished.reason, finished.reason.replace("_", " "))
+        facts = [
+            ("run", f"{reason} after {exact_count(finished.steps)} steps in {duration(finished.seconds)}"),
+            ("training loss", f"{finished.train_loss:.4f}"),
+        ]
+        if finished.val_loss is not None:
+            facts.append(("validation loss", f"{finished.val_loss:.4f} (perplexity {perplexity(finished.val_loss)})"))
+        if self.best is not None and self.best.loss != finished.val_loss:
+            facts.append(("best validation loss", f"{self.best.loss:.4f} at step {exact_count(self.best.step)}"))
+        if self.seconds > 0:
+            total, supervised = rate(self.tokens, self.seconds), rate(self.supervised_tokens, self.seconds)
+            facts.append(("speed", f"{short_count(total)} tokens/s, {short_count(supervised)} of them supervised"))
+            facts.append(("peak memory", size(self.peak_memory_bytes)))
+        return facts + [(saved.kind, f"{saved.path} ({size(saved.n_bytes)})") for saved in self.results]

@@ -1,0 +1,53 @@
+"""What a log file gets: plain lines."""
+
+from __future__ import annotations
+
+import io
+
+from entrenar_cli.lines import PlainReporter
+from entrenar_core.events import Event, Generated
+from tests.cli.run_events import EVAL, events_of_a_run, step
+
+
+def log_of(*events: Event, log_every: int = 1) -> tuple[list[str], str]:
+    log, out = io.StringIO(), io.StringIO()
+    reporter = PlainReporter(log, out, log_every)
+    for event in events:
+        reporter.emit(event)
+    reporter.close()
+    return log.getvalue().splitlines(), out.getvalue()
+
+
+def test_a_run_from_start_to_end() -> None:
+    log, out = log_of(*events_of_a_run(), log_every=10)
+    assert out == ""
+    assert log == [
+        "tokenizing: 7,000 to do",
+        "tokenizing: 7,000 done",
+        "model: base.gguf (llama), 7.08M parameters, 262k trained (3.7%)",
+        "data: 7,000 examples, 473 for validation",
+        "run: 4 steps, cpu, 2 threads, in runs/quick",
+        "warning: 12 examples were truncated",
+        "step 1/4  epoch 0.50  loss 2.0000  lr 1.00e-04  grad norm 0.812  8.19k tok/s  600.0 MiB",
+        "step 4/4  epoch 2.00  loss 0.5000  lr 1.00e-04  grad norm 0.812  8.19k tok/s  600.0 MiB",
+        "validation at step 4  loss 1.5000  perplexity 4.482  in 2.3 s  best so far",
+        "saved checkpoint runs/quick/step-4 (6.0 MiB)",
+        "saved model runs/quick/model.gguf (14.0 MiB)",
+        "run: finished after 4 steps in 2 min 06 s",
+        "training loss: 1.6000",
+        "validation loss: 1.5000 (perplexity 4.482)",
+        "speed: 8.19k tokens/s, 4.1k of them supervised",
+        "peak memory: 600.0 MiB",
+        "model: runs/quick/model.gguf (14.0 MiB)",
+    ]
+
+
+def test_steps_are_thinned_out_but_the_first_and_the_last_are_kept() -> None:
+    log, _ = log_of(*[step(number, total=12) for number in range(3, 13)], log_every=5)
+    assert [line[5:10] for line in log] == [" 3/12", " 5/12", "10/12", "12/12"]
+
+
+def test_generated_text_is_all_there_is_on_stdout_and_ends_its_line() -> None:
+    log, out = log_of(Generated("Once "), Generated("upon"), EVAL)
+    assert out == "Once upon\n"
+    assert len(log) == 1
