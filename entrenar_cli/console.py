@@ -156,7 +156,7 @@ class RichReporter:
         from rich.progress import Progress as LiveProgress
 
         self.live = LiveProgress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
