@@ -34,7 +34,7 @@ MAX_NAME_BYTES = 63
 """GGML keeps tensor names in 64 bytes, the last one a zero; llama.cpp refuses files with longer ones."""
 
 _PADDING_BYTES = 1 << 16
-_ENCODE_VALUES = 1 << 24
+_ENCODE_VALUES = 1 << 20  # small enough for its memory to be reused from piece to piece
 
 
 @dataclass(frozen=True)
