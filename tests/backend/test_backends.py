@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import DropoutKey
+from entrenar_core.backend.base import DropoutKey, splitmix64
 from tests.backend.agreement import TRUTH, assert_agrees, assert_close, call, on
 
 ROWS = [(1, 1), (1, 33), (2, 8), (3, 7), (5, 64), (17, 129), (64, 65), (301, 250), (1037, 48)]
@@ -73,7 +73,7 @@ def test_elementwise_out_may_be_an_argument(backend: Any, place: str, rng: np.ra
 
 # matrix products
 
-PRODUCTS = [(1, 1, 1), (1, 64, 33), (5, 3, 7), (33, 17, 65), (128, 96, 200), (257, 130, 3)]
+PRODUCTS = [(1, 1, 1), (1, 64, 33), (5, 3, 7), (33, 17, 65), (128, 96, 200), (257, 130, 3), (530, 40, 600)]
 """M, inner, N."""
 
 
@@ -335,6 +335,14 @@ def test_dropout_draws_the_same_mask_everywhere(
     np.testing.assert_array_equal(actual != 0, truth != 0)
     assert_close(actual, truth, 1e-6)
     assert p > 0 or (actual != 0).all()
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_dropout_keeps_an_element_that_draws_exactly_the_threshold(backend: Any, index: int) -> None:
+    key = DropoutKey(1, 2, 3, 4)
+    drawn = splitmix64(key.mixed() + (index + 1) * 0x9E3779B97F4A7C15) >> 32
+    assert call(backend, "dropout", np.ones(8), drawn / 2**32, key)[0][index] != 0
+    assert call(backend, "dropout", np.ones(8), (drawn + 1) / 2**32, key)[0][index] == 0
 
 
 def test_dropout_writes_zero_over_a_dropped_nan(backend: Any) -> None:

@@ -37,6 +37,7 @@ SHAPES = [
     Shape(1, 40, 40, 8, 1, 12),  # one group of eight
     Shape(5, 9, 9, 3, 1, 7),
     Shape(1, 131, 131, 2, 2, 64),
+    Shape(1, 300, 300, 4, 2, 16),  # more blocks of queries than kv heads
     Shape(2, 1, 40, 8, 4, 32, q_offset=39),  # decoding
     Shape(1, 7, 50, 5, 1, 8, q_offset=43),  # a chunk of a prompt
     Shape(2, 7, 64, 4, 2, 8, q_offset=20),  # keys beyond the last query
@@ -91,6 +92,17 @@ def test_soft_cap_and_scale(backend: Any, shape: Shape, mask: str, rng: np.rando
 def test_every_group_size(backend: Any, group: int, rng: np.random.Generator) -> None:
     shape = Shape(2, 19, 19, 2 * group, 2, 10)
     check_both_directions(backend, inputs(shape, rng), lower_of(shape, "causal", rng), AttentionParams(0.4))
+
+
+def test_the_same_call_gives_the_same_bytes(backend: Any, rng: np.random.Generator) -> None:
+    q, k, v, dout = inputs(Shape(1, 300, 300, 4, 2, 16), rng)
+    lower, params = np.zeros((1, 300), np.int32), AttentionParams(0.25)
+    runs = []
+    for _ in range(3):
+        out, lse = call(backend, "attention", q, k, v, lower, params)
+        gradients = call(backend, "attention_backward", dout, q, k, v, out, lse, lower, params)
+        runs.append([array.tobytes() for array in (out, lse, *gradients)])
+    assert runs[0] == runs[1] == runs[2]
 
 
 def test_keys_and_values_may_be_views_of_a_longer_cache(backend: Any, rng: np.random.Generator) -> None:
