@@ -48,11 +48,13 @@ class Op:
     """Base of all ops: stateless, two static methods.
 
     `passes_gradient`: backward may return the upstream gradient itself or a view of it, so the receivers must not
-    change it in place.
+    change it in place. Other ops return a new array for each input.
+    `may_return_view`: forward's result may lie in the memory of its first input, so a change of one changes the other.
     """
 
     name: ClassVar[str] = "op"
     passes_gradient: ClassVar[bool] = False
+    may_return_view: ClassVar[bool] = False
 
     @staticmethod
     def forward(context: Context, *arrays: Any, **params: Any) -> Array:
@@ -76,14 +78,18 @@ def apply(op: type[Op], *inputs: Tensor | None, **params: Any) -> Tensor:
     slots = tuple(None if tensor is None else tensor.slot for tensor in inputs)
     context = Context(backend, needs, slots)
     data = op.forward(context, *(None if tensor is None else tensor.data for tensor in inputs), **params)
+    data = backend.xp.asarray(data)
     recorded = tape is not None and context.recording
     output = Tensor(data, backend, requires_grad=recorded, name=op.name, is_leaf=False)
+    first = inputs[0]
+    if op.may_return_view and first is not None and backend.xp.may_share_memory(data, first.data):
+        output.slot.version = first.slot.version
     if tape is not None:
         tape.check_forward(op.name, inputs, output)
     if recorded and tape is not None:
         versions = tuple(
-            (tensor.slot, tensor.slot.version)
-            for tensor in inputs
+            (tensor.slot, tensor.slot.version.count)
+            for tensor in (*inputs, output)
             if tensor is not None and any(saved is tensor.data for saved in context.saved)
         )
         tape.record(Node(op, context, slots, output.slot, versions, tape.location()))

@@ -29,7 +29,7 @@ class NonFiniteError(AutogradError):
 
 @dataclass(slots=True)
 class Node:
-    """One executed op: its context, the slots of its inputs and output, and the versions of the inputs it saved."""
+    """One executed op: its context, the slots of its inputs and output, and the versions of those it saved."""
 
     op: type[Op]
     context: Context
@@ -75,10 +75,15 @@ class Tape:
         detect_anomaly: check every output and every gradient; the first that is not finite raises `NonFiniteError`
             with the op and where it ran. Slow; for finding out.
         scopes: the names that lead to here, for a tape nested inside another.
+        lineage: identities of the tapes that this one is nested in; results recorded there may be used here.
     """
 
-    def __init__(self, *, detect_anomaly: bool = False, scopes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, detect_anomaly: bool = False, scopes: Sequence[str] = (), lineage: tuple[object, ...] = ()
+    ) -> None:
         self.nodes: list[Node] = []
+        self.identity = object()
+        self.lineage = (*lineage, self.identity)
         self.detect_anomaly = detect_anomaly
         self.scopes = list(scopes)
         self._consumed = False
@@ -102,13 +107,20 @@ class Tape:
         """Append a node.
 
         Raises:
-            AutogradError: the tape has been walked already.
+            AutogradError: the tape has been walked already, or an input was computed on another tape.
         """
         if self._consumed:
             raise AutogradError(
                 f"op {node.op.name!r} was recorded on a tape whose backward has run",
                 hint="open a new Tape for each forward pass",
             )
+        for slot, needed in zip(node.inputs, node.context.needs, strict=True):
+            if slot is not None and needed and slot.origin is not None and slot.origin not in self.lineage:
+                raise AutogradError(
+                    f"op {node.op.name!r} got {slot.name!r} from another tape; its gradient would be lost",
+                    hint="compute both on one tape, or wrap the data in a new Tensor to stop the gradient there",
+                )
+        node.output.origin = self.identity
         self.nodes.append(node)
 
     def backward(self, output: Tensor, grad: Array | None = None) -> None:
@@ -126,7 +138,7 @@ class Tape:
             raise AutogradError(
                 "backward ran twice over one tape; its saved arrays are gone", hint="run the forward pass again"
             )
-        if not output.requires_grad or not any(node.output is output.slot for node in self.nodes):
+        if output.slot.origin is not self.identity:
             raise AutogradError(
                 "the tensor was not recorded on this tape", hint="compute it inside `with Tape()` from trainable inputs"
             )
@@ -142,7 +154,7 @@ class Tape:
         if upstream is None:
             return
         for saved, version in node.versions:
-            if saved.version != version:
+            if saved.version.count != version:
                 raise AutogradError(
                     f"tensor {saved.name!r} was changed in place after {node.op.name!r} saved it"
                     f" ({node.location or 'top level'})"
@@ -158,7 +170,7 @@ class Tape:
         """In anomaly mode, raise if the output of an op is not finite."""
         if not self.detect_anomaly or _is_finite(output.data, output.backend):
             return
-        culprits = [t.name for t in inputs if t is not None and not _is_finite(t.data, t.backend)]
+        culprits = [t.name or "unnamed" for t in inputs if t is not None and not _is_finite(t.data, t.backend)]
         cause = f"its input {culprits[0]!r} was not finite already" if culprits else "its inputs were finite"
         raise NonFiniteError(f"op {op_name!r} at {self.location() or 'top level'} made a NaN or infinity; {cause}")
 
@@ -170,7 +182,9 @@ class Tape:
 
 
 def _is_finite(array: Any, backend: Backend) -> bool:
-    return array.dtype.kind != "f" or backend.all_finite(array)
+    if array.dtype.kind in "biu":
+        return True
+    return backend.all_finite(array) if array.dtype == backend.dtype else bool(backend.xp.isfinite(array).all())
 
 
 def _seed_gradient(output: Tensor, grad: Array | None) -> Array:

@@ -14,42 +14,76 @@ from entrenar_core.backend.base import Array, Backend
 from entrenar_core.errors import AutogradError
 
 
+class Version:
+    """Counts the in-place changes of one piece of memory; a tensor and its views have the same one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class GradSlot:
     """Where one tensor's gradient accumulates.
 
     `shared` says that `grad` may be somebody else's buffer too, so it must not be changed in place. `version` counts
-    in-place changes of the tensor's data. A leaf (a parameter) keeps its gradient; others lose it during backward.
+    in-place changes of the tensor's data. `origin` is the identity of the tape that recorded the tensor, if one did.
+    A leaf (a parameter) keeps its gradient; others lose it during backward.
     """
 
-    __slots__ = ("grad", "is_leaf", "name", "shape", "shared", "version")
+    __slots__ = ("dtype", "grad", "is_leaf", "name", "origin", "shape", "shared", "version")
 
-    def __init__(self, shape: tuple[int, ...], *, is_leaf: bool, name: str) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any, *, is_leaf: bool, name: str) -> None:
         self.shape = shape
+        self.dtype = dtype
         self.is_leaf = is_leaf
         self.name = name
         self.grad: Array | None = None
         self.shared = False
-        self.version = 0
+        self.version = Version()
+        self.origin: object | None = None
 
     def accumulate(self, grad: Array, backend: Backend, *, shared: bool) -> None:
         """Add a gradient of this slot's shape; takes the buffer over unless it is `shared`.
+
+        The slot's own buffer, when nobody shares it, comes back from an op that has added to it already.
 
         Raises:
             AutogradError: the gradient has another shape.
         """
         if grad.shape != self.shape:
             raise AutogradError(f"gradient of shape {grad.shape} for tensor {self.name!r} of shape {self.shape}")
-        if grad is self.grad:
+        if grad is self.grad and not self.shared:
             return
+        grad = backend.xp.asarray(grad)
+        if grad.dtype != self.dtype:
+            grad, shared = grad.astype(self.dtype), False
         if self.grad is None:
             copies = shared and self.is_leaf
-            self.grad = backend.scale(grad, 1.0) if copies else grad
+            self.grad = _copy(backend, grad) if copies else grad
             self.shared = shared and not copies
         elif self.shared:
-            self.grad = backend.add(self.grad, grad)
+            self.grad = _add(backend, self.grad, grad, None)
             self.shared = False
         else:
-            backend.add(self.grad, grad, out=self.grad)
+            _add(backend, self.grad, grad, self.grad)
+
+
+def fits_kernels(backend: Backend, *arrays: Array) -> bool:
+    """Whether the backend's elementwise kernels take these arrays: one shape, and the dtype it computes in.
+
+    Losses are float64 scalars on every backend, so sums and multiples of losses go another way.
+    """
+    return all(array.shape == arrays[0].shape and array.dtype == backend.dtype for array in arrays)
+
+
+def _copy(backend: Backend, array: Array) -> Array:
+    return backend.xp.asarray(backend.scale(array, 1.0)) if fits_kernels(backend, array) else array.copy()
+
+
+def _add(backend: Backend, a: Array, b: Array, out: Array | None) -> Array:
+    add = backend.add if fits_kernels(backend, a, b) else backend.xp.add
+    return backend.xp.asarray(add(a, b, out=out))
 
 
 class Tensor:
@@ -60,6 +94,9 @@ class Tensor:
         backend: whose kernels the ops on this tensor call.
         requires_grad: whether gradients flow to it.
         name: the GGUF tensor name for parameters; shown in errors.
+
+    Raises:
+        AutogradError: a gradient is wanted for integers.
     """
 
     __slots__ = ("backend", "data", "requires_grad", "slot")
@@ -67,10 +104,12 @@ class Tensor:
     def __init__(
         self, data: Array, backend: Backend, *, requires_grad: bool = False, name: str = "", is_leaf: bool = True
     ) -> None:
+        if requires_grad and data.dtype.kind in "biu":
+            raise AutogradError(f"tensor {name!r} of {data.dtype} cannot have a gradient: only floating numbers can")
         self.data = data
         self.backend = backend
         self.requires_grad = requires_grad
-        self.slot = GradSlot(tuple(data.shape), is_leaf=is_leaf, name=name)
+        self.slot = GradSlot(tuple(data.shape), data.dtype, is_leaf=is_leaf, name=name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,12 +124,15 @@ class Tensor:
         """The gradient that has accumulated, or None before any backward.
 
         Raises:
-            AutogradError: the tensor is frozen, so asking is a mistake and not a zero.
+            AutogradError: the tensor is frozen, so asking is a mistake and not a zero; or it is an intermediate
+                result, whose gradient backward does not keep.
         """
         if not self.requires_grad:
             raise AutogradError(
                 f"tensor {self.name!r} is frozen and has no gradient", hint="create it with requires_grad=True"
             )
+        if not self.slot.is_leaf:
+            raise AutogradError(f"tensor {self.name!r} is an intermediate result; only leaves keep their gradients")
         return self.slot.grad
 
     def zero_grad(self) -> None:
@@ -99,8 +141,8 @@ class Tensor:
         self.slot.shared = False
 
     def mark_changed(self) -> None:
-        """Say that `data` was changed in place, so that a tape that saved it refuses to use it."""
-        self.slot.version += 1
+        """Say that `data` was changed in place, so that a tape that saved it, or a view of it, refuses to use it."""
+        self.slot.version.count += 1
 
     def assign(self, values: Any) -> None:
         """Overwrite the data with values of the same shape.

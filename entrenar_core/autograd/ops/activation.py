@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Activation, Array
+from entrenar_core.errors import AutogradError
 
 
 class Activate(Op):
@@ -45,14 +46,15 @@ class Softmax(Op):
 
     @staticmethod
     def forward(context: Context, x: Array) -> Array:
-        y = context.backend.softmax(x.reshape(-1, x.shape[-1]))
+        y = context.backend.softmax(x.reshape(-1, x.shape[-1])).reshape(x.shape)
         context.save(y)
-        return y.reshape(x.shape)
+        return y
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         (y,) = context.saved
-        return (context.backend.softmax_backward(grad.reshape(y.shape), y).reshape(grad.shape),)
+        n = y.shape[-1]
+        return (context.backend.softmax_backward(grad.reshape(-1, n), y.reshape(-1, n)).reshape(y.shape),)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -71,7 +73,13 @@ def silu(x: Tensor) -> Tensor:
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate)·up as one node (Shazeer 2020)."""
+    """silu(gate)·up as one node (Shazeer 2020).
+
+    Raises:
+        AutogradError: the shapes differ.
+    """
+    if gate.shape != up.shape:
+        raise AutogradError(f"swiglu: gate {gate.shape} and up {up.shape} must have one shape")
     return apply(SwiGLU, gate, up)
 
 

@@ -38,9 +38,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, lower: Array, params: AttentionPa
     `lower` (int32 [B, Tq]) isolates documents (where the query's document starts) and bounds a sliding window.
 
     Raises:
-        AutogradError: shapes that do not fit, or heads that are no multiple of the kv heads.
+        AutogradError: shapes that do not fit, heads that are no multiple of the kv heads, or queries without a key.
     """
-    fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape == v.shape and q.shape[3] == k.shape[3]
-    if not fits or q.shape[2] % k.shape[2] != 0 or tuple(lower.shape) != q.shape[:2]:
-        raise AutogradError(f"attention: q {q.shape}, k {k.shape}, v {v.shape}, lower {tuple(lower.shape)} do not fit")
+    fits = len(q.shape) == len(k.shape) == 4 and q.shape[0] == k.shape[0] and k.shape == v.shape
+    fits = fits and q.shape[3] == k.shape[3] and q.shape[2] % k.shape[2] == 0 and tuple(lower.shape) == q.shape[:2]
+    if not fits or not 0 <= params.q_offset <= k.shape[1] - q.shape[1]:
+        raise AutogradError(
+            f"attention: q {q.shape}, k {k.shape}, v {v.shape}, lower {tuple(lower.shape)} do not fit"
+            f" with the first query at key {params.q_offset}"
+        )
     return apply(Attention, q, k, v, lower=lower, params=params)

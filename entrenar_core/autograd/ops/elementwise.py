@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from entrenar_core.autograd.op import Context, Op, apply
-from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.autograd.tensor import Tensor, fits_kernels
 from entrenar_core.backend.base import Array
 
 
@@ -26,7 +26,7 @@ class Add(Op):
     @staticmethod
     def forward(context: Context, a: Array, b: Array) -> Array:
         context.params["shapes"] = (a.shape, b.shape)
-        return context.backend.add(a, b) if a.shape == b.shape else a + b
+        return context.backend.add(a, b) if fits_kernels(context.backend, a, b) else a + b
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
@@ -57,7 +57,7 @@ class Multiply(Op):
     @staticmethod
     def forward(context: Context, a: Array, b: Array) -> Array:
         context.save(a, b)
-        return context.backend.multiply(a, b) if a.shape == b.shape else a * b
+        return context.backend.multiply(a, b) if fits_kernels(context.backend, a, b) else a * b
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
@@ -93,11 +93,16 @@ class Scale(Op):
     @staticmethod
     def forward(context: Context, x: Array, factor: float) -> Array:
         context.params["factor"] = factor
-        return context.backend.scale(x, factor)
+        return _scaled(context, x)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        return (context.backend.scale(grad, context.params["factor"]),)
+        return (_scaled(context, grad),)
+
+
+def _scaled(context: Context, x: Array) -> Array:
+    factor = float(context.params["factor"])
+    return context.backend.scale(x, factor) if fits_kernels(context.backend, x) else x * factor
 
 
 class Exp(Op):

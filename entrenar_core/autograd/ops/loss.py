@@ -37,7 +37,7 @@ class CrossEntropy(Op):
         losses = backend.cross_entropy(chunk, labels[supervised], scale if context.recording else None)
         context.save(chunk)
         context.params.update(supervised=supervised, shape=logits.shape)
-        return losses.sum(dtype=np.float64) * scale
+        return backend.xp.asarray(losses.sum(dtype=np.float64) * scale)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
@@ -81,7 +81,13 @@ class LinearCrossEntropy(Op):
 
     @staticmethod
     def forward(
-        context: Context, hidden: Array, weight: Array | None, handle: WeightHandle | None, labels: Array, scale: float
+        context: Context,
+        hidden: Array,
+        weight: Array | None,
+        handle: WeightHandle | None,
+        labels: Array,
+        scale: float,
+        rows_per_chunk: int,
     ) -> Array:
         backend, xp = context.backend, context.backend.xp
         matrix = _OutputMatrix(backend, weight, handle)
@@ -92,7 +98,6 @@ class LinearCrossEntropy(Op):
         dstates = backend.empty(states.shape) if need_states else None
         dweight = backend.zeros((matrix.vocab, hidden.shape[1])) if need_weight else None
         total = 0.0
-        rows_per_chunk = chunk_rows(matrix.vocab, hidden.dtype.itemsize)
         for start in range(0, len(targets), rows_per_chunk):
             part = slice(start, start + rows_per_chunk)
             logits = matrix.logits(states[part])
@@ -135,18 +140,29 @@ def cross_entropy(logits: Tensor, labels: Array, scale: float) -> Tensor:
 
     Pass 1/n for the mean over n supervised tokens.
     """
-    _check_labels(logits.shape[0], labels)
+    _check_labels(logits, labels)
     return apply(CrossEntropy, logits, labels=labels, scale=scale)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, scale: float) -> Tensor:
-    """`cross_entropy` of hidden [M, D] times weight [V, D] transposed, without ever holding all logits."""
-    _check_labels(hidden.shape[0], labels)
-    if isinstance(weight, Tensor):
-        return apply(LinearCrossEntropy, hidden, weight, handle=None, labels=labels, scale=scale)
-    return apply(LinearCrossEntropy, hidden, None, handle=weight, labels=labels, scale=scale)
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, scale: float, *, rows_per_chunk: int | None = None
+) -> Tensor:
+    """`cross_entropy` of hidden [M, D] times weight [V, D] transposed, without ever holding all logits.
+
+    `rows_per_chunk` is for measuring; the default is `chunk_rows`.
+    """
+    _check_labels(hidden, labels)
+    vocab, width = weight.shape
+    if width != hidden.shape[1]:
+        raise AutogradError(f"cross-entropy: hidden states {hidden.shape} for an output matrix {(vocab, width)}")
+    if rows_per_chunk is None:
+        rows_per_chunk = chunk_rows(vocab, hidden.data.dtype.itemsize)
+    dense, handle = (weight, None) if isinstance(weight, Tensor) else (None, weight)
+    return apply(
+        LinearCrossEntropy, hidden, dense, handle=handle, labels=labels, scale=scale, rows_per_chunk=rows_per_chunk
+    )
 
 
-def _check_labels(n_rows: int, labels: Array) -> None:
-    if tuple(labels.shape) != (n_rows,):
-        raise AutogradError(f"cross-entropy: {n_rows} rows of logits but labels of shape {tuple(labels.shape)}")
+def _check_labels(states: Tensor, labels: Array) -> None:
+    if len(states.shape) != 2 or tuple(labels.shape) != states.shape[:1]:
+        raise AutogradError(f"cross-entropy: rows of shape {states.shape} but labels of shape {tuple(labels.shape)}")

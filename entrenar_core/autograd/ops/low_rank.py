@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entrenar_core.autograd.op import Context, Op, apply
-from entrenar_core.autograd.ops.matmul import rows, weight_grad
+from entrenar_core.autograd.ops.matmul import check_bias, rows, weight_grad
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, Backend, DropoutKey, WeightHandle
 from entrenar_core.errors import AutogradError
@@ -59,8 +59,7 @@ class LowRankLinear(Op):
         params: LowRankParams = context.params["params"]
         need_x, need_a, need_b, need_bias = context.needs
         dy, flat = rows(grad), rows(x)
-        scaled_low = backend.scale(low, params.scale)
-        db = weight_grad(context, 2, dy, scaled_low) if need_b else None
+        db = weight_grad(context, 2, dy, backend.scale(low, params.scale)) if need_b else None
         dlow = backend.gemm(dy, lora_b, alpha=params.scale)
         da = weight_grad(context, 1, dlow, params.drop(backend, flat)) if need_a else None
         dx = None
@@ -92,4 +91,5 @@ def lora_linear(
         raise AutogradError(
             f"lora_linear: input {x.shape}, weight {(n_out, n_in)}, A {lora_a.shape}, B {lora_b.shape} do not fit"
         )
+    check_bias("lora_linear", bias, n_out)
     return apply(LowRankLinear, x, lora_a, lora_b, bias, weight=weight, params=params)

@@ -102,6 +102,16 @@ class FrozenLinear(Op):
         )
 
 
+def check_bias(op: str, bias: Tensor | None, n_out: int) -> None:
+    """Refuse a bias that NumPy would stretch.
+
+    Raises:
+        AutogradError: it is not [out].
+    """
+    if bias is not None and bias.shape != (n_out,):
+        raise AutogradError(f"{op}: bias of shape {bias.shape} for {n_out} outputs")
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a [..., M, K] @ b [..., K, N], leading axes broadcast.
 
@@ -121,8 +131,9 @@ def linear(x: Tensor, weight: Tensor | WeightHandle, bias: Tensor | None = None)
     Raises:
         AutogradError: the sizes do not fit.
     """
-    if x.shape[-1] != weight.shape[1]:
+    if len(weight.shape) != 2 or x.shape[-1:] != weight.shape[1:]:
         raise AutogradError(f"linear: input of shape {x.shape} for a weight of shape {tuple(weight.shape)}")
+    check_bias("linear", bias, weight.shape[0])
     if isinstance(weight, Tensor):
         return apply(Linear, x, weight, bias)
     return apply(FrozenLinear, x, bias, weight=weight)

@@ -8,6 +8,7 @@ from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.ops.matmul import rows
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array
+from entrenar_core.errors import AutogradError
 
 
 class LayerNorm(Op):
@@ -44,10 +45,26 @@ class RMSNorm(Op):
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
-    """gamma·(x - mean)/√(var + eps) + beta over the last axis of x [..., D] (Ba et al. 2016)."""
+    """gamma·(x - mean)/√(var + eps) + beta over the last axis of x [..., D] (Ba et al. 2016).
+
+    Raises:
+        AutogradError: gamma or beta is not [D].
+    """
+    _check_vectors("layer_norm", x, gamma, beta)
     return apply(LayerNorm, x, gamma, beta, eps=eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """weight·x/√(mean(x²) + eps) over the last axis of x [..., D] (Zhang & Sennrich 2019)."""
+    """weight·x/√(mean(x²) + eps) over the last axis of x [..., D] (Zhang & Sennrich 2019).
+
+    Raises:
+        AutogradError: the weight is not [D].
+    """
+    _check_vectors("rms_norm", x, weight)
     return apply(RMSNorm, x, weight, eps=eps)
+
+
+def _check_vectors(op: str, x: Tensor, *vectors: Tensor) -> None:
+    for vector in vectors:
+        if vector.shape != x.shape[-1:]:
+            raise AutogradError(f"{op}: input of shape {x.shape} for {vector.name!r} of shape {vector.shape}")

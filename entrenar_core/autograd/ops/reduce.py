@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ class Mean(Op):
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         xp, shape = context.backend.xp, context.params["shape"]
         grad = _with_reduced_axes(grad, context)
-        n_averaged = int(xp.prod(xp.asarray(shape))) / max(grad.size, 1)
+        n_averaged = math.prod(shape) / max(grad.size, 1)
         return (xp.broadcast_to(grad / n_averaged, shape).copy(),)
 
 

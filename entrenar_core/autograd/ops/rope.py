@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, RopePairing
+from entrenar_core.errors import AutogradError
 
 
 class Rope(Op):
@@ -24,5 +25,12 @@ class Rope(Op):
 
 
 def rope(x: Tensor, cos: Array, sin: Array, pairing: RopePairing) -> Tensor:
-    """Rotate the pairs of each head of x [B, T, H, E] by angles whose cos and sin are [B, T, P], P ≤ E/2."""
+    """Rotate the pairs of each head of x [B, T, H, E] by angles whose cos and sin are [B, T, P], P ≤ E/2.
+
+    Raises:
+        AutogradError: the shapes do not fit.
+    """
+    fits = len(x.shape) == 4 and cos.shape[:-1] == x.shape[:2] and cos.shape == sin.shape
+    if not fits or 2 * cos.shape[-1] > x.shape[-1]:
+        raise AutogradError(f"rope: x {x.shape} with cos {tuple(cos.shape)} and sin {tuple(sin.shape)} does not fit")
     return apply(Rope, x, cos=cos, sin=sin, pairing=pairing)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import Any
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.ops.elementwise import sum_to_shape
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array
+from entrenar_core.errors import AutogradError
+
+_INDEX_KINDS = (int, slice, EllipsisType)
 
 
 class Reshape(Op):
     name = "reshape"
     passes_gradient = True
+    may_return_view = True
 
     @staticmethod
     def forward(context: Context, x: Array, shape: tuple[int, ...]) -> Array:
@@ -27,26 +32,29 @@ class Reshape(Op):
 
 class Transpose(Op):
     name = "transpose"
+    passes_gradient = True
+    may_return_view = True
 
     @staticmethod
     def forward(context: Context, x: Array, axes: tuple[int, ...]) -> Array:
         context.params["axes"] = axes
-        return context.backend.xp.ascontiguousarray(x.transpose(axes))
+        return context.backend.xp.asarray(x.transpose(axes), order="C")
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         axes = context.params["axes"]
         inverse = tuple(axes.index(i) for i in range(len(axes)))
-        return (context.backend.xp.ascontiguousarray(grad.transpose(inverse)),)
+        return (context.backend.xp.asarray(grad.transpose(inverse), order="C"),)
 
 
 class Slice(Op):
     name = "slice"
+    may_return_view = True
 
     @staticmethod
     def forward(context: Context, x: Array, index: Any) -> Array:
         context.params.update(shape=x.shape, index=index)
-        return context.backend.xp.ascontiguousarray(x[index])
+        return context.backend.xp.asarray(x[index], order="C")
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
@@ -58,6 +66,7 @@ class Slice(Op):
 
 class Concatenate(Op):
     name = "concatenate"
+    passes_gradient = True
 
     @staticmethod
     def forward(context: Context, *arrays: Array, axis: int) -> Array:
@@ -68,11 +77,12 @@ class Concatenate(Op):
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         xp, axis = context.backend.xp, context.params["axis"]
         ends = [sum(context.params["sizes"][: i + 1]) for i in range(len(context.params["sizes"]))]
-        return [xp.ascontiguousarray(part) for part in xp.split(grad, ends[:-1], axis=axis)]
+        return [xp.asarray(part, order="C") for part in xp.split(grad, ends[:-1], axis=axis)]
 
 
 class BroadcastTo(Op):
     name = "broadcast_to"
+    passes_gradient = True
 
     @staticmethod
     def forward(context: Context, x: Array, shape: tuple[int, ...]) -> Array:
@@ -81,8 +91,7 @@ class BroadcastTo(Op):
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        summed = sum_to_shape(grad, context.params["shape"])
-        return (summed.copy() if summed is grad else summed,)
+        return (sum_to_shape(grad, context.params["shape"]),)
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -96,7 +105,15 @@ def transpose(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def slice_(x: Tensor, index: Any) -> Tensor:
-    """x[index] for basic indexing: integers, slices, an ellipsis."""
+    """x[index] for basic indexing: integers, slices, an ellipsis.
+
+    Raises:
+        AutogradError: an index of another kind, which could name an element twice.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    wrong = [part for part in parts if isinstance(part, bool) or not isinstance(part, _INDEX_KINDS)]
+    if wrong:
+        raise AutogradError(f"slice: {wrong[0]!r} is no integer, slice or ellipsis", hint="use embedding for row ids")
     return apply(Slice, x, index=index)
 
 
