@@ -7,12 +7,13 @@ one more forward pass (Chen et al. 2016). Dropout masks are keyed, not drawn, so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tape import Tape, current_tape, no_grad
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array
+from entrenar_core.errors import AutogradError
 
 Block = Callable[..., Tensor]
 
@@ -21,17 +22,35 @@ def checkpoint(function: Block, *inputs: Tensor, trainable_inside: bool = False)
     """`function(*inputs)` without keeping its activations.
 
     Args:
-        function: maps tensors to one tensor; must give the same result when called again.
+        function: maps tensors to one tensor; must give the same result when called again. What it closes over must
+            not change in place before backward has run; only changes of `inputs` are noticed.
         inputs: tensors that gradients flow back to.
         trainable_inside: the function closes over parameters that want gradients, so it must be run again even when
             none of the inputs wants one.
+
+    Raises:
+        AutogradError: gradients are wanted inside only, and `trainable_inside` does not say so.
     """
-    if current_tape() is None:
+    tape = current_tape()
+    if tape is None:
         return function(*inputs)
-    anchor = Tensor(
-        inputs[0].backend.zeros(()), inputs[0].backend, requires_grad=trainable_inside, name="checkpoint anchor"
-    )
-    return apply(_Checkpoint, anchor, *inputs, function=function)
+    backend = inputs[0].backend
+    anchor = Tensor(backend.zeros(()), backend, requires_grad=trainable_inside, name="checkpoint anchor")
+    run = _Run(function, tape.detect_anomaly, tuple(tape.scopes), tape.lineage)
+    return apply(_Checkpoint, anchor, *inputs, run=run)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The function, and the tape around it that its own tapes are nested in."""
+
+    function: Block
+    detect_anomaly: bool
+    scopes: tuple[str, ...]
+    lineage: tuple[object, ...]
+
+    def tape(self) -> Tape:
+        return Tape(detect_anomaly=self.detect_anomaly, scopes=self.scopes, lineage=self.lineage)
 
 
 class _Checkpoint(Op):
@@ -39,27 +58,34 @@ class _Checkpoint(Op):
     passes_gradient = True
 
     @staticmethod
-    def forward(context: Context, anchor: Array, *arrays: Array, function: Block) -> Array:
-        tape = current_tape()
-        detect_anomaly = tape is not None and tape.detect_anomaly
-        scopes = () if tape is None else tuple(tape.scopes)
-        context.params.update(function=function, detect_anomaly=detect_anomaly, scopes=scopes)
+    def forward(context: Context, anchor: Array, *arrays: Array, run: _Run) -> Array:
+        context.params["run"] = run
         context.save(*arrays)
-        inputs = [Tensor(array, context.backend) for array in arrays]
-        if detect_anomaly:
-            with Tape(detect_anomaly=True, scopes=scopes):
-                return function(*inputs).data
-        with no_grad():
-            return function(*inputs).data
+        inputs = [Tensor(array, context.backend, name="checkpoint input") for array in arrays]
+        if context.recording and not run.detect_anomaly:
+            with no_grad():
+                return run.function(*inputs).data
+        with run.tape() as probe:
+            output = run.function(*inputs)
+        if probe.nodes and not context.recording:
+            raise AutogradError(
+                f"a checkpointed function closes over trainable tensors ({probe.location() or 'top level'}),"
+                " whose gradients would be lost",
+                hint="pass trainable_inside=True",
+            )
+        return output.data
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        params: dict[str, Any] = context.params
+        run: _Run = context.params["run"]
         inputs = [
             Tensor(array, context.backend, requires_grad=needed, name="checkpoint input", is_leaf=False)
             for array, needed in zip(context.saved, context.needs[1:], strict=True)
         ]
-        with Tape(detect_anomaly=params["detect_anomaly"], scopes=params["scopes"]) as tape:
-            output = params["function"](*inputs)
-        tape.backward(output, grad)
+        with run.tape() as tape:
+            output = run.function(*inputs)
+        if output.slot.origin is tape.identity:
+            tape.backward(output, grad)
+        elif output.requires_grad:  # the function returned what it was given
+            output.slot.accumulate(grad, context.backend, shared=True)
         return [None, *(tensor.slot.grad for tensor in inputs)]

@@ -22,20 +22,29 @@ Function = Callable[..., Tensor]
 ELEMENTWISE_LIMIT = 200
 """Inputs with at most this many elements are also checked one element at a time."""
 
+ROUNDING_FLOOR = 1e-6
+"""A central difference of a function of size 1 is off by about 1e-10 in float64, whatever its true value."""
+
 
 @dataclass(frozen=True)
 class GradientError:
-    """How far one analytic derivative is from its finite difference, relative to the size of both."""
+    """How far one analytic derivative is from its finite difference.
+
+    `typical` is the largest finite difference of the same input: it says how small a derivative may be and still be
+    worth comparing.
+    """
 
     input_index: int
     what: str
     analytic: float
     numeric: float
+    typical: float
 
     @property
     def relative(self) -> float:
-        """|analytic - numeric| / max(1, |analytic|, |numeric|)."""
-        return abs(self.analytic - self.numeric) / max(1.0, abs(self.analytic), abs(self.numeric))
+        """|analytic - numeric| / max(|analytic|, |numeric|, typical/100, 1e-6), the last against rounding."""
+        size = max(abs(self.analytic), abs(self.numeric), self.typical / 100, ROUNDING_FLOOR)
+        return abs(self.analytic - self.numeric) / size
 
 
 def gradient_errors(
@@ -75,9 +84,12 @@ def gradient_errors(
     for index, (array, tensor) in enumerate(zip(arrays, tensors, strict=True)):
         host = backend.to_host(array)
         grad = np.zeros(host.shape) if tensor.grad is None else backend.to_host(tensor.grad)
+        compared: list[tuple[str, float, float]] = []
         for what, direction in _directions(host.shape, directions, rng):
             difference = projected(index, host + eps * direction) - projected(index, host - eps * direction)
-            errors.append(GradientError(index, what, float((grad * direction).sum()), difference / (2 * eps)))
+            compared.append((what, float((grad * direction).sum()), difference / (2 * eps)))
+        typical = max((abs(numeric) for _, _, numeric in compared if np.isfinite(numeric)), default=0.0)
+        errors += [GradientError(index, what, analytic, numeric, typical) for what, analytic, numeric in compared]
     return errors
 
 
