@@ -85,26 +85,20 @@ def read_pre(reader: MetadataReader) -> str:
 
 def _read_merges(reader: MetadataReader, vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Pairs in rank order, each once."""
-    pairs: list[tuple[str, str]] = []
-    for index, merge in enumerate(reader.strings("merges")):
-        left, space, right = merge.partition(" ")
-        if not (left and space and right):
-            raise reader.error("merges", f"merge {index} is {merge!r}, not two parts with a space between")
-        pairs.append((left, right))
+    merges = reader.strings("merges")
     ids = vocabulary.ids
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     for index, (left, right) in enumerate(pairs):
         if left not in ids or right not in ids or left + right not in ids:
             missing = next(part for part in (left, right, left + right) if part not in ids)
-            raise reader.error("merges", f"merge {index} ({left!r} {right!r}) needs {missing!r}, which is no token")
+            raise reader.error("merges", f"merge {index}, {merges[index]!r}, needs {missing!r}, which is no token")
     return list(dict.fromkeys(pairs))
 
 
 def _build_rust(vocabulary: Vocabulary, merges: list[tuple[str, str]], pre_type: PreType) -> Any:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-    tokenizer = Tokenizer(
-        models.BPE(encodable_ids(vocabulary), merges, ignore_merges=pre_type.ignore_merges),
-    )
+    tokenizer = Tokenizer(models.BPE(encodable_ids(vocabulary), merges, ignore_merges=pre_type.ignore_merges))
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre_type.patterns]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])

@@ -1,7 +1,7 @@
 """A `Tokenizer` from the metadata of a GGUF file.
 
-`tokenizer.ggml.model` chooses the builder. What is unknown, missing or contradictory is a TokenizerError that names file
-and key; nothing is guessed, because a wrong tokenizer trains a wrong model without a sign.
+`tokenizer.ggml.model` chooses the builder. What is unknown, missing or contradictory is a TokenizerError that names
+file and key; nothing is guessed, because a wrong tokenizer trains a wrong model without a sign.
 """
 
 from __future__ import annotations

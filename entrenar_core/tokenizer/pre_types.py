@@ -1,8 +1,9 @@
 """What `tokenizer.ggml.pre` means: how text is split before byte-level BPE merges run inside each part.
 
-A pre type is a list of regular expressions (Oniguruma syntax, as `tokenizers` reads it) applied one after the other: each
-isolates its matches in the parts that the one before left. Where llama.cpp simplifies a published expression (upper and
-lower case are ASCII in `tekken` and `gpt-4o`), the simplified one is kept: training must see the tokens that inference sees.
+A pre type is a list of regular expressions (Oniguruma syntax, as `tokenizers` reads it) applied one after the other:
+each isolates its matches in the parts that the one before left. Where llama.cpp simplifies a published expression (in
+`tekken` and `gpt-4o` only ASCII letters have a case), so does this file: training must see the tokens that inference
+sees. The two still differ for characters that Unicode 16 added, which llama.cpp (Unicode 15) does not know yet.
 """
 
 from __future__ import annotations
@@ -43,13 +44,17 @@ _SPACES = r"\s*[\r\n]+|" + _LAST_SPACE_APART
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|" + _LAST_SPACE_APART
 _LLAMA3 = rf"{_APOSTROPHE}|{_LETTERS}|\p{{N}}{{1,3}}|{_SYMBOLS}|{_SPACES}"
 _QWEN2 = rf"{_APOSTROPHE}|{_LETTERS}|\p{{N}}|{_SYMBOLS}|{_SPACES}"
-_QWEN35 = rf"{_APOSTROPHE}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+_QWEN35 = (
+    rf"{_APOSTROPHE}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
 
 # A capitalised word and an upper-case word; every letter beyond ASCII counts as both cases.
 _UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"
 _CASED_WORDS = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
 _TEKKEN = rf"{'|'.join(_CASED_WORDS)}|\p{{N}}|{_SYMBOLS_AND_SLASH}|{_SPACES}"
-_GPT4O = rf"{'|'.join(f'{word}(?:{_APOSTROPHE})?' for word in _CASED_WORDS)}|\p{{N}}{{1,3}}|{_SYMBOLS_AND_SLASH}|{_SPACES}"
+_GPT4O = (
+    rf"{'|'.join(f'{word}(?:{_APOSTROPHE})?' for word in _CASED_WORDS)}|\p{{N}}{{1,3}}|{_SYMBOLS_AND_SLASH}|{_SPACES}"
+)
 _MARKED_WORD = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:{_APOSTROPHE})?"
 
 _ASCII_PUNCTUATION = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"

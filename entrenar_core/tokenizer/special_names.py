@@ -1,7 +1,7 @@
 """Well-known special tokens: files often mark them wrongly, so their names decide.
 
-Names that end a turn become control tokens and stop a generation; the first token of each fill-in-the-middle role becomes
-a control token; a few tokens of gpt-oss are always shown. These are llama.cpp's rules, so both see the same tokens.
+Names that end a turn become control tokens and stop a generation; the first token of each fill-in-the-middle role
+becomes a control token; a few tokens of gpt-oss are always shown. These are llama.cpp's rules, so that both agree.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from entrenar_core.tokenizer.vocabulary import MetadataReader, TokenKind
 
-END_NAMES = frozenset(
+_END_NAMES = (
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
     "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
-    "<｜end▁of▁sentence｜> [e~[".split()
+    "<｜end▁of▁sentence｜> [e~["
 )
-END_OF_MESSAGE_NAMES = frozenset({"<|eom_id|>"})
 _ALWAYS_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 _NOT_STRIPPING = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 
@@ -55,7 +54,7 @@ def apply_special_names(
         _role_id(reader, ids, kinds, keys, names)
     for keys, names in _STOPPING_ROLES:
         stops.update(_role_id(reader, ids, kinds, keys, names))
-    for name in END_NAMES & ids.keys():
+    for name in ids.keys() & _END_NAMES.split():
         stops.add(ids[name])
         kinds[ids[name]] = TokenKind.CONTROL
     for name in _ALWAYS_SHOWN:
@@ -100,7 +99,7 @@ def _role_id(
 
 
 def _drop_false_ends(ids: Mapping[str, int], kinds: npt.NDArray[np.uint8], stops: set[int]) -> None:
-    """`<|end|>` closes a message, not the turn, beside `<|return|>`/`<|flush|>` and a call; `</s>` is text in Gemma 4."""
+    """Beside a call and `<|return|>` or `<|flush|>`, `<|end|>` ends no turn; in Gemma 4 `</s>` is text."""
 
     def stopping(name: str) -> bool:
         return ids.get(name) in stops

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from entrenar_core.tokenizer.vocabulary import TokenKind, Vocabulary
 
 _WHITE_SPACE = " \t\n\v\f\r"
@@ -16,10 +18,13 @@ _WHITE_SPACE = " \t\n\v\f\r"
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Tokens to cut out, longest first, and an expression that finds out quickly that none is there."""
+    """Tokens to cut out, longest first.
+
+    `beginning` finds what tokens with the same first character begin with: most texts have none and are done.
+    """
 
     tokens: tuple[tuple[str, int], ...]
-    any_of_them: re.Pattern[str] | None
+    beginning: re.Pattern[str] | None
 
 
 class SpecialSplitter:
@@ -27,8 +32,8 @@ class SpecialSplitter:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._strip_right = vocabulary.strip_right
-        self._user_defined = _candidates(vocabulary, {TokenKind.USER_DEFINED})
-        self._special = _candidates(vocabulary, {TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN})
+        self._user_defined = _candidates(vocabulary, (TokenKind.USER_DEFINED,))
+        self._special = _candidates(vocabulary, (TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN))
 
     def split(self, text: str, *, parse_special: bool) -> list[str | int]:
         """`text` as non-empty strings and token ids, in order."""
@@ -36,7 +41,7 @@ class SpecialSplitter:
         if not text:
             return []
         pieces: list[str | int] = [text]
-        if candidates.any_of_them is None or not candidates.any_of_them.search(text):
+        if candidates.beginning is None or not candidates.beginning.search(text):
             return pieces
         for token, token_id in candidates.tokens:
             if token in text:
@@ -60,8 +65,15 @@ class SpecialSplitter:
         return parts
 
 
-def _candidates(vocabulary: Vocabulary, kinds: set[TokenKind]) -> _Candidates:
-    chosen = [(vocabulary.tokens[index], index) for index, kind in enumerate(vocabulary.kinds.tolist()) if kind in kinds]
+def _candidates(vocabulary: Vocabulary, kinds: tuple[TokenKind, ...]) -> _Candidates:
+    chosen = [(vocabulary.tokens[index], index) for index in np.flatnonzero(np.isin(vocabulary.kinds, kinds)).tolist()]
     chosen.sort(key=lambda entry: len(entry[0].encode("utf-8", "surrogateescape")), reverse=True)
-    pattern = re.compile("|".join(re.escape(text) for text, _ in chosen)) if chosen else None
-    return _Candidates(tuple(chosen), pattern)
+    starts = {text[0]: [other for other, _ in chosen if other[0] == text[0]] for text, _ in chosen}
+    beginnings = [re.escape(_common_beginning(texts)) for texts in starts.values()]
+    return _Candidates(tuple(chosen), re.compile("|".join(beginnings)) if chosen else None)
+
+
+def _common_beginning(texts: list[str]) -> str:
+    first, last = min(texts), max(texts)
+    length = next((index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:length]

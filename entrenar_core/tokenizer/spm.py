@@ -1,7 +1,7 @@
 """SentencePiece BPE with scores (`tokenizer.ggml.model = llama`) as a `tokenizers.Tokenizer`.
 
 Each way to put a piece together from two others becomes a merge, ranked by the piece's score. Ranks cannot say "equal
-scores: leftmost first"; words in which that could matter (`_Ambiguity`) go through `merge_by_score`, remembered by word.
+scores: leftmost first"; words in which that could matter (`_ambiguity`) go through `merge_by_score` and are remembered.
 """
 
 from __future__ import annotations
@@ -128,9 +128,11 @@ def _ambiguity(
     """Finds pieces whose merges cannot be ranked so that the leftmost of equals always comes first.
 
     Where none occurs, ranks are exact: the order among places that make the same piece is then without effect, unless
-    two of them overlap, X Y Z with XY = YZ, and for these `_ranked_merges` puts XY first. It has an effect when pieces
-    share a score; when both orders of an overlap occur (the piece repeats a shorter text); when one place takes a symbol
-    away from the next (`_takes_from_neighbour`); when a part is a character without a token, for which there is no merge.
+    two of them overlap, X Y Z with XY = YZ, and for these `_ranked_merges` puts XY first. It has an effect when
+    - pieces share a score;
+    - both orders of an overlap occur, because the piece repeats a shorter text;
+    - one place takes a symbol away from the next (`_takes_from_neighbour`);
+    - a part is a character without a token, for which there is no merge.
     """
     shared = {score for score, count in Counter(scores[text] for text in made).items() if count > 1}
     ambiguous = [
@@ -149,9 +151,7 @@ def _ambiguity(
     return re.compile("|".join(map(re.escape, minimal))) if minimal else None
 
 
-def _takes_from_neighbour(
-    text: str, length: int, scores: Mapping[str, float], made: Mapping[str, list[int]]
-) -> bool:
+def _takes_from_neighbour(text: str, length: int, scores: Mapping[str, float], made: Mapping[str, list[int]]) -> bool:
     """Whether merging `text` from these parts can use up a symbol that waits to make the same piece as the other part.
 
     One part holds a piece P that was just made; the other part is what a second P, still waiting beside it, ends

@@ -1,7 +1,7 @@
 """SentencePiece BPE by scores, exactly as llama.cpp does it, in plain Python.
 
-Neighbouring symbols whose text together is a piece are candidates; the highest score merges first, the leftmost one among
-equals. `spm.py` leaves to it only those words for which a list of ranked merges could decide differently.
+Neighbouring symbols whose text together is a piece are candidates; the highest score merges first, the leftmost one
+among equals. `spm.py` leaves to it only those words for which a list of ranked merges could decide differently.
 """
 
 from __future__ import annotations

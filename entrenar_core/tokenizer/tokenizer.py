@@ -1,7 +1,7 @@
-"""The tokenizer of a model: text to ids as llama.cpp gives them, ids to text, and text piece by piece while generating.
+"""The tokenizer of a model: text to ids as llama.cpp gives them, ids to text, text piece by piece while generating.
 
-`encode` cuts out special tokens, hands the text between them to the Rust tokenizer of the model (`bpe.py`, `spm.py`) and
-joins the ids. `encode_batch` gives Rust all texts at once; it spreads them over threads (as many as the environment
+`encode` cuts out special tokens, hands the text between them to the Rust tokenizer of the model (`bpe.py`, `spm.py`)
+and joins the ids. `encode_batch` gives Rust all texts at once; it spreads them over threads (as many as the environment
 variable RAYON_NUM_THREADS says, else one per core) and starts no process.
 """
 
@@ -48,6 +48,7 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._model = model
         self._splitter = SpecialSplitter(vocabulary)
+        self._bytes_of: dict[tuple[int, bool], bytes] = {}
         self.strips_leading_space = strips_leading_space
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
@@ -77,12 +78,15 @@ class Tokenizer:
         plans = [self._plan(text, parse_special=parse_special) for text in texts]
         strings = [job for plan in plans for job in plan if isinstance(job, str)]
         encoded = (encoding.ids for encoding in self._encode_strings(strings))
-        before = [self.bos_id] if add_special and self.add_bos else []
-        after = [self.eos_id] if add_special and self.add_eos else []
-        return [
-            [*before, *(token_id for job in plan for token_id in (next(encoded) if isinstance(job, str) else job)), *after]
-            for plan in plans
-        ]  # type: ignore[return-value]
+        before = [self.bos_id] if add_special and self.add_bos and self.bos_id is not None else []
+        after = [self.eos_id] if add_special and self.add_eos and self.eos_id is not None else []
+        batch: list[list[int]] = []
+        for plan in plans:
+            ids = list(before)
+            for job in plan:
+                ids += next(encoded) if isinstance(job, str) else job
+            batch.append(ids + after)
+        return batch
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD.
@@ -103,10 +107,12 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
         """The bytes a token stands for; none for a control token when these are skipped."""
-        self._check_id(token_id)
-        if skip_special and self._vocabulary.kinds[token_id] in _NOT_SHOWN:
-            return b""
-        return self._model.token_bytes(token_id)
+        key = (token_id, skip_special)
+        if key not in self._bytes_of:
+            self._check_id(token_id)
+            hidden = skip_special and self._vocabulary.kinds[token_id] in _NOT_SHOWN
+            self._bytes_of[key] = b"" if hidden else self._model.token_bytes(token_id)
+        return self._bytes_of[key]
 
     def token_text(self, token_id: int) -> str:
         """The token as the vocabulary spells it, e.g. `<|im_end|>`."""
