@@ -1,6 +1,6 @@
 """What is particular to the CPU kernels: error bounds of the elementary functions, threads, determinism, plain Python.
 
-That each kernel computes its formula is the matter of test_backends.py, which holds every backend against the reference.
+That each kernel computes its formula is the matter of test_backends.py, which holds all backends against the reference.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]
     results["optimizers"] = parameter, m, v, moving
     results["reductions"] = np.array([backend.sum_of_squares(x), backend.all_finite(x)])
 
-    n_queries = rows // 2
+    n_queries = rows // 2 + 2
     q, k, dout = draw(2, n_queries, 4, 6), draw(2, n_queries, 2, 6), draw(2, n_queries, 4, 6)
     cos, sin = draw(2, n_queries, 2), draw(2, n_queries, 2)
     results["rope"] = backend.rope(q, cos, sin, "interleaved"), backend.rope(q, cos, sin, "halves", inverse=True)
@@ -261,65 +261,71 @@ def test_kernels_as_plain_python_compute_the_same(project_root: Path) -> None:
     backend.close()
 
 
-class TestArguments:
-    """Kernels have no bounds checks: what does not fit is refused before they run, naming the shapes."""
+# Kernels have no bounds checks: what does not fit is refused before they run, naming the shapes.
 
-    @pytest.fixture(scope="class")
-    def backend(self) -> Any:
-        made = CpuBackend(threads=1)
-        yield made
-        made.close()
 
-    def test_shapes_that_do_not_fit_are_named(self, backend: Any) -> None:
-        a, b = backend.zeros((3, 4)), backend.zeros((4, 3))
-        with pytest.raises(ValueError, match=r"\(4, 3\).*\(3, 4\)"):
-            backend.add(a, b)
-        with pytest.raises(ValueError, match=r"\(3, 4\) @ \(3, 4\)"):
-            backend.gemm(a, a)
-        with pytest.raises(ValueError, match=r"\(3, 4\) @ \(4, 3\) -> \(4, 4\)"):
-            backend.gemm(a, b, backend.zeros((4, 4)))
-        with pytest.raises(ValueError, match=r"\(3, 4\).*\(3,\)"):
-            backend.rms_norm(a, backend.zeros((3,)), 1e-5)
-        with pytest.raises(ValueError, match="differ"):
-            backend.swiglu(a, b)
-        with pytest.raises(ValueError, match=r"not \[M, N\]"):
-            backend.softmax(backend.zeros((2, 3, 4)))
+@pytest.fixture
+def one_thread() -> Any:
+    backend = CpuBackend(threads=1)
+    yield backend
+    backend.close()
 
-    @pytest.mark.parametrize("bad", [-1, 5])
-    def test_ids_and_labels_out_of_range_are_refused(self, backend: Any, bad: int) -> None:
-        ids = np.array([0, bad, 4], np.int32)
-        table, dy = backend.zeros((5, 2)), backend.zeros((3, 2))
-        with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
-            backend.embedding(table, ids)
-        with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
-            backend.embedding_backward(dy, ids, table)
-        with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
-            backend.cross_entropy(backend.zeros((3, 5)), ids, 1.0)
 
-    def test_another_dtype_is_refused(self, backend: Any) -> None:
-        with pytest.raises(ValueError, match="float64"):
-            backend.softmax(np.zeros((2, 2)))
+def test_shapes_that_do_not_fit_are_named(one_thread: Any) -> None:
+    a, b = one_thread.zeros((3, 4)), one_thread.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"\(4, 3\).*\(3, 4\)"):
+        one_thread.add(a, b)
+    with pytest.raises(ValueError, match=r"\(3, 4\) @ \(3, 4\)"):
+        one_thread.gemm(a, a)
+    with pytest.raises(ValueError, match=r"\(3, 4\) @ \(4, 3\) -> \(4, 4\)"):
+        one_thread.gemm(a, b, one_thread.zeros((4, 4)))
+    with pytest.raises(ValueError, match=r"\(3, 4\).*\(3,\)"):
+        one_thread.rms_norm(a, one_thread.zeros((3,)), 1e-5)
+    with pytest.raises(ValueError, match="differ"):
+        one_thread.swiglu(a, b)
+    with pytest.raises(ValueError, match=r"not \[M, N\]"):
+        one_thread.softmax(one_thread.zeros((2, 3, 4)))
 
-    def test_results_in_place_need_memory_in_order(self, backend: Any) -> None:
-        with pytest.raises(ValueError, match="in place"):
-            backend.cross_entropy(backend.zeros((5, 3)).T, np.zeros(3, np.int32), 1.0)
-        with pytest.raises(ValueError, match="in place"):
-            backend.add(backend.zeros((3, 3)), backend.zeros((3, 3)), out=backend.zeros((3, 3)).T)
 
-    def test_attention_that_would_read_beyond_the_keys_is_refused(self, backend: Any) -> None:
-        q, k = backend.zeros((1, 4, 2, 8)), backend.zeros((1, 5, 1, 8))
-        lower = np.zeros((1, 4), np.int32)
-        with pytest.raises(ValueError, match="need as many keys"):
-            backend.attention(q, k, k, lower, AttentionParams(1.0, q_offset=2))
-        with pytest.raises(ValueError, match="lower must be"):
-            backend.attention(q, k, k, lower - 1, ATTENTION)
-        with pytest.raises(ValueError, match="lower must be"):
-            backend.attention(q, k, k, lower + 1, ATTENTION)
+@pytest.mark.parametrize("bad", [-1, 5])
+def test_ids_and_labels_out_of_range_are_refused(one_thread: Any, bad: int) -> None:
+    ids = np.array([0, bad, 4], np.int32)
+    table, dy = one_thread.zeros((5, 2)), one_thread.zeros((3, 2))
+    with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
+        one_thread.embedding(table, ids)
+    with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
+        one_thread.embedding_backward(dy, ids, table)
+    with pytest.raises(ValueError, match=r"leave the range 0 ... 4"):
+        one_thread.cross_entropy(one_thread.zeros((3, 5)), ids, 1.0)
 
-    def test_a_weight_of_another_backend_is_refused(self, backend: Any) -> None:
-        foreign = ReferenceBackend().prepare_weight(np.zeros((2, 3), np.float32))
-        with pytest.raises(TypeError, match="ReferenceWeight"):
-            backend.linear(backend.zeros((4, 3)), foreign)
+
+def test_another_dtype_is_refused(one_thread: Any) -> None:
+    with pytest.raises(ValueError, match="float64"):
+        one_thread.softmax(np.zeros((2, 2)))
+
+
+def test_results_in_place_need_memory_in_order(one_thread: Any) -> None:
+    with pytest.raises(ValueError, match="in place"):
+        one_thread.cross_entropy(one_thread.zeros((5, 3)).T, np.zeros(3, np.int32), 1.0)
+    with pytest.raises(ValueError, match="in place"):
+        one_thread.add(one_thread.zeros((3, 3)), one_thread.zeros((3, 3)), out=one_thread.zeros((3, 3)).T)
+
+
+def test_attention_that_would_read_beyond_the_keys_is_refused(one_thread: Any) -> None:
+    q, k = one_thread.zeros((1, 4, 2, 8)), one_thread.zeros((1, 5, 1, 8))
+    lower = np.zeros((1, 4), np.int32)
+    with pytest.raises(ValueError, match="need as many keys"):
+        one_thread.attention(q, k, k, lower, AttentionParams(1.0, q_offset=2))
+    with pytest.raises(ValueError, match="lower must be"):
+        one_thread.attention(q, k, k, lower - 1, ATTENTION)
+    with pytest.raises(ValueError, match="lower must be"):
+        one_thread.attention(q, k, k, lower + 1, ATTENTION)
+
+
+def test_a_weight_of_another_backend_is_refused(one_thread: Any) -> None:
+    foreign = ReferenceBackend().prepare_weight(np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match="ReferenceWeight"):
+        one_thread.linear(one_thread.zeros((4, 3)), foreign)
 
 
 def test_blas_has_one_thread_while_a_backend_is_open() -> None:
