@@ -26,6 +26,7 @@ class Cursor:
         self.byte_order = byte_order
         self.position = 0
         self.where = "header"
+        self.nested_arrays = 0
         self._scalars = {kind: struct.Struct(byte_order + letter) for kind, letter in SCALAR_FORMATS.items()}
         self._u32 = self._scalars[ValueType.UINT32]
         self._u64 = self._scalars[ValueType.UINT64]
@@ -83,13 +84,15 @@ class Cursor:
             raise self.error(f"{what} is empty")
         return text
 
-    def count(self, what: str, least_bytes: int) -> int:
-        """A uint64 count of things that take at least `least_bytes` each."""
+    def count(self, what: str, least_bytes: int, at_most: int | None = None) -> int:
+        """A uint64 count of things that take at least `least_bytes` each; FormatError when they cannot fit."""
         count = self.u64(f"the number of {what}")
         if count * least_bytes > self.remaining:
             raise self.error(
                 f"{count} {what} do not fit into the {self.remaining} bytes that follow in a file of {self.size} bytes"
             )
+        if at_most is not None and count > at_most:
+            raise self.error(f"{count} {what} are more than the {at_most} that entrenar reads")
         return count
 
     def skip_strings(self, count: int) -> None:

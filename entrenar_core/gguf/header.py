@@ -27,6 +27,10 @@ from entrenar_core.gguf.values import ByteOrder, MetadataValue, ValueType, array
 DEFAULT_ALIGNMENT = 32
 SUPPORTED_VERSIONS = (2, 3)
 _MAX_NESTING = 4
+_MAX_ENTRIES = 1 << 16
+_MAX_TENSORS = 1 << 20
+_MAX_NESTED_ARRAYS = 1 << 16
+"""Far above any real model: each of these costs a Python object much larger than its bytes in a hostile file."""
 _LEAST_ENTRY_BYTES = 14  # key length 8, key 1, type 4, value 1
 _LEAST_TENSOR_BYTES = 25  # name length 8, name 1, dimension count 4, type 4, offset 8
 _NEWER_HINT = "the file is damaged, or newer than this program"
@@ -55,8 +59,8 @@ def parse_header(buffer: mmap | bytes, path: str) -> Header:
     version, byte_order = _version(bytes(buffer[4:8]), path)
     cursor = Cursor(buffer, path, byte_order)
     cursor.position = 8
-    n_tensors = cursor.count("tensors", _LEAST_TENSOR_BYTES)
-    n_entries = cursor.count("metadata entries", _LEAST_ENTRY_BYTES)
+    n_tensors = cursor.count("tensors", _LEAST_TENSOR_BYTES, at_most=_MAX_TENSORS)
+    n_entries = cursor.count("metadata entries", _LEAST_ENTRY_BYTES, at_most=_MAX_ENTRIES)
     entries = _entries(cursor, n_entries)
     alignment = _alignment(entries, path)
     cursor.where = "tensor list"
@@ -124,7 +128,8 @@ def _array(cursor: Cursor, element_type: ValueType, depth: int) -> tuple[Any, An
     if element_type is ValueType.ARRAY:
         if depth == _MAX_NESTING:
             raise cursor.error(f"arrays are nested more than {_MAX_NESTING} deep")
-        count = cursor.count("arrays", 12)
+        count = cursor.count("arrays", 12, at_most=_MAX_NESTED_ARRAYS - cursor.nested_arrays)
+        cursor.nested_arrays += count
         return [_value(cursor, ValueType.ARRAY, depth + 1) for _ in range(count)], None
     return _numbers(cursor, element_type), None
 

@@ -183,13 +183,17 @@ def _verify(
     temporary: Path, target: Path, entries: dict[str, MetadataValue], infos: list[TensorInfo], data_start: int
 ) -> None:
     """Reopen what was written: the same keys, and every tensor where it was meant to be."""
-    with GGUFFile.open(temporary) as file:
-        found = [(info.name, info.shape, info.type_name, info.offset) for info in file.tensors.values()]
-        meant = [(info.name, info.shape, info.type_name, data_start + info.offset) for info in infos]
-        if list(file.metadata) != list(entries) or found != meant:
-            raise OutputError(
-                "the file does not read back as it was written", where=str(target), hint="try another disk"
-            )
+    meant = [(info.name, info.shape, info.type_name, data_start + info.offset) for info in infos]
+    try:
+        with GGUFFile.open(temporary) as file:
+            found = [(info.name, info.shape, info.type_name, info.offset) for info in file.tensors.values()]
+            problem = "" if list(file.metadata) == list(entries) and found == meant else "other keys or tensors"
+    except FormatError as error:
+        problem = error.message
+    if problem:
+        raise OutputError(
+            f"the file does not read back as it was written: {problem}", where=str(target), hint="try another disk"
+        )
 
 
 def _located(error: FormatError, target: Path, tensor: str) -> FormatError:

@@ -9,7 +9,8 @@ from gguf.quants import dequantize, quantize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrenar_core.codecs.base import CHUNK_VALUES
+from entrenar_core.codecs.base import CHUNK_VALUES, encoded_shape
+from entrenar_core.codecs.floats import F32Codec
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 
@@ -147,3 +148,11 @@ def test_a_wrong_dtype_is_a_programming_error() -> None:
         codec_for("F16").encode(np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="uint8"):
         codec_for("F16").decode(np.zeros(3, np.int16))  # type: ignore[arg-type]
+
+
+def test_values_that_do_not_fill_their_blocks_are_refused() -> None:
+    class PairCodec(F32Codec):
+        block_size = 2
+
+    with pytest.raises(FormatError, match="3 values does not divide into F32 blocks of 2"):
+        encoded_shape(PairCodec(), np.zeros((2, 3), np.float32))

@@ -10,8 +10,8 @@ import pytest
 from gguf.constants import GGMLQuantizationType
 from gguf.quants import _type_traits, dequantize
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
-from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, GGMLType
+from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 
@@ -54,6 +54,11 @@ def test_a_codec_knows_its_block(type_name: str) -> None:
 def test_a_type_that_can_only_be_read_refuses_to_encode() -> None:
     with pytest.raises(FormatError, match="Q4_K can be read but not written"):
         codec_for("Q4_K").encode(np.zeros(256, np.float32))
+
+
+def test_a_type_that_an_old_gguf_package_lacks_is_an_error_that_says_so() -> None:
+    with pytest.raises(FormatError, match="installed gguf package does not know Q_NEW"):
+        GgufPyCodec(GGMLType(999, "Q_NEW", 32, 18)).decode(np.zeros(18, np.uint8))
 
 
 def test_an_undecodable_or_unknown_type_is_an_error() -> None:

@@ -92,6 +92,21 @@ def test_arrays_nested_without_end_are_refused() -> None:
     refuse(SmallGGUF().array("a.key", ARRAY, 1, payload), "nested more than 4 deep")
 
 
+def test_counts_beyond_all_reason_are_refused_even_when_they_fit() -> None:
+    refuse(SmallGGUF().array("a.key", ARRAY, 70_000, struct.pack("<IQ", U32, 0) * 70_000), "70000 arrays are more than")
+    halves = SmallGGUF()
+    for key in "ab":
+        halves.array(key, ARRAY, 40_000, struct.pack("<IQ", U32, 0) * 40_000)
+    refuse(halves, "40000 arrays are more than the 25536")
+    with pytest.raises(FormatError, match="70000 metadata entries are more than the 65536"):
+        parse_header(struct.pack("<4sIQQ", b"GGUF", 3, 0, 70_000) + bytes(1_000_000), "m.gguf")
+
+
+def test_an_array_of_booleans_is_read() -> None:
+    header = parse_header(SmallGGUF().array("a.key", BOOL, 2, b"\1\0").build(), "m.gguf")
+    assert header.entries["a.key"].value.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("alignment", [0, 3, 48])
 def test_an_alignment_that_is_no_power_of_two_is_refused(alignment: int) -> None:
     error = refuse(SmallGGUF().uint32("general.alignment", alignment), "power of two")

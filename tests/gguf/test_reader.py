@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,7 @@ def test_tensors_are_listed_in_file_order_with_numpy_shapes(model_path: Path) ->
         ("blk.0.attn_q.weight", (2, 4), "F16", 16),
         ("output_norm.weight", (5,), "F32", 20),
     ]
+    assert tensors["token_embd.weight"].n_values == 12
 
 
 def test_load_gives_fresh_float32_values_in_numpy_order(model_path: Path) -> None:
@@ -191,16 +192,29 @@ def test_a_real_model_equals_what_gguf_py_reads(shared_data: Path) -> None:
         assert np.array_equal(ours.metadata[key], theirs.get_field(key).contents())  # type: ignore[arg-type, union-attr]
 
 
+TIMED_OPEN = """
+import sys, time
+from entrenar_core.gguf.reader import GGUFFile
+seconds = []
+for _ in range(3):
+    start = time.process_time()
+    metadata = GGUFFile.open(sys.argv[1]).metadata
+    opened = time.process_time()
+    counts = [len(metadata["tokenizer.ggml." + name]) for name in ("tokens", "merges")]
+    seconds.append((opened - start, time.process_time() - start))
+assert counts == [128256, 280147]
+print(*min(seconds))
+"""
+
+
 def test_a_vocabulary_of_128k_tokens_opens_within_the_budget(shared_data: Path) -> None:
-    path = shared_data / "vocabs" / "ggml-vocab-llama-bpe.gguf"
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        metadata = GGUFFile.open(path).metadata
-        counts = [len(metadata[f"tokenizer.ggml.{name}"]) for name in ("tokens", "merges")]  # type: ignore[arg-type]
-        seconds.append(time.perf_counter() - start)
-    assert counts == [128256, 280147]
-    assert min(seconds) < 0.3
+    """In a process of its own, so that a coverage tracer in this one is not measured."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
+    command = [sys.executable, "-c", TIMED_OPEN, str(shared_data / "vocabs" / "ggml-vocab-llama-bpe.gguf")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    opened, decoded = map(float, run.stdout.split())
+    assert opened < 0.15
+    assert decoded < 0.3
 
 
 def test_importing_the_reader_imports_neither_gguf_py_nor_numba() -> None:

@@ -76,6 +76,7 @@ def test_a_value_that_does_not_fit_its_type_is_refused(kind: ValueType, value: A
         (ValueType.UINT32, [-1]),
         (ValueType.INT32, [0.5]),
         (ValueType.INT32, ["1"]),
+        (ValueType.INT32, ["one"]),
         (ValueType.BOOL, [0, 1]),
         (ValueType.UINT8, [True]),
         (ValueType.FLOAT32, [1e40]),

@@ -168,6 +168,15 @@ def test_names_and_keys_that_clash_or_do_not_fit_are_refused(tmp_path: Path) -> 
     refuse(tmp_path, [("split.count", MetadataValue.uint16(2))], [], "not one of 2 shards")
 
 
+def test_a_file_that_does_not_read_back_is_not_kept(tmp_path: Path) -> None:
+    cut = MetadataValue(ValueType.UINT32, 1, encoded=memoryview(b"\1\0"))
+    refuse(tmp_path, [("a", cut), ARCHITECTURE], [plan()], "does not read back as it was written")
+
+
+def test_a_shape_of_five_axes_is_refused(tmp_path: Path) -> None:
+    refuse(tmp_path, [], [TensorPlan("w", (1,) * 5, "F32", lambda: np.zeros(4, np.uint8))], "w: 5 dimensions")
+
+
 def test_an_overflow_while_encoding_names_the_tensor(tmp_path: Path) -> None:
     large = np.full((2, 2), 1e6, np.float32)
     refuse(tmp_path, [], [encode_tensor("blk.0.ffn_up.weight", large, "F16")], r"ffn_up\.weight: 1e\+06 is too large")
