@@ -51,7 +51,7 @@ def tiny_spec(architecture: str = "llama", **changes: Any) -> DecoderSpec:
 
 
 def lively(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """A float32 value for a tensor: matrices keep the size of what they multiply, norms lie around 1, biases around 0."""
+    """float32 values of a tensor: matrices keep the size of what they multiply; norms lie around 1, biases around 0."""
     noise = np.random.default_rng([seed, crc32(name.encode())]).standard_normal(shape)
     if name.endswith("norm.weight"):
         return (1 + 0.2 * noise).astype(np.float32)

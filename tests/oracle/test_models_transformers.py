@@ -7,6 +7,7 @@ with the gradient known in double: ‖Δg‖ ≤ 1e-4·‖g‖ + 1e-6·(norm of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,15 @@ from tests.oracle.hugging_face import CASES, VOCAB_SIZE, Pair, make_pair, summed
 BATCH, TIME = 2, 21
 
 Gradients = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Models this small are slower on several threads, and far slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["reference", "cpu"])
@@ -46,9 +56,7 @@ def masked_batch() -> Batch:
     batch = pack([[row] for row in documents], TIME)
     batch.labels[np.random.default_rng(4).random(batch.labels.shape) < 0.3] = IGNORE
     batch.labels[0, :6] = IGNORE
-    return Batch(
-        batch.tokens, batch.labels, batch.positions, batch.starts, BATCH * TIME, int((batch.labels >= 0).sum())
-    )
+    return replace(batch, n_supervised=int((batch.labels >= 0).sum()))
 
 
 @cache
