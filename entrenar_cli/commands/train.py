@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from entrenar_cli.failures import INTERRUPTED
 from entrenar_cli.options import DebugOption, JsonOption
 
 
@@ -38,12 +37,9 @@ def train(
         changes.append(f"training.output_dir={json.dumps(str(output_dir))}")
     checked = load_config(config, changes)
 
-    from entrenar_core.stages.train import run_training
-
     from entrenar_cli.console import open_reporter
+    from entrenar_core.stages.train import run_training
 
     start = resume_from or ("auto" if resume else None)
     with open_reporter(json_lines=json_lines, log_every=checked.training.log_every) as reporter:
-        result = run_training(checked, resume=start, reporter=reporter)
-    if result.reason == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        run_training(checked, resume_from=start, reporter=reporter)

@@ -111,6 +111,7 @@ class Backend(Protocol):
     name: str
     xp: Any
     dtype: np.dtype[Any]
+    n_threads: int
 
     # memory
     def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:

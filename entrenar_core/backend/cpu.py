@@ -79,6 +79,7 @@ class CpuBackend:
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
         self.threads = Threads(threads)
+        self.n_threads = self.threads.count
         self.pool = Pool(debug=debug_pool)
         self._blas_limit = threadpool_limits(limits=1, user_api="blas")
 

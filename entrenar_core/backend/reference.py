@@ -54,6 +54,7 @@ class ReferenceBackend:
     """`Backend` in plain NumPy. `dtype` is float32, or float64 for gradient checks and as the truth in tests."""
 
     name = "reference"
+    n_threads = 1
     xp: ModuleType = np
 
     def __init__(self, dtype: Any = np.float32) -> None:

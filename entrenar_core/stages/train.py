@@ -1,0 +1,241 @@
+"""`entrenar train`: from a checked config to a trained GGUF, an adapter, metrics and checkpoints.
+
+Everything that can be wrong is looked at before anything is written: model, tokenizer, targets, data, output folder.
+Then the loop runs, and the result is exported from the base file and the trained tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import entrenar_core
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.select import select_backend
+from entrenar_core.config.resolved import config_hash, resolved_yaml
+from entrenar_core.config.root import Config
+from entrenar_core.errors import FormatError
+from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
+from entrenar_core.gguf.atomic import atomic_file
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.lora.files import adapter_pairs, write_adapter
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.optim.base import Optimizer
+from entrenar_core.optim.build import build_optimizer, build_schedule
+from entrenar_core.stages.base_model import BaseModel, open_base
+from entrenar_core.stages.dataset import DataSets, open_data
+from entrenar_core.stages.export import Metadata, Values, export_new, export_over_base, merged_values
+from entrenar_core.stages.output_dir import check_output_dir, make_output_dir
+from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
+from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
+from entrenar_core.train.environment import describe_environment
+from entrenar_core.train.interrupt import StopSignal
+from entrenar_core.train.loop import Trainer, TrainResult
+from entrenar_core.train.metrics import MetricsFile
+from entrenar_core.train.parts import steps_of_epochs
+from entrenar_core.train.resume import restore_parameters, resume
+from entrenar_core.train.settings import EarlyStopping, TrainSettings
+from entrenar_core.train.state import TrainState
+
+METRICS, RESOLVED = "metrics.jsonl", "config.resolved.yaml"
+MODEL, ADAPTER = "model.gguf", "adapter.gguf"
+
+ResumeFrom = Path | str | None
+"""A checkpoint folder, "auto" for the newest one of the output folder, or None for a new run."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind; a path is None if that file was not asked for."""
+
+    reason: str
+    steps: int
+    train_loss: float | None
+    val_loss: float | None
+    model: Path | None
+    adapter: Path | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of one run, once all of them are known to fit."""
+
+    config: Config
+    base: BaseModel
+    data: DataSets
+    backend: Backend
+    model: LanguageModel
+    optimizer: Optimizer
+    settings: TrainSettings
+    record: RunRecord
+    folder: Path
+
+    def provenance(self) -> Metadata:
+        """Keys that say where a file comes from; equal runs write equal keys."""
+        found = {
+            "entrenar.version": entrenar_core.__version__,
+            "entrenar.config_sha256": config_hash(self.config),
+            "entrenar.base_sha256": self.record.inputs["model"],
+            "entrenar.data_digest": self.record.inputs["data.train"],
+        }
+        return [(key, MetadataValue.string(value)) for key, value in found.items()]
+
+
+def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Reporter) -> RunResult:
+    """Train as a config says.
+
+    Args:
+        config: checked.
+        resume_from: see `ResumeFrom`.
+        reporter: hears everything.
+
+    Raises:
+        EntrenarError: input that cannot be used (nothing is written then), a run that fails, or an interrupt.
+    """
+    folder = Path(config.training.output_dir)
+    check_output_dir(folder)
+    checkpoint = _find_checkpoint(folder, resume_from, reporter)
+    base = open_base(config, reporter)
+    backend: Backend | None = None
+    try:
+        data = open_data(config, base, reporter)
+        backend = select_backend(config.training.device, config.training.threads)
+        run = _assemble(config, base, data, backend, folder)
+        state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
+        return _train_and_export(run, state, reporter)
+    finally:
+        base.close()
+        if backend is not None:
+            backend.close()
+
+
+def _find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint to go on from, or None for a new run, in which case the folder must hold no other run."""
+    checkpoints = folder / CHECKPOINTS
+    if resume_from is None:
+        CheckpointStore(checkpoints, RunRecord({}, {}, {})).require_empty()
+        return None
+    if resume_from != "auto":
+        return read_checkpoint(Path(resume_from))
+    found = latest_checkpoint(checkpoints, reporter)
+    if found is None:
+        raise FormatError(
+            "there is no checkpoint to go on from", where=str(checkpoints), hint="start the run without --resume"
+        )
+    return found
+
+
+def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend, folder: Path) -> _Run:
+    model = base.build(config, backend)
+    optimizer = build_optimizer(config.optimizer, model.trainable())
+    training = config.training
+    epochs, stopping = training.epochs or 1, training.early_stopping
+    total_steps = training.max_steps or steps_of_epochs(data.train_loader, epochs, training.grad_accum)
+    settings = TrainSettings(
+        total_steps=total_steps,
+        seed=training.seed,
+        grad_accum=training.grad_accum,
+        grad_clip=config.optimizer.grad_clip,
+        eval_every=training.eval_every,
+        save_every=training.save_every,
+        early_stopping=None if stopping is None else EarlyStopping(stopping.patience, stopping.min_delta),
+    )
+    record = RunRecord(
+        config=config.model_dump(mode="json"),
+        inputs={"model": base.digest(), **data.digests()},
+        environment=describe_environment(backend=backend.name, threads=backend.n_threads),
+    )
+    return _Run(config, base, data, backend, model, optimizer, settings, record, folder)
+
+
+def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunResult:
+    make_output_dir(run.folder)
+    _write_resolved(run, reporter)
+    reporter.emit(_run_started(run, state))
+    with StopSignal() as stop:
+        trainer = Trainer(
+            learner=run.model,
+            optimizer=run.optimizer,
+            schedule=build_schedule(run.config.optimizer, run.settings.total_steps),
+            train=run.data.train_loader,
+            settings=run.settings,
+            val=run.data.val_loader,
+            checkpoints=CheckpointStore(run.folder / CHECKPOINTS, run.record, keep_last=run.config.training.keep_last),
+            metrics=MetricsFile(run.folder / METRICS),
+            reporter=reporter,
+            stop=stop,
+            state=state,
+        )
+        result = trainer.run()
+    _return_to_best(run, result, reporter)
+    model, adapter = _export_model(run, reporter), _export_adapter(run, reporter)
+    end = result.state
+    reporter.emit(Finished(end.step, result.reason, end.train_loss or 0.0, end.val_loss, result.seconds))
+    return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, result.seconds)
+
+
+def _run_started(run: _Run, state: TrainState) -> RunStarted:
+    parameters, trainable = run.model.parameters(), run.model.trainable()
+    return RunStarted(
+        model=run.base.name,
+        architecture=run.base.spec.architecture,
+        parameters=sum(tensor.data.size for tensor in parameters.values()),
+        trainable_parameters=sum(tensor.data.size for tensor in trainable.values()),
+        train_examples=len(run.data.train),
+        val_examples=0 if run.data.val is None else len(run.data.val),
+        total_steps=run.settings.total_steps,
+        first_step=state.step,
+        threads=run.backend.n_threads,
+        device=run.backend.name,
+        output_dir=run.folder,
+    )
+
+
+def _write_resolved(run: _Run, reporter: Reporter) -> None:
+    path, content = run.folder / RESOLVED, resolved_yaml(run.config).encode()
+    with atomic_file(path) as file:
+        file.write(content)
+    reporter.emit(Saved("config", path, len(content)))
+
+
+def _return_to_best(run: _Run, result: TrainResult, reporter: Reporter) -> None:
+    """With early stopping, the best weights are the result, not the last."""
+    best = result.best_checkpoint
+    if run.settings.early_stopping is None or best is None or result.state.best_step == result.state.step:
+        return
+    restore_parameters(read_checkpoint(best), run.optimizer.parameters)
+    loss = result.state.best_val_loss
+    reporter.emit(
+        Notice("info", f"the result is the best checkpoint, step {result.state.best_step}, validation loss {loss:.4f}")
+    )
+
+
+def _export_model(run: _Run, reporter: Reporter) -> Path | None:
+    output = run.config.output
+    if not output.gguf or (run.config.lora is not None and not output.merge_adapter):
+        return None
+    path, base = run.folder / MODEL, run.base
+    if base.file is None:
+        weights = {name: tensor.numpy() for name, tensor in run.model.parameters().items()}
+        export_new(path, base.metadata, weights, output.type, run.provenance(), reporter)
+        return path
+    changed: Mapping[str, Values]
+    if run.config.lora is not None:
+        changed = merged_values(base.file, adapter_pairs(run.model))
+    else:
+        changed = {name: tensor.numpy for name, tensor in run.model.trainable().items()}
+    export_over_base(path, base.file, changed, output.type, run.provenance(), reporter)
+    return path
+
+
+def _export_adapter(run: _Run, reporter: Reporter) -> Path | None:
+    lora = run.config.lora
+    if lora is None or run.config.output.adapter == "none":
+        return None
+    path = run.folder / ADAPTER
+    pairs = adapter_pairs(run.model)
+    size = write_adapter(path, run.base.spec.architecture, pairs, lora.alpha, run.provenance())
+    reporter.emit(Saved("adapter", path, size))
+    return path
