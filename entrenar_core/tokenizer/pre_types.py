@@ -173,16 +173,6 @@ _FAMILIES: tuple[tuple[str, PreType], ...] = (
         ),
     ),
     (
-        "tiny_aya",
-        PreType(
-            # Threes from the right. llama.cpp's look-ahead sees no digit before it, so the last group is no match here.
-            (
-                r"[0-9]{1,3}(?=(?:[0-9]{3})+(?![A-Za-z0-9_]))",
-                rf"{_MARKED_WORD}|\p{{N}}{{1,3}}|{_SYMBOLS_AND_SLASH}|{_SPACES}",
-            ),
-        ),
-    ),
-    (
         "afmoe",
         # Digits in threes from the right; the text before them stays with the first group.
         PreType((r"\P{N}*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", f"[{_AFMOE_SCRIPTS}]+", _DEEPSEEK3_WORDS)),
