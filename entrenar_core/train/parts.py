@@ -1,0 +1,50 @@
+"""The two parts that the training loop is blind to: what is trained, and where batches come from.
+
+Any objective fits that returns a scaled sum over supervised tokens: a language model's own loss, or a distillation loss
+around one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Backend
+from entrenar_core.data.batch import Batch
+from entrenar_core.model.module import PassKey
+
+
+class Learner(Protocol):
+    """What is trained; `entrenar_core.model.decoder.LanguageModel` is one."""
+
+    @property
+    def backend(self) -> Backend: ...
+
+    def trainable(self) -> dict[str, Tensor]:
+        """The parameters to train, by name."""
+        ...
+
+    def loss(self, batch: Batch, scale: float, key: PassKey | None) -> Tensor:
+        """A float64 scalar: `scale` times the sum of the losses of the batch's supervised tokens.
+
+        The key names the pass, so that random masks can be drawn again; None means evaluation.
+        """
+        ...
+
+
+class BatchSource(Protocol):
+    """Batches by (epoch, index), the same for the same pair; `entrenar_core.data.loader.Loader` is one."""
+
+    def batches_per_epoch(self, epoch: int) -> int: ...
+
+    def batch(self, epoch: int, index: int) -> Batch: ...
+
+
+def steps_per_epoch(source: BatchSource, epoch: int, grad_accum: int) -> int:
+    """Optimizer steps of one epoch; the last may have fewer than `grad_accum` batches."""
+    return -(-source.batches_per_epoch(epoch) // grad_accum)
+
+
+def steps_of_epochs(source: BatchSource, epochs: int, grad_accum: int) -> int:
+    """Optimizer steps of the first `epochs` epochs."""
+    return sum(steps_per_epoch(source, epoch, grad_accum) for epoch in range(epochs))
