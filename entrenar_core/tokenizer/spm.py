@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from entrenar_core.tokenizer.vocabulary import MetadataReader, TokenKind, Vocabu
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _WORD = rf"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"
+_REMEMBERED_LENGTH = 64
 _MERGEABLE = (TokenKind.NORMAL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
 
 
@@ -64,7 +65,7 @@ class ScoreModel:
             if self._ambiguity.search(word):
                 if plain < start:
                     jobs.append(text[plain:start])
-                jobs.append(self._remembered(word))
+                jobs.append(self._remembered(word) if len(word) <= _REMEMBERED_LENGTH else self._encode_word(word))
                 plain = end
             start = end
         if plain < start:
@@ -135,20 +136,26 @@ def _ambiguity(
     - a part is a character without a token, for which there is no merge.
     """
     shared = {score for score, count in Counter(scores[text] for text in made).items() if count > 1}
-    ambiguous = [
-        text
-        for text, lengths in made.items()
-        if scores[text] in shared
-        or any(character not in ids for character in text)
-        or any(_both_orders(text, length, lengths) for length in lengths)
-        or any(_takes_from_neighbour(text, length, scores, made) for length in lengths)
-    ]
-    ambiguous.sort(key=len)
-    minimal: list[str] = []  # a longer text that holds a shorter one is found with it
-    for text in ambiguous:
-        if not any(shorter in text for shorter in minimal):
-            minimal.append(text)
+
+    def is_ambiguous(text: str, lengths: list[int]) -> bool:
+        return (
+            scores[text] in shared
+            or not ids.keys() >= set(text)
+            or any(_both_orders(text, length, lengths) for length in lengths)
+            or any(_takes_from_neighbour(text, length, scores, made) for length in lengths)
+        )
+
+    minimal = _shortest([text for text, lengths in made.items() if is_ambiguous(text, lengths)])
     return re.compile("|".join(map(re.escape, minimal))) if minimal else None
+
+
+def _shortest(texts: list[str]) -> list[str]:
+    """The texts that hold no other of them: whoever finds these finds all."""
+    shortest: list[str] = []
+    for text in sorted(texts, key=len):
+        if not any(shorter in text for shorter in shortest):
+            shortest.append(text)
+    return shortest
 
 
 def _takes_from_neighbour(text: str, length: int, scores: Mapping[str, float], made: Mapping[str, list[int]]) -> bool:
@@ -158,19 +165,22 @@ def _takes_from_neighbour(text: str, length: int, scores: Mapping[str, float], m
     (or begins) with; and `text` outranks P, so it does not wait.
     """
     left, right = text[:length], text[length:]
-    holder, symbol = (right, left) if left in right else (left, right)
-    if symbol not in holder:
-        return False
-    for start in range(len(holder)):
-        for end in range(start + len(symbol) + 1, len(holder) + 1):
-            piece = holder[start:end]
-            if piece not in made or scores[piece] > scores[text]:
-                continue
-            if holder is right and piece.endswith(symbol) and len(piece) - len(symbol) in made[piece]:
-                return True
-            if holder is left and piece.startswith(symbol) and len(symbol) in made[piece]:
-                return True
-    return False
+    waiting: Iterator[str] = iter(())
+    if left in right:
+        waiting = (piece for piece in _pieces_within(right, made) if len(piece) - len(left) in made[piece])
+        waiting = filter(lambda piece: piece.endswith(left), waiting)
+    elif right in left:
+        waiting = (piece for piece in _pieces_within(left, made) if len(right) in made[piece])
+        waiting = filter(lambda piece: piece.startswith(right), waiting)
+    return any(scores[piece] <= scores[text] for piece in waiting)
+
+
+def _pieces_within(text: str, made: Mapping[str, list[int]]) -> Iterator[str]:
+    """Every piece that `text` holds and that merges can make."""
+    for start in range(len(text)):
+        for end in range(start + 2, len(text) + 1):
+            if text[start:end] in made:
+                yield text[start:end]
 
 
 def _both_orders(text: str, length: int, lengths: list[int]) -> bool:

@@ -78,8 +78,7 @@ class Tokenizer:
         plans = [self._plan(text, parse_special=parse_special) for text in texts]
         strings = [job for plan in plans for job in plan if isinstance(job, str)]
         encoded = (encoding.ids for encoding in self._encode_strings(strings))
-        before = [self.bos_id] if add_special and self.add_bos and self.bos_id is not None else []
-        after = [self.eos_id] if add_special and self.add_eos and self.eos_id is not None else []
+        before, after = self._frame() if add_special else ([], [])
         batch: list[list[int]] = []
         for plan in plans:
             ids = list(before)
@@ -122,6 +121,12 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """The id of the token that the vocabulary spells `text`."""
         return self._vocabulary.ids.get(text)
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What the model wants in front of a text and after it."""
+        before = [self.bos_id] if self.add_bos and self.bos_id is not None else []
+        after = [self.eos_id] if self.add_eos and self.eos_id is not None else []
+        return before, after
 
     def _plan(self, text: str, *, parse_special: bool) -> list[str | list[int]]:
         plan: list[str | list[int]] = []
