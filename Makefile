@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?=
-PROMPT ?= Once upon a time
+PROMPT ?= Nora was a curious otter. One day Nora ran to the mill. It rained a little. There Nora saw a silver bell. Nora smiled all day. In short: 
 
 BIN  := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV  := $(VENV)/.dev-installed
 
 PACKAGES := entrenar_core entrenar_cli
-PYTHON_FILES := $(PACKAGES) $(wildcard tests benchmarks examples .ci)
+PYTHON_FILES := $(PACKAGES) $(wildcard tests benchmarks docs examples .ci)
 KERNEL_TESTS := $(wildcard tests/backend tests/codecs)
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 UNIT := not slow and not oracle and not integration and not property
@@ -38,12 +38,14 @@ venv: $(DEV)  ## make the development environment in .venv
 
 # First use
 quickstart: $(CORE)  ## fine-tune the bundled tiny model and show what it writes before and after
+	@rm -rf runs/quickstart
 	$(BIN)/entrenar train configs/quickstart.yaml
-	@echo; echo "Before: examples/tiny-base.gguf"
-	$(BIN)/entrenar generate examples/tiny-base.gguf --prompt "$(PROMPT)" --temperature 0
-	@echo; echo "After: runs/quickstart/model.gguf"
-	$(BIN)/entrenar generate runs/quickstart/model.gguf --prompt "$(PROMPT)" --temperature 0
-	@echo; echo "What the run left:"; ls -l runs/quickstart
+	@echo; echo "Prompt: $(PROMPT)"
+	@echo; echo "Before (examples/tiny-base.gguf):"
+	@$(BIN)/entrenar generate examples/tiny-base.gguf --prompt "$(PROMPT)" --temperature 0 --max-tokens 40
+	@echo; echo "After (runs/quickstart/model.gguf):"
+	@$(BIN)/entrenar generate runs/quickstart/model.gguf --prompt "$(PROMPT)" --temperature 0 --max-tokens 40
+	@echo; echo "What the run left in runs/quickstart:"; ls -l runs/quickstart
 
 # Tests
 test: $(DEV)  ## the test suite: unit, integration, quick properties, and each oracle that is installed

@@ -1,13 +1,14 @@
-"""Makes the quickstart's data: small invented stories to pre-train on, and stories with summaries to fine-tune on.
+"""Makes the quickstart's data: invented stories with questions to pre-train on, and with summaries to fine-tune on.
 
 Run `python examples/make_corpus.py`; the same seed gives the same files. The stories come from a grammar of names,
-animals, places and things, so a model of a million weights can learn them in minutes, and whether it has learned to
-summarise can be seen at a glance: the summary must name what this story named.
+animals, places and things, so a model of a million weights learns them in minutes. The questions teach it to look back
+into the story; whether it has then learned to summarise shows at a glance: the summary must name what the story named.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 FOLDER = Path(__file__).parent
 SEED = 20261123
-N_PRETRAIN, N_TRAIN, N_VAL = 12000, 3000, 200
+N_PRETRAIN, N_TRAIN, N_VAL = 16000, 3000, 200
 
 NAMES = ["Ada", "Bo", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "June", "Kai", "Lena", "Milo", "Nora"]
 ANIMALS = ["fox", "owl", "bear", "cat", "duck", "goat", "hare", "mole", "frog", "crow", "mouse", "otter"]
@@ -40,8 +41,17 @@ ENDINGS = [
 ]
 
 
-def story(rng: random.Random) -> tuple[str, str]:
-    """A story of five or six sentences, and the summary that follows from it."""
+@dataclass(frozen=True)
+class Story:
+    """A story of five sentences, what can be asked about it, and the summary that follows from it."""
+
+    text: str
+    questions: tuple[str, ...]
+    summary: str
+
+
+def invent(rng: random.Random) -> Story:
+    """A story from the grammar."""
     name, animal, place = rng.choice(NAMES), rng.choice(ANIMALS), rng.choice(PLACES)
     colour, thing = rng.choice(COLOURS), rng.choice(THINGS)
     sentences = [
@@ -51,7 +61,19 @@ def story(rng: random.Random) -> tuple[str, str]:
         rng.choice(ENDINGS).format(name=name, thing=thing),
     ]
     sentences.insert(rng.randint(1, 3), rng.choice(WEATHER))
-    return " ".join(sentences), f"{name} the {animal} found a {colour} {thing} at the {place}."
+    questions = (
+        f"Who? {name} the {animal}.",
+        f"Where? At the {place}.",
+        f"What? A {colour} {thing}.",
+        f"Which animal? The {animal}.",
+        f"Which colour? {colour.capitalize()}.",
+    )
+    return Story(" ".join(sentences), questions, f"{name} the {animal} found a {colour} {thing} at the {place}.")
+
+
+def with_questions(story: Story, rng: random.Random) -> str:
+    """The story and a few of its questions with their answers."""
+    return " ".join([story.text, *rng.sample(story.questions, rng.randint(2, 4))])
 
 
 def write(path: Path, **columns: list[str]) -> None:
@@ -62,11 +84,12 @@ def write(path: Path, **columns: list[str]) -> None:
 def main() -> None:
     """Write the three files beside this script."""
     rng = random.Random(SEED)
-    pairs = list(dict.fromkeys(story(rng) for _ in range(N_PRETRAIN + N_TRAIN + N_VAL)))
-    tuned, val = pairs[:N_TRAIN], pairs[N_TRAIN : N_TRAIN + N_VAL]
-    write(FOLDER / "tiny-pretrain.parquet", text=[text for text, _ in pairs[N_TRAIN + N_VAL :]])
+    stories = list(dict.fromkeys(invent(rng) for _ in range(N_PRETRAIN + N_TRAIN + N_VAL)))
+    tuned, val = stories[:N_TRAIN], stories[N_TRAIN : N_TRAIN + N_VAL]
+    write(FOLDER / "tiny-pretrain.parquet", text=[with_questions(story, rng) for story in stories[N_TRAIN + N_VAL :]])
     for file, chosen in (("tiny-train.parquet", tuned), ("tiny-val.parquet", val)):
-        write(FOLDER / file, prompt=[text for text, _ in chosen], completion=[summary for _, summary in chosen])
+        columns = {"prompt": [story.text for story in chosen], "completion": [story.summary for story in chosen]}
+        write(FOLDER / file, **columns)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Data(Section):
     completion: str | None = Field(default=None, min_length=1, description="column that the model learns to write")
     separator: str = Field(default=SEPARATOR, description="text between prompt and completion, not trained on")
     seq_len: int | None = Field(
-        default=None, ge=2, description="tokens in one example; default: what the model and the data need"
+        default=None, ge=2, description="longest example in tokens; default: the model's context, at most 1024"
     )
     batch_size: int = Field(default=8, ge=1, description="examples in one forward pass")
     packing: bool = Field(default=False, description="put several short examples in one row, isolated from each other")
