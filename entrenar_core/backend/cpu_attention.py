@@ -24,6 +24,10 @@ _ROWS_PER_BLOCK = 192
 """Score rows of a block (queries × query heads per kv head)."""
 
 
+_GRAIN = 1 << 16
+"""Products of one query with its keys below which a thread of its own is not worth waking."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How one call is cut: sizes, and the queries of a block."""
@@ -58,10 +62,13 @@ def attend(
     threads: Threads, pool: Pool, q: NDArray, k: NDArray, v: NDArray, lower: NDArray, params: AttentionParams
 ) -> tuple[NDArray, NDArray]:
     """out [B, Tq, H, E] and lse [B, H, Tq] for q [B, Tq, H, E], k and v [B, Tk, K, E], lower int32 [B, Tq]."""
-    plan = _plan(q, k, params)
     batch, n_queries, n_heads, width = q.shape
     out = pool.empty(q.shape)
     lse = pool.empty((batch, n_heads, n_queries))
+    if batch and n_queries == 1 and k[0].flags.c_contiguous and v[0].flags.c_contiguous:
+        _attend_one_query(threads, pool, q, k, v, lower, params, out, lse)
+        return out, lse
+    plan = _plan(q, k, params)
     n_tasks = batch * plan.n_kv_heads * plan.n_blocks
     scratch = _scratch(
         threads, pool, n_tasks, (plan.rows * k.shape[1], plan.rows * width, plan.rows * width, plan.rows)
@@ -102,6 +109,28 @@ def attend_backward(
     arrays = (q, k, v, dout, lse, delta, lower, dq, dk, dv)
     threads.run_tasks(_backward_task, heads * shares, plan, shares, arrays, scratch)
     return dq, _sum_shares(dk), _sum_shares(dv)
+
+
+def _attend_one_query(
+    threads: Threads,
+    pool: Pool,
+    q: NDArray,
+    k: NDArray,
+    v: NDArray,
+    lower: NDArray,
+    params: AttentionParams,
+    out: NDArray,
+    lse: NDArray,
+) -> None:
+    """One query per sequence has too little work for matrix products: one kernel, cut by kv heads."""
+    _, _, n_heads, width = q.shape
+    keys = slice(0, params.q_offset + 1)
+    scores = pool.empty((n_heads, keys.stop))
+    grain = -(-_GRAIN // (keys.stop * width * (n_heads // k.shape[2])))
+    for b in range(len(q)):
+        arrays = (q[b, 0], k[b, keys], v[b, keys], out[b, 0], lse[b, :, 0], scores)
+        shape = (int(lower[b, 0]), params.scale, params.softcap)
+        threads.run(kernels.attend_one_query, k.shape[2], *arrays, *shape, grain=grain)
 
 
 def _plan(q: NDArray, k: NDArray, params: AttentionParams) -> _Plan:

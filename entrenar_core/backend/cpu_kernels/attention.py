@@ -80,3 +80,41 @@ def row_dots(a, b, dots, start, stop):
         for i in range(left.size):
             total += left[i] * right[i]
         dots[m] = total
+
+
+@kernel()
+def attend_one_query(q, k, v, out, lse, scores, first, scale, softcap, start, stop):
+    """Generation: the query heads q [H, E] of kv heads start ... stop over the keys first ... of k, v [T, K, E].
+
+    Writes out [H, E] and lse [H]; scores [H, T] is scratch.
+    """
+    scale = np.float32(scale)
+    softcap = np.float32(softcap)
+    group = q.shape[0] // k.shape[1]
+    for head in range(start * group, stop * group):
+        kv_head = head // group
+        query = q[head]
+        row = scores[head, first:]
+        for t in range(row.size):
+            key = k[first + t, kv_head]
+            dot = ZERO
+            for e in range(query.size):
+                dot += query[e] * key[e]
+            row[t] = dot * scale
+        if softcap > ZERO:
+            for t in range(row.size):
+                row[t] = softcap * tanh(row[t] / softcap)
+        largest = maximum(row)
+        total = ZERO
+        for t in range(row.size):
+            weight = exp(row[t] - largest)
+            row[t] = weight
+            total += weight
+        result = out[head]
+        result[:] = ZERO
+        for t in range(row.size):
+            weight = row[t] / total
+            value = v[first + t, kv_head]
+            for e in range(result.size):
+                result[e] += weight * value[e]
+        lse[head] = largest + np.log(total)

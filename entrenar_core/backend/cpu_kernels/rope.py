@@ -36,13 +36,13 @@ def rope_halves(x, cos, sin, y, sign, start, stop):
         s = sin[m]
         pairs = c.size
         for h in range(x.shape[1]):
-            first = x[m, h, :pairs]
-            second = x[m, h, pairs : 2 * pairs]
-            first_out = y[m, h, :pairs]
-            second_out = y[m, h, pairs : 2 * pairs]
+            row = x[m, h]
+            out = y[m, h]
             for i in range(pairs):
+                first = row[i]
+                second = row[pairs + i]
                 turn = sign * s[i]
-                first_out[i] = first[i] * c[i] - second[i] * turn
-                second_out[i] = second[i] * c[i] + first[i] * turn
-            for i in range(2 * pairs, x.shape[2]):
-                y[m, h, i] = x[m, h, i]
+                out[i] = first * c[i] - second * turn
+                out[pairs + i] = second * c[i] + first * turn
+            for i in range(2 * pairs, row.size):
+                out[i] = row[i]
