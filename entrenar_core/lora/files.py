@@ -18,7 +18,7 @@ from entrenar_core.errors import FormatError, ModelError
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
-from entrenar_core.lora.inject import adaptable_layers, attach
+from entrenar_core.lora.inject import adaptable_layers, attach, refuse_adapted
 from entrenar_core.lora.layer import LoRALinear
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.module import Module
@@ -61,7 +61,7 @@ def write_adapter(
         path: of the new file.
         architecture: of the base model; llama.cpp refuses another one.
         pairs: by weight name.
-        alpha: for the file. B is scaled by what scale differs from alpha/R, which for rsLoRA is √R.
+        alpha: for the file. B is scaled by what scale differs from `loaded_scale`, which for rsLoRA is √R.
         provenance: more metadata.
 
     Raises:
@@ -76,7 +76,7 @@ def write_adapter(
     ]
     plans = []
     for name, pair in pairs.items():
-        folded = pair.scale / (alpha / pair.a.shape[0])
+        folded = pair.scale / loaded_scale(alpha, pair.a.shape[0])
         b = pair.b if math.isclose(folded, 1.0, rel_tol=1e-9) else pair.b * np.float32(folded)
         plans.append(encode_tensor(f"{name}.lora_a", pair.a.astype(np.float32), "F32"))
         plans.append(encode_tensor(f"{name}.lora_b", b.astype(np.float32), "F32"))
@@ -91,7 +91,7 @@ def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, A
         architecture: of the model they shall go to.
 
     Raises:
-        FormatError: not a LoRA adapter, or A and B do not pair up.
+        FormatError: not a LoRA adapter, or an empty one, or A and B do not pair up.
         ModelError: made for another architecture.
     """
     where = str(path)
@@ -107,6 +107,8 @@ def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, A
         if not isinstance(alpha, float) or not math.isfinite(alpha):
             raise FormatError(f"{ALPHA} is {alpha!r}, not a number", where=where)
         weights = sorted({_weight_name(name, where) for name in file.tensors})
+        if not weights:
+            raise FormatError("the adapter holds no tensors", where=where)
         return {name: _read_pair(file, name, alpha, Path(path)) for name in weights}
 
 
@@ -124,15 +126,19 @@ def _read_pair(file: GGUFFile, name: str, alpha: float, path: Path) -> AdapterPa
     a, b = file.load(f"{name}.lora_a"), file.load(f"{name}.lora_b")
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         raise FormatError(f"lora_a {list(a.shape)} and lora_b {list(b.shape)} of {name} do not fit", where=str(path))
-    rank = a.shape[0]
-    return AdapterPair(a, b, alpha / rank if alpha != 0.0 else 1.0)
+    return AdapterPair(a, b, loaded_scale(alpha, a.shape[0]))
+
+
+def loaded_scale(alpha: float, rank: int) -> float:
+    """The factor that whoever loads a file puts on B·A: alpha/R, and 1 for an alpha of 0, as in llama.cpp."""
+    return alpha / rank if alpha != 0.0 else 1.0
 
 
 def attach_adapter(model: LanguageModel, pairs: Mapping[str, AdapterPair], source: str) -> None:
-    """Put adapters beside the weights they name; the model is frozen.
+    """Put adapters beside the weights they name; the model is frozen, A and B are trainable.
 
     Raises:
-        ModelError: the model has no such layer, or another shape.
+        ModelError: the model has no such layer, or another shape, or an adapter already; it is left as it was.
     """
     layers = {layer.weight.name: (holder, attribute, layer) for holder, attribute, layer in adaptable_layers(model)}
     for name, pair in pairs.items():
@@ -144,6 +150,7 @@ def attach_adapter(model: LanguageModel, pairs: Mapping[str, AdapterPair], sourc
                 f"the adapter of {name} is for {[pair.b.shape[0], pair.a.shape[1]]}, the model has {list(shape)}",
                 where=source,
             )
+    refuse_adapted([layer for _, _, layer in layers.values()])
     model.freeze()
     for name, pair in pairs.items():
         holder, attribute, layer = layers[name]

@@ -51,11 +51,13 @@ def target_modules(targets: Sequence[str] | str, available: set[str]) -> set[str
 
     Raises:
         ConfigError: a target is no module name at all.
-        ModelError: a target matches no layer of this model.
+        ModelError: no target, or one that matches no layer of this model.
     """
     if isinstance(targets, str):
         return available if targets == "all" else target_modules([targets], available)
     chosen = {module_to_gguf(target) for target in targets}
+    if not chosen:
+        raise ModelError("no LoRA target is named", hint="name modules such as q_proj, or all")
     if missing := chosen - available:
         known = [name for name, gguf in MODULES.items() if gguf in available]
         raise ModelError(
@@ -74,18 +76,18 @@ def inject_lora(model: Module, settings: LoRASettings, seed: int) -> dict[str, T
         The trainable tensors, ``<weight>.lora_a`` and ``<weight>.lora_b``, by name.
 
     Raises:
-        ModelError: a target matches nothing; the model is left as it was.
+        ModelError: a target matches nothing, or a layer has an adapter already; the model is left as it was.
     """
     layers = list(adaptable_layers(model))
     targets = target_modules(settings.targets, {layer.name.split(".")[-1] for _, _, layer in layers})
+    refuse_adapted([layer for _, _, layer in layers])
     model.freeze()
     adapters: dict[str, Tensor] = {}
     for holder, attribute, layer in layers:
         if layer.name.split(".")[-1] not in targets:
             continue
-        name = layer.weight.name
         n_out, n_in = layer.weight.shape
-        rng = np.random.default_rng([seed, crc32(name.encode())])
+        rng = np.random.default_rng([seed, crc32(f"{layer.weight.name}.lora_a".encode())])
         bound = 1.0 / math.sqrt(n_in)
         a = rng.uniform(-bound, bound, (settings.rank, n_in))
         adapted = attach(layer, a, np.zeros((n_out, settings.rank)), settings.scale, settings.dropout)
@@ -93,6 +95,17 @@ def inject_lora(model: Module, settings: LoRASettings, seed: int) -> dict[str, T
         adapters[adapted.lora_a.name] = adapted.lora_a
         adapters[adapted.lora_b.name] = adapted.lora_b
     return adapters
+
+
+def refuse_adapted(layers: Sequence[Linear]) -> None:
+    """A second adapter would take the place of the first.
+
+    Raises:
+        ModelError: a layer has an adapter already.
+    """
+    for layer in layers:
+        if isinstance(layer, LoRALinear):
+            raise ModelError(f"{layer.weight.name} has an adapter already", hint="merge it into the model first")
 
 
 def attach(layer: Linear, a: np.ndarray, b: np.ndarray, scale: float, dropout: float = 0.0) -> LoRALinear:

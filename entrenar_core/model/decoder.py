@@ -12,11 +12,11 @@ import numpy as np
 
 from entrenar_core.autograd.checkpoint import checkpoint
 from entrenar_core.autograd.ops import activation, attention, elementwise, loss, rope, shape
-from entrenar_core.autograd.tape import no_grad, scope
+from entrenar_core.autograd.tape import current_tape, no_grad, scope
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, AttentionParams, Backend, WeightHandle
 from entrenar_core.data.batch import Batch
-from entrenar_core.errors import ModelError
+from entrenar_core.errors import AutogradError, ModelError
 from entrenar_core.model.kv_cache import KVCache
 from entrenar_core.model.layers import Embedding, Linear, RMSNorm
 from entrenar_core.model.module import Module, PassKey
@@ -166,10 +166,14 @@ class LanguageModel(Module):
             cache: keys and values of earlier tokens, extended by these.
 
         Raises:
-            ModelError: a token id outside the vocabulary.
+            ModelError: no tokens, or a token id outside the vocabulary.
+            AutogradError: a tape is recording although there is a cache.
         """
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.spec.vocab_size:
-            raise ModelError(f"token ids {tokens.min()}..{tokens.max()} for a vocabulary of {self.spec.vocab_size}")
+        if tokens.size == 0:
+            raise ModelError("there are no tokens to read")
+        if cache is not None and current_tape() is not None:
+            raise AutogradError("gradients do not flow through a KV cache", hint="generate inside no_grad()")
+        self._check_ids("token", tokens)
         cos, sin = rope_angles(self.backend, positions, self._frequencies)
         params = AttentionParams(scale=self.spec.softmax_scale, q_offset=0 if cache is None else cache.length)
         ids = self.backend.asarray(tokens, np.int32)
@@ -187,12 +191,21 @@ class LanguageModel(Module):
         return checkpoint(lambda inner: block.forward(inner, state), x, trainable_inside=bool(block.trainable()))
 
     def loss(self, batch: Batch, scale: float, key: PassKey | None) -> Tensor:
-        """scale · Σ -log p(label) over the batch's supervised tokens, a float64 scalar; key None means evaluation."""
+        """scale · Σ -log p(label) over the batch's supervised tokens, a float64 scalar; key None means evaluation.
+
+        Raises:
+            ModelError: a token id or label outside the vocabulary.
+        """
+        self._check_ids("label", np.maximum(batch.labels, 0))
         hidden = self.hidden_states(batch.tokens, batch.positions, batch.starts, key)
         labels = self.backend.asarray(batch.labels.reshape(-1), np.int32)
         with scope("output"):
             flat = shape.reshape(hidden, (-1, self.spec.hidden_size))
             return loss.linear_cross_entropy(flat, self.output_operand(), labels, scale)
+
+    def _check_ids(self, what: str, ids: np.ndarray) -> None:
+        if not 0 <= ids.min() <= ids.max() < self.spec.vocab_size:
+            raise ModelError(f"{what} ids {ids.min()}..{ids.max()} for a vocabulary of {self.spec.vocab_size}")
 
     def output_operand(self) -> Tensor | WeightHandle:
         """The output matrix [V, D], trainable or frozen."""

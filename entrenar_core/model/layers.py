@@ -21,15 +21,18 @@ class Linear(Module):
         self.weight = weight
         self.bias = bias
         self._handle: WeightHandle | None = None
+        self._handle_version = 0
 
     def operand(self) -> Tensor | WeightHandle:
         """What to multiply by: the tensor itself while it is trained, else a prepared handle."""
         return self.weight if self.weight.requires_grad else self.frozen_handle()
 
     def frozen_handle(self) -> WeightHandle:
-        """The weight as a handle; it is never trained while this is in use."""
-        if self._handle is None:
+        """The weight as a handle, prepared again if the weight has changed since (it was trained, or assigned to)."""
+        version = self.weight.slot.version.count
+        if self._handle is None or self._handle_version != version:
             self._handle = self.weight.backend.prepare_weight(self.weight.data)
+            self._handle_version = version
         return self._handle
 
     def forward(self, x: Tensor, key: PassKey | None) -> Tensor:

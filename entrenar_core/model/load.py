@@ -84,8 +84,9 @@ def read_spec(file: GGUFFile) -> DecoderSpec:
     traits = traits_of(file.metadata.get("general.architecture"), source)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        hint = "this is a vocabulary or an adapter, not a model" if len(file.tensors) == 0 else None
-        raise ModelError("there is no tensor token_embd.weight", where=source, hint=hint)
+        is_model = file.tensors and file.metadata.get("general.type") != "adapter"
+        hint = None if is_model else "this is a vocabulary or an adapter, not a model"
+        raise ModelError("there is no matrix token_embd.weight", where=source, hint=hint)
     spec = spec_from_metadata(
         traits,
         file.metadata,

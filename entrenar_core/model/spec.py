@@ -108,16 +108,24 @@ class _Keys:
         return float(value)
 
     def rope_scale(self) -> float:
+        """1/factor, read as llama.cpp does: a factor without a type is linear scaling, and a factor of 0 is none."""
         kind = self._value("rope.scaling.type")
-        if kind in (None, "none"):
-            return 1.0 / self.number("rope.scale_linear", 1.0)
-        if kind == "linear":
-            return 1.0 / self.number("rope.scaling.factor", 1.0)
-        raise ModelError(f"rope scaling {kind!r} is not supported (known: none, linear)", where=self.source)
+        if kind not in (None, "none", "linear"):
+            raise ModelError(f"rope scaling {kind!r} is not supported (known: none, linear)", where=self.source)
+        present = (key for key in ("rope.scaling.factor", "rope.scale_linear") if self._value(key) is not None)
+        key = next(present, None)
+        if kind == "none" or key is None or self._value(key) == 0:
+            return 1.0
+        return 1.0 / self.number(key)
 
-    def refuse_experts(self) -> None:
+    def refuse_unsupported(self) -> None:
+        """Refuse the keys that would make it another model, where ignoring them would compute a wrong one."""
         if self._value("expert_count") not in (None, 0):
             raise ModelError("mixture-of-experts models are not supported", where=self.source)
+        if self._value("attention.causal") is False:
+            raise ModelError("models without a causal mask are not supported", where=self.source)
+        if self._value("rope.scaling.attn_factor") not in (None, 1.0):
+            raise ModelError(f"{self.architecture}.rope.scaling.attn_factor is not supported", where=self.source)
 
 
 def spec_from_metadata(
@@ -136,25 +144,28 @@ def spec_from_metadata(
         ModelError: a key is missing, of a wrong type, or asks for what is not supported.
     """
     keys = _Keys(metadata, traits.architecture, source)
-    keys.refuse_experts()
+    keys.refuse_unsupported()
     hidden_size = keys.integer("embedding_length")
     num_heads = keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", max(1, hidden_size // num_heads))
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise ModelError("attention.value_length differs from attention.key_length", where=source)
-    return DecoderSpec(
-        traits=traits,
-        num_layers=keys.integer("block_count"),
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=keys.integer("attention.head_count_kv", num_heads),
-        head_dim=head_dim,
-        intermediate_size=keys.integer("feed_forward_length"),
-        vocab_size=vocab_size,
-        context_length=keys.integer("context_length"),
-        norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
-        rope_theta=keys.number("rope.freq_base", 10000.0),
-        rope_dimensions=keys.integer("rope.dimension_count", head_dim),
-        rope_scale=keys.rope_scale(),
-        tie_embeddings=tie_embeddings,
-    )
+    try:
+        return DecoderSpec(
+            traits=traits,
+            num_layers=keys.integer("block_count"),
+            hidden_size=hidden_size,
+            num_heads=num_heads,
+            num_kv_heads=keys.integer("attention.head_count_kv", num_heads),
+            head_dim=head_dim,
+            intermediate_size=keys.integer("feed_forward_length"),
+            vocab_size=vocab_size,
+            context_length=keys.integer("context_length"),
+            norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
+            rope_theta=keys.number("rope.freq_base", 10000.0),
+            rope_dimensions=keys.integer("rope.dimension_count", head_dim),
+            rope_scale=keys.rope_scale(),
+            tie_embeddings=tie_embeddings,
+        )
+    except ModelError as error:
+        raise ModelError(error.message, where=error.where or source, hint=error.hint) from error
