@@ -16,6 +16,7 @@ from typing import BinaryIO
 from entrenar_core.errors import OutputError
 
 _BUFFER_BYTES = 1 << 20
+_RANDOM_BYTES, _PARTIAL = 4, ".partial"
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
     `check` gets the path of the complete temporary file before it takes its name, and may raise to prevent that.
     Raises OutputError when the folder is missing or cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
     try:
         if path.is_dir():
             raise OutputError("there is a folder of this name", where=str(path), hint="choose another file name")
@@ -44,6 +45,15 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_partial_files(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` has left. No other process may be writing it."""
+    prefix = f".{path.name}."
+    for name in os.listdir(path.parent):
+        is_ours = name.startswith(prefix) and name.endswith(_PARTIAL)
+        if is_ours and len(name) == len(prefix) + 2 * _RANDOM_BYTES + len(_PARTIAL):
+            (path.parent / name).unlink()
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from entrenar_core.backend.base import Backend
 from entrenar_core.config.model import Architecture
 from entrenar_core.config.root import Config
 from entrenar_core.data.texts import iterate_texts
-from entrenar_core.errors import ConfigError
+from entrenar_core.errors import ConfigError, EntrenarError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.names import module_to_gguf
 from entrenar_core.gguf.reader import GGUFFile
@@ -95,8 +94,16 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
     _check_targets(config)
     if config.model.architecture is not None:
         return _new_base(config, config.model.architecture, reporter)
-    path = Path(str(config.model.path))
-    file = GGUFFile.open(path)
+    file = GGUFFile.open(str(config.model.path))
+    try:
+        return _base_of(file)
+    except EntrenarError:
+        file.close()
+        raise
+
+
+def _base_of(file: GGUFFile) -> BaseModel:
+    path = file.paths[0]
     spec = read_spec(file)
     tokenizer = tokenizer_from_metadata(file.metadata, str(path))
     _check_vocabulary(tokenizer, spec.vocab_size, str(path))

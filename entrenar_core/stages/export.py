@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from entrenar_core.errors import FormatError, OutputError
+from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Notice, Reporter, Saved
 from entrenar_core.gguf.keys import GENERAL_FILE_TYPE
 from entrenar_core.gguf.reader import GGUFFile
@@ -62,6 +62,7 @@ def export_over_base(
 
     Raises:
         FormatError: a value does not fit the type; the message names the tensor.
+        TrainingError: a value is not finite.
         OutputError: the file cannot be written.
     """
     targets = [
@@ -143,7 +144,7 @@ def _encoded(target: _Target, type_name: str, values: Values, path: Path) -> Ten
     def produce() -> Iterator[Chunk]:
         computed = values()
         if not np.isfinite(computed).all():
-            raise OutputError("the trained values are not finite", where=f"{path}: tensor {target.name}")
+            raise TrainingError("the values are not finite; nothing is written", where=f"{path}: tensor {target.name}")
         try:
             yield from encode_tensor(target.name, computed, type_name).produce()
         except FormatError as error:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from entrenar_core.backend.select import select_backend
-from entrenar_core.errors import ConfigError
+from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.events import Generated, Reporter
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.lora.files import attach_adapter, read_adapter
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.kv_cache import KVCache
 from entrenar_core.model.load import load_model, read_spec
+from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
@@ -69,22 +70,27 @@ def run_generate(
     with GGUFFile.open(model_path) as file:
         spec = read_spec(file)
         tokenizer = tokenizer_from_metadata(file.metadata, str(model_path))
+        prompt_tokens(spec, tokenizer, prompt)
         pairs = None if adapter_path is None else read_adapter(adapter_path, spec.architecture)
         backend = select_backend("auto", threads)
-        model = load_model(file, backend)
-    if pairs is not None:
-        attach_adapter(model, pairs, str(adapter_path))
-    try:
-        return generate(model, tokenizer, prompt, settings, reporter)
-    finally:
-        backend.close()
+        try:
+            model = load_model(file, backend)
+            if pairs is not None:
+                attach_adapter(model, pairs, str(adapter_path))
+            return generate(model, tokenizer, prompt, settings, reporter)
+        finally:
+            backend.close()
 
 
 def generate(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str, settings: SamplingSettings, reporter: Reporter
 ) -> Generation:
-    """See `run_generate`."""
-    prompt_ids = prompt_tokens(model, tokenizer, prompt)
+    """See `run_generate`.
+
+    Raises:
+        ModelError: the model computes numbers that are not finite.
+    """
+    prompt_ids = prompt_tokens(model.spec, tokenizer, prompt)
     room = model.spec.context_length - len(prompt_ids)
     limit = min(settings.max_tokens, room)
     cache = KVCache(model.spec, model.backend, len(prompt_ids) + limit)
@@ -95,7 +101,9 @@ def generate(
     reason = "length" if limit == settings.max_tokens else "context full"
     logits = model.next_logits(np.asarray(prompt_ids, np.int32), cache)
     while True:
-        token = choose_token(logits, settings, rng)
+        if not np.isfinite(logits).all():
+            raise ModelError("the model computes numbers that are not finite", hint="its weights are damaged")
+        token = choose_token(logits[: tokenizer.vocab_size], settings, rng)
         if token in tokenizer.stop_ids:
             reason = "stop token"
             break
@@ -106,10 +114,13 @@ def generate(
         if len(ids) == limit:
             break
         logits = model.next_logits(np.asarray([token], np.int32), cache)
+    pieces.append(decoder.finish())
+    if pieces[-1]:
+        reporter.emit(Generated(pieces[-1]))
     return Generation("".join(pieces), tuple(ids), len(prompt_ids), reason)
 
 
-def prompt_tokens(model: LanguageModel, tokenizer: Tokenizer, prompt: str) -> list[int]:
+def prompt_tokens(spec: DecoderSpec, tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a prompt, with BOS where the model wants one.
 
     Raises:
@@ -120,20 +131,20 @@ def prompt_tokens(model: LanguageModel, tokenizer: Tokenizer, prompt: str) -> li
         ids = [tokenizer.bos_id, *ids]
     if not ids:
         raise ConfigError("the prompt is empty", hint="this model has no BOS token to start from: give some text")
-    if len(ids) >= model.spec.context_length:
+    if len(ids) >= spec.context_length:
         raise ConfigError(
-            f"the prompt has {len(ids)} tokens and the model a context of {model.spec.context_length}",
+            f"the prompt has {len(ids)} tokens and the model a context of {spec.context_length}",
             hint="shorten the prompt",
         )
     return ids
 
 
 def choose_token(logits: np.ndarray, settings: SamplingSettings, rng: np.random.Generator) -> int:
-    """One token id from logits [V]."""
+    """One token id from logits [V], which are finite."""
     if settings.temperature == 0.0:
         return int(logits.argmax())
-    scaled = logits.astype(np.float64) / settings.temperature
-    probabilities = np.exp(scaled - scaled.max())
+    with np.errstate(over="ignore"):  # a tiny temperature: the others are infinitely far below the likeliest
+        probabilities = np.exp((logits.astype(np.float64) - float(logits.max())) / settings.temperature)
     probabilities /= probabilities.sum()
     order = np.argsort(-probabilities, kind="stable")
     cumulative = np.cumsum(probabilities[order])

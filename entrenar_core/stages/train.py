@@ -6,6 +6,7 @@ Then the loop runs, and the result is exported from the base file and the traine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.config.resolved import config_hash, resolved_yaml
 from entrenar_core.config.root import Config
-from entrenar_core.errors import FormatError
+from entrenar_core.errors import FormatError, OutputError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.values import MetadataValue
@@ -26,7 +27,15 @@ from entrenar_core.optim.build import build_optimizer, build_schedule
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, open_data
 from entrenar_core.stages.export import Metadata, Values, export_new, export_over_base, merged_values
-from entrenar_core.stages.output_dir import check_output_dir, make_output_dir
+from entrenar_core.stages.output_dir import (
+    ADAPTER,
+    METRICS,
+    MODEL,
+    RESOLVED,
+    check_output_dir,
+    make_output_dir,
+    require_no_results,
+)
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
 from entrenar_core.train.environment import describe_environment
@@ -37,9 +46,6 @@ from entrenar_core.train.parts import steps_of_epochs
 from entrenar_core.train.resume import restore_parameters, resume
 from entrenar_core.train.settings import EarlyStopping, TrainSettings
 from entrenar_core.train.state import TrainState
-
-METRICS, RESOLVED = "metrics.jsonl", "config.resolved.yaml"
-MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 
 ResumeFrom = Path | str | None
 """A checkpoint folder, "auto" for the newest one of the output folder, or None for a new run."""
@@ -95,7 +101,7 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
         EntrenarError: input that cannot be used (nothing is written then), a run that fails, or an interrupt.
     """
     folder = Path(config.training.output_dir)
-    check_output_dir(folder)
+    check_output_dir(folder, _input_files(config))
     checkpoint = _find_checkpoint(folder, resume_from, reporter)
     base = open_base(config, reporter)
     backend: Backend | None = None
@@ -111,13 +117,20 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
             backend.close()
 
 
+def _input_files(config: Config) -> list[Path]:
+    files = (config.model.path, config.model.tokenizer, config.data.train, config.data.val)
+    return [Path(file) for file in files if file is not None]
+
+
 def _find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run, in which case the folder must hold no other run."""
+    """The checkpoint to go on from, or None for a new run. The folder must hold no run but the one that goes on."""
     checkpoints = folder / CHECKPOINTS
     if resume_from is None:
-        CheckpointStore(checkpoints, RunRecord({}, {}, {})).require_empty()
+        _require_new(folder)
         return None
     if resume_from != "auto":
+        if Path(resume_from).resolve().parent != checkpoints.resolve():
+            _require_new(folder)
         return read_checkpoint(Path(resume_from))
     found = latest_checkpoint(checkpoints, reporter)
     if found is None:
@@ -125,6 +138,11 @@ def _find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) 
             "there is no checkpoint to go on from", where=str(checkpoints), hint="start the run without --resume"
         )
     return found
+
+
+def _require_new(folder: Path) -> None:
+    CheckpointStore(folder / CHECKPOINTS, RunRecord({}, {}, {})).require_empty()
+    require_no_results(folder)
 
 
 def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend, folder: Path) -> _Run:
@@ -152,8 +170,8 @@ def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend,
 
 def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunResult:
     make_output_dir(run.folder)
-    _write_resolved(run, reporter)
     reporter.emit(_run_started(run, state))
+    _write_resolved(run, reporter)
     with StopSignal() as stop:
         trainer = Trainer(
             learner=run.model,
@@ -170,9 +188,10 @@ def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunRe
         )
         result = trainer.run()
     _return_to_best(run, result, reporter)
-    model, adapter = _export_model(run, reporter), _export_adapter(run, reporter)
+    model, adapter = _export(run, reporter)
     end = result.state
-    reporter.emit(Finished(end.step, result.reason, end.train_loss or 0.0, end.val_loss, result.seconds))
+    train_loss = math.nan if end.train_loss is None else end.train_loss
+    reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds))
     return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, result.seconds)
 
 
@@ -202,14 +221,26 @@ def _write_resolved(run: _Run, reporter: Reporter) -> None:
 
 def _return_to_best(run: _Run, result: TrainResult, reporter: Reporter) -> None:
     """With early stopping, the best weights are the result, not the last."""
-    best = result.best_checkpoint
-    if run.settings.early_stopping is None or best is None or result.state.best_step == result.state.step:
+    best, state = result.best_checkpoint, result.state
+    if run.settings.early_stopping is None or state.best_step is None or state.best_step == state.step:
+        return
+    place = f"step {state.best_step}, validation loss {state.best_val_loss:.4f}"
+    if best is None:
+        message = f"the best checkpoint ({place}) is gone; the result is that of the last step, {state.step}"
+        reporter.emit(Notice("warning", message))
         return
     restore_parameters(read_checkpoint(best), run.optimizer.parameters)
-    loss = result.state.best_val_loss
-    reporter.emit(
-        Notice("info", f"the result is the best checkpoint, step {result.state.best_step}, validation loss {loss:.4f}")
-    )
+    reporter.emit(Notice("info", f"the result is the best checkpoint: {place}"))
+
+
+def _export(run: _Run, reporter: Reporter) -> tuple[Path | None, Path | None]:
+    """Model and adapter. If that fails the training is not lost: the last checkpoint leads straight back here."""
+    try:
+        return _export_model(run, reporter), _export_adapter(run, reporter)
+    except (FormatError, OutputError) as error:
+        again = "then run the same command with --resume; the training itself is done and saved"
+        error.hint = f"{error.hint}; {again}" if error.hint else again
+        raise
 
 
 def _export_model(run: _Run, reporter: Reporter) -> Path | None:
