@@ -77,7 +77,7 @@ class RowEncoder:
             return
         if self._has_prompt:
             contexts = self._encode([row[0] + self._format.separator for row in rows])
-            targets = self._encode([row[1] for row in rows])
+            targets = self._encode([row[1] for row in rows], continues=True)
         else:
             contexts = [[] for _ in rows]
             targets = self._encode([row[0] for row in rows])
@@ -103,8 +103,8 @@ class RowEncoder:
             else:
                 yield values
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        return self._tokenizer.encode_batch(texts, add_special=False, parse_special=False)
+    def _encode(self, texts: list[str], *, continues: bool = False) -> list[list[int]]:
+        return self._tokenizer.encode_batch(texts, add_special=False, parse_special=False, continues=continues)
 
     def _add_row(self, context: list[int], target: list[int]) -> None:
         tokens = [*self._bos, *context, *target, *self._eos]

@@ -58,24 +58,28 @@ class Tokenizer:
         self.add_eos = vocabulary.add_eos
         self.stop_ids = vocabulary.stop_ids
 
-    def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False, continues: bool = False
+    ) -> list[int]:
         """The ids of `text`.
 
         Args:
             text: any text without lone surrogates.
             add_special: add BOS in front and EOS at the end, as the model wants.
             parse_special: recognise control tokens in `text`; for templates only, never for text of a user.
+            continues: `text` goes on from other text, so no space is put in front of it.
 
         Raises:
             TokenizerError: `text` is not valid Unicode.
         """
-        return self.encode_batch([text], add_special=add_special, parse_special=parse_special)[0]
+        batch = self.encode_batch([text], add_special=add_special, parse_special=parse_special, continues=continues)
+        return batch[0]
 
     def encode_batch(
-        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
+        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False, continues: bool = False
     ) -> list[list[int]]:
         """`encode` of every text, in threads."""
-        plans = [self._plan(text, parse_special=parse_special) for text in texts]
+        plans = [self._plan(text, parse_special=parse_special, continues=continues) for text in texts]
         strings = [job for plan in plans for job in plan if isinstance(job, str)]
         encoded = (encoding.ids for encoding in self._encode_strings(strings))
         before, after = self._frame() if add_special else ([], [])
@@ -128,9 +132,9 @@ class Tokenizer:
         after = [self.eos_id] if self.add_eos and self.eos_id is not None else []
         return before, after
 
-    def _plan(self, text: str, *, parse_special: bool) -> list[str | list[int]]:
+    def _plan(self, text: str, *, parse_special: bool, continues: bool) -> list[str | list[int]]:
         plan: list[str | list[int]] = []
-        after_special = True
+        after_special = not continues
         for piece in self._splitter.split(text, parse_special=parse_special):
             if isinstance(piece, int):
                 plan.append([piece])

@@ -47,6 +47,12 @@ def test_a_text_starts_with_a_space_unless_the_file_forbids_it() -> None:
     assert spelled(by_score(pieces, add_space_prefix=False), "a a") == ["a", "▁a"]
 
 
+def test_text_that_continues_other_text_gets_no_space_in_front() -> None:
+    tokenizer = by_score({"a": 0.0, "▁": 0.0, "▁a": -1.0})
+    assert spelled(tokenizer, "a", continues=False) == ["▁a"]
+    assert spelled(tokenizer, "a", continues=True) == ["a"]
+
+
 def test_the_space_is_added_after_every_special_token_too() -> None:
     tokenizer = by_score({**LETTERS, "▁a": -1.0}, special={"<u>": USER_DEFINED})
     assert spelled(tokenizer, "a<u>a") == ["▁a", "<u>", "▁a"]
