@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from entrenar_core.backend.cpu_arguments import FLOAT32
 from entrenar_core.backend.pool import Pool
 from entrenar_core.backend.threads import Threads
 
@@ -67,7 +68,13 @@ def multiply_add(threads: Threads, pool: Pool, a: NDArray, b: NDArray, out: NDAr
 
 
 def blas_ready(x: NDArray) -> NDArray:
-    """x itself where BLAS can read it in place (rows or columns contiguous), else a contiguous copy."""
+    """x itself where BLAS can read it in place (rows or columns contiguous), else a contiguous copy.
+
+    Raises:
+        ValueError: x is not float32.
+    """
+    if x.dtype != FLOAT32:
+        raise ValueError(f"the cpu backend multiplies float32, not {x.dtype}: convert with asarray")
     row_stride, column_stride = x.strides
     size = x.itemsize
     by_rows = column_stride == size and row_stride >= size * x.shape[1] and row_stride % size == 0

@@ -302,6 +302,8 @@ def test_ids_and_labels_out_of_range_are_refused(one_thread: Any, bad: int) -> N
 def test_another_dtype_is_refused(one_thread: Any) -> None:
     with pytest.raises(ValueError, match="float64"):
         one_thread.softmax(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="float64"):
+        one_thread.gemm(np.zeros((2, 2)), one_thread.zeros((2, 2)))
 
 
 def test_results_in_place_need_memory_in_order(one_thread: Any) -> None:
