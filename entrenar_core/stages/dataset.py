@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from entrenar_core.config.root import Config
@@ -15,6 +16,9 @@ from entrenar_core.stages.base_model import BaseModel
 
 DEFAULT_SEQ_LEN = 1024
 """The longest example, in positions, when neither `data.seq_len` nor a shorter context says otherwise."""
+
+TOKENIZER_THREADS = "RAYON_NUM_THREADS"
+"""The variable by which the tokenizer's Rust threads, which live in a pool of their own, keep to the budget."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> DataSets:
         ConfigError: `data.seq_len` is longer than the model's context.
     """
     data, seed = config.data, config.training.seed
+    if config.training.threads is not None:
+        os.environ.setdefault(TOKENIZER_THREADS, str(config.training.threads))
     seq_len = sequence_length(config, base)
     val: Examples | None = None
     train = load_examples(data.train, data, base.tokenizer, seq_len=seq_len, reporter=reporter)

@@ -7,7 +7,6 @@ Then the loop runs, and the result is exported from the base file and the traine
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
