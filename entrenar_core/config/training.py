@@ -38,7 +38,9 @@ class Training(Section):
         default=None, ge=1, description="steps between evaluations; default: the end of each epoch and of the run"
     )
     save_every: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints; default: only when the run ends or is interrupted"
+        default=None,
+        ge=1,
+        description="steps between checkpoints, and one of each best evaluation; default: only when the run ends or is interrupted",
     )
     keep_last: int = Field(default=2, ge=1, description="how many of the newest checkpoints are kept, besides the best")
     log_every: int = Field(default=10, ge=1, description="steps between lines when the output is not a terminal")

@@ -158,6 +158,7 @@ def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend,
         grad_clip=config.optimizer.grad_clip,
         eval_every=training.eval_every,
         save_every=training.save_every,
+        save_best=training.save_every is not None or stopping is not None,
         early_stopping=None if stopping is None else EarlyStopping(stopping.patience, stopping.min_delta),
     )
     record = RunRecord(
