@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import lora_step
+from benchmarks import kernels, lora_step
 
-BENCHMARKS: dict[str, Callable[[], list[str]]] = {"lora_step": lora_step.run}
+BENCHMARKS: dict[str, Callable[[], list[str]]] = {"lora_step": lora_step.run, "kernels": kernels.run}
 
 
 def main() -> None:

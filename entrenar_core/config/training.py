@@ -40,7 +40,7 @@ class Training(Section):
     save_every: int | None = Field(
         default=None,
         ge=1,
-        description="steps between checkpoints, the best evaluation's besides; default: only when the run ends or is stopped",
+        description="steps between checkpoints, besides the best; default: only when the run ends or is stopped",
     )
     keep_last: int = Field(default=2, ge=1, description="how many of the newest checkpoints are kept, besides the best")
     log_every: int = Field(default=10, ge=1, description="steps between lines when the output is not a terminal")
