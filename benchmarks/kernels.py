@@ -26,9 +26,8 @@ def run(rounds: int = 5, threads: int = 2) -> list[str]:
         theirs = [result["cases"][name] for result in peer.results]
         ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
         medians[name] = statistics.median(mine)
-        lines.append(
-            f"  {name:22} {medians[name] * 1e3:8.3f} ms   torch {statistics.median(theirs) * 1e3:8.3f} ms   {ratio:.2f}x"
-        )
+        peer_ms = statistics.median(theirs) * 1e3
+        lines.append(f"  {name:22} {medians[name] * 1e3:8.3f} ms   torch {peer_ms:8.3f} ms   {ratio:.2f}x")
     for name, limit in BACKWARD_LIMITS.items():
         ratio = medians[f"{name} backward"] / medians[f"{name} forward"]
         goal = "" if limit is None else f" (goal: at most {limit})"
