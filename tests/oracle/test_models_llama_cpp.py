@@ -81,6 +81,29 @@ def test_our_file_gives_our_logits_in_llama_cpp(variant: str, backend: Any, tmp_
     print(variant, assert_same_model(theirs, our_logits(path, tokens, ReferenceBackend(np.float32))))
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"rope.scaling.factor": 4.0},
+        {"rope.scale_linear": 4.0},
+        {"rope.scaling.factor": 2.0, "rope.scale_linear": 4.0},
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+    ],
+    ids=str,
+)
+def test_rope_scaling_keys_mean_what_llama_cpp_takes_them_for(
+    keys: dict[str, float | str], backend: Any, tmp_path: Path
+) -> None:
+    entries = [
+        (f"llama.{key}", MetadataValue.string(value) if isinstance(value, str) else MetadataValue.float32(value))
+        for key, value in keys.items()
+    ]
+    metadata = [*small_vocabulary(VOCAB_SIZE), *entries]
+    path = write_model(tmp_path / "model.gguf", spec_of("llama"), metadata=metadata)
+    tokens = tokens_of(POSITIONS, vocab_size=VOCAB_SIZE)
+    assert_same_model(llama_cpp_logits(path, tokens), our_logits(path, tokens, backend))
+
+
 def test_rope_factors_matter(backend: Any, tmp_path: Path) -> None:
     """The oracle would notice if both sides ignored them."""
     tokens = tokens_of(POSITIONS, vocab_size=VOCAB_SIZE)
