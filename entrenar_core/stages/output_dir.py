@@ -38,12 +38,21 @@ def check_output_dir(folder: Path, inputs: Iterable[Path] = ()) -> None:
 
 def _check_place(folder: Path) -> None:
     existing = folder
-    while not os.path.lexists(existing):
+    while not _is_there(existing):
         existing = existing.parent
     if not existing.is_dir():
         raise OutputError(f"{existing} is a file, not a folder", where=str(folder), hint=_OTHER_FOLDER)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {existing} cannot be written", where=str(folder), hint=_OTHER_FOLDER)
+
+
+def _is_there(path: Path) -> bool:
+    """Also for a link that leads nowhere. OSError or ValueError for a name that no file can have."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _check_file(path: Path, inputs: Iterable[Path]) -> None:

@@ -1,0 +1,157 @@
+"""What a trained model looks like on disk: types, copied tensors, metadata, and what refuses to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entrenar_core.errors import FormatError, TrainingError
+from entrenar_core.events import Notice, Saved
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.lora.files import AdapterPair
+from entrenar_core.stages.export import Values, export_new, export_over_base, merged_values
+from tests.model.tiny import lively_weights
+from tests.stages import gguf_py
+from tests.stages.tiny_base import FILE_TYPES, base_entries, base_spec, write_base
+from tests.train.tiny_model import Listener
+
+Q, K, NORM = "blk.0.attn_q.weight", "blk.0.attn_k.weight", "output_norm.weight"
+PROVENANCE = [("entrenar.version", MetadataValue.string("1")), ("entrenar.base_sha256", MetadataValue.string("ab"))]
+
+
+def new_values(base: Path, name: str) -> np.ndarray:
+    return gguf_py.values(base, name) + np.float32(0.25)
+
+
+def export(
+    tmp_path: Path, base: Path, changed: Mapping[str, np.ndarray], wanted: str = "auto"
+) -> tuple[Path, Listener]:
+    path, listener = tmp_path / "out.gguf", Listener()
+    producers: dict[str, Values] = {name: lambda array=array: array for name, array in changed.items()}  # type: ignore[misc]
+    with GGUFFile.open(base) as file:
+        export_over_base(path, file, producers, wanted, PROVENANCE, listener)
+    return path, listener
+
+
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+def test_auto_keeps_the_type_of_every_tensor(tmp_path: Path, type_name: str) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name=type_name)
+    path, listener = export(tmp_path, base, {Q: new_values(base, Q)})
+    assert gguf_py.types(path) == gguf_py.types(base)
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name]
+    assert listener.of(Notice) == []
+
+
+@pytest.mark.parametrize("wanted", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16", "Q8_0"])
+def test_an_asked_for_type_is_that_of_all_matrices_and_vectors_stay(
+    tmp_path: Path, type_name: str, wanted: str
+) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name=type_name)
+    path, _ = export(tmp_path, base, {Q: new_values(base, Q)}, wanted)
+    shapes = {name: array.ndim for name, array in lively_weights(base_spec()).items()}
+    assert gguf_py.types(path) == {name: wanted.upper() if axes > 1 else "F32" for name, axes in shapes.items()}
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[wanted.upper()]
+
+
+@pytest.mark.parametrize(("wanted", "tolerance"), [("f32", 0.0), ("f16", 2**-11), ("bf16", 2**-8)])
+def test_written_values_are_the_nearest_of_their_type(tmp_path: Path, wanted: str, tolerance: float) -> None:
+    base = write_base(tmp_path / "base.gguf")
+    path, _ = export(tmp_path, base, {Q: new_values(base, Q)}, wanted)
+    for name, expected in ((Q, new_values(base, Q)), (K, gguf_py.values(base, K)), (NORM, gguf_py.values(base, NORM))):
+        np.testing.assert_allclose(gguf_py.values(path, name), expected, rtol=tolerance, atol=1e-7 if tolerance else 0)
+
+
+@pytest.mark.parametrize("type_name", ["F16", "Q8_0", "Q4_0"])
+def test_tensors_that_were_not_trained_are_copied_byte_by_byte(tmp_path: Path, type_name: str) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name=type_name)
+    path, _ = export(tmp_path, base, {Q: new_values(base, Q)})
+    before, after = gguf_py.raw_tensors(base), gguf_py.raw_tensors(path)
+    assert list(after) == list(before)
+    assert [name for name in before if before[name] != after[name]] == [Q]
+
+
+def test_every_key_of_the_base_is_kept_byte_by_byte_and_provenance_is_added(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="F16")
+    path, _ = export(tmp_path, base, {Q: new_values(base, Q)})
+    before, after = gguf_py.raw_fields(base), gguf_py.raw_fields(path)
+    assert {key: after.get(key) for key in before} == before
+    assert list(after)[len(before) :] == ["entrenar.version", "entrenar.base_sha256"]
+
+
+def test_provenance_of_an_earlier_run_is_replaced(tmp_path: Path) -> None:
+    earlier = [("entrenar.version", MetadataValue.string("0")), ("entrenar.note", MetadataValue.string("kept"))]
+    base = write_base(tmp_path / "base.gguf", extra=earlier)
+    path, _ = export(tmp_path, base, {})
+    assert gguf_py.text(path, "entrenar.version") == "1"
+    assert gguf_py.text(path, "entrenar.note") == "kept"
+
+
+def test_a_file_type_is_added_where_the_base_has_none(tmp_path: Path) -> None:
+    spec, path = base_spec(), tmp_path / "out.gguf"
+    entries = [entry for entry in base_entries(spec) if entry[0] != "general.file_type"]
+    export_new(path, entries, lively_weights(spec), "bf16", [], Listener())
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES["BF16"]
+
+
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
+def test_a_trained_tensor_of_a_block_type_becomes_f16_and_that_is_said(tmp_path: Path, type_name: str) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name=type_name)
+    path, listener = export(tmp_path, base, {Q: new_values(base, Q), K: new_values(base, K)})
+    found = gguf_py.types(path)
+    assert (found[Q], found[K], found["blk.0.attn_v.weight"]) == ("F16", "F16", type_name)
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name], "most of it still is"
+    (notice,) = listener.of(Notice)
+    assert notice.level == "warning"
+    assert f"2 trained tensors of type {type_name} are written as F16" in notice.message
+
+
+@pytest.mark.parametrize("value", [65520.0, -1e6])
+def test_a_value_too_large_for_f16_names_the_tensor_and_leaves_no_file(tmp_path: Path, value: float) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="F16")
+    changed = new_values(base, K)
+    changed[3, 5] = value
+    with pytest.raises(FormatError, match=f"tensor {K}.*\n.*output.type") as caught:
+        export(tmp_path, base, {K: changed})
+    assert caught.value.hint == "set output.type to f32 or bf16"
+    assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_not_written(tmp_path: Path, value: float) -> None:
+    base = write_base(tmp_path / "base.gguf")
+    changed = new_values(base, K)
+    changed[0, 0] = value
+    with pytest.raises(TrainingError, match=f"tensor {K}: the values are not finite"):
+        export(tmp_path, base, {K: changed})
+    assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="F16")
+    path, _ = export(tmp_path, base, {})
+    before = path.read_bytes()
+    with pytest.raises(FormatError):
+        export(tmp_path, base, {Q: np.full_like(new_values(base, Q), 1e6)})
+    assert path.read_bytes() == before
+
+
+def test_merged_values_are_the_base_plus_scaled_b_times_a(tmp_path: Path, rng: np.random.Generator) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="Q8_0")
+    a, b = rng.standard_normal((4, 32)).astype(np.float32), rng.standard_normal((32, 4)).astype(np.float32)
+    with GGUFFile.open(base) as file:
+        merged = merged_values(file, {Q: AdapterPair(a, b, 0.5)})[Q]()
+    np.testing.assert_allclose(merged, gguf_py.values(base, Q) + 0.5 * b @ a, rtol=1e-5, atol=1e-6)
+
+
+def test_a_new_model_is_f16_with_vectors_in_f32(tmp_path: Path) -> None:
+    spec, path, listener = base_spec("qwen2"), tmp_path / "out.gguf", Listener()
+    weights = lively_weights(spec)
+    export_new(path, base_entries(spec), weights, "auto", PROVENANCE, listener)
+    assert gguf_py.types(path) == {name: "F16" if array.ndim > 1 else "F32" for name, array in weights.items()}
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES["F16"]
+    assert listener.of(Saved) == [Saved("model", path, path.stat().st_size)]
