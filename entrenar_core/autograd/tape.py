@@ -192,7 +192,7 @@ def _seed_gradient(output: Tensor, grad: Array | None) -> Array:
         if output.shape != ():
             raise AutogradError(f"backward needs a gradient for an output of shape {output.shape}; only scalars do not")
         return output.backend.xp.ones((), dtype=output.data.dtype)
-    grad = output.backend.asarray(grad)
+    grad = output.backend.asarray(grad, output.data.dtype)
     if tuple(grad.shape) != output.shape:
         raise AutogradError(f"gradient of shape {tuple(grad.shape)} for an output of shape {output.shape}")
     return grad

@@ -303,6 +303,28 @@ def test_an_upstream_gradient_of_another_shape_is_refused(double: ReferenceBacke
         tape.backward(output, np.ones(3))
 
 
+def test_the_upstream_gradient_takes_the_dtype_of_the_output(cpu: CpuBackend) -> None:
+    seen: list[np.dtype] = []
+
+    class Spy(Op):
+        @staticmethod
+        def forward(context: Context, x: np.ndarray) -> np.ndarray:
+            return x.astype(np.float64)
+
+        @staticmethod
+        def backward(context: Context, grad: np.ndarray) -> list[np.ndarray]:
+            seen.append(grad.dtype)
+            return [grad * 1]
+
+    weight = Tensor(cpu.zeros((2,)), cpu, requires_grad=True)
+    with Tape() as tape:
+        output = apply(Spy, weight)
+    tape.backward(output, np.array([1.0, 1 / 3]))
+    assert seen == [np.float64]
+    assert weight.grad is not None
+    np.testing.assert_array_equal(weight.grad, np.array([1.0, 1 / 3], np.float32))
+
+
 def test_inputs_on_two_backends_are_refused(double: ReferenceBackend) -> None:
     single = ReferenceBackend(np.float32)
     with pytest.raises(AutogradError, match=r"'add' got inputs on 2 backends: \['reference', 'reference'\]"):
