@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 REDRAW_SECONDS = 0.2
 WIDE = 100
-"""Columns from which the bar shows the learning rate and the memory too."""
+"""Columns from which the bar shows the learning rate and the memory too, and says what the time is."""
 
 
 @contextmanager
@@ -152,15 +152,22 @@ class RichReporter:
             self.drawn_at = now
 
     def _start(self) -> LiveProgress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as LiveProgress
+        from rich.text import Text
+
+        took, eta = ("took ", "ETA ") if self.console.width >= WIDE else ("", "")
+
+        class Ending(TimeRemainingColumn):
+            def render(self, task: Task) -> Text:
+                return Text.assemble(took if task.finished else eta, super().render(task), no_wrap=True)
 
         self.live = LiveProgress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            Ending(elapsed_when_finished=True),
             console=self.console,
             auto_refresh=False,
             expand=True,

@@ -21,6 +21,8 @@ INTERRUPTED = 130
 BUG = 70
 OUT_OF_MEMORY = 1
 READER_LEFT = 141
+SIGNAL_CODES = 128
+"""Codes above it are this plus the number of the signal that ended the command, as shells have it."""
 
 
 class ReportingCommand(TyperCommand):
@@ -33,7 +35,7 @@ class ReportingCommand(TyperCommand):
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as interrupt:
-            raise typer.Exit(INTERRUPTED) from interrupt
+            raise typer.Exit(report_interrupt(ctx.ensure_object(Call))) from interrupt
         except BrokenPipeError as error:
             forget_stdout()
             raise typer.Exit(READER_LEFT) from error
@@ -48,18 +50,32 @@ def report_failure(error: Exception, call: Call) -> int:
     if call.json_lines:
         write_line(sys.stdout, _as_json(error, code, message, hint))
     else:
-        say_error(message, hint)
+        say_error(message, hint, is_interrupt=code > SIGNAL_CODES)
     if call.debug:
         traceback.print_exception(error)
     return code
 
 
-def say_error(message: str, hint: str | None = None) -> None:
+def report_interrupt(call: Call) -> int:
+    """Say that Ctrl-C ended the command outside the training loop, which has words of its own for it."""
+    if call.json_lines:
+        content = {"event": "error", "kind": "Interrupted", "exit_code": INTERRUPTED}
+        write_line(sys.stdout, content | {"message": "interrupted", "where": None, "hint": None})
+    else:
+        typer.echo(_label("interrupted", "yellow"), err=True, color=_colour())
+    return INTERRUPTED
+
+
+def say_error(message: str, hint: str | None = None, *, is_interrupt: bool = False) -> None:
     """A message for a person; in colour only on a terminal."""
-    label = typer.style("error:", fg="red", bold=True)
+    label = _label("interrupted:", "yellow") if is_interrupt else _label("error:", "red")
     typer.echo(f"{label} {message}", err=True, color=_colour())
     if hint:
-        typer.echo(f"{typer.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=_colour())
+        typer.echo(f"{_label('hint:', 'cyan')} {hint}", err=True, color=_colour())
+
+
+def _label(text: str, colour: str) -> str:
+    return typer.style(text, fg=colour, bold=True)
 
 
 def forget_stdout() -> None:

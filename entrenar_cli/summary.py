@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
 from entrenar_core.events import Eval, Event, Finished, RunStarted, Saved, Step
 
-_REASONS = {"completed": "finished", "interrupted": "interrupted", "early_stopping": "stopped early"}
+_RESULTS = ("model", "adapter")
+"""Kinds of files that a person wants to find again; the others are beside them."""
 
 Fact = tuple[str, str]
 """A name and what there is to say."""
@@ -22,7 +23,7 @@ def before_the_run(event: RunStarted) -> list[Fact]:
         else (f"{short_count(event.trainable_parameters)} trained ({share:.2g}%)")
     )
     validation = f", {exact_count(event.val_examples)} for validation" if event.val_examples else ""
-    first = f", from step {exact_count(event.first_step + 1)}" if event.first_step else ""
+    first = f", {exact_count(event.first_step)} of them done before" if event.first_step else ""
     threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
     return [
         ("model", f"{event.model} ({event.architecture}), {short_count(event.parameters)} parameters, {trained}"),
@@ -63,26 +64,30 @@ class RunSummary:
     supervised_tokens: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    first_step: int = 0
     best: Eval | None = None
     results: list[Saved] = field(default_factory=list)
 
     def note(self, event: Event) -> None:
         """Take one event into account."""
-        if isinstance(event, Step):
+        if isinstance(event, RunStarted):
+            self.first_step = event.first_step
+        elif isinstance(event, Step):
             self.tokens += event.tokens
             self.supervised_tokens += event.supervised_tokens
             self.seconds += event.seconds
             self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
         elif isinstance(event, Eval) and event.is_best:
             self.best = event
-        elif isinstance(event, Saved) and event.kind != "checkpoint":
+        elif isinstance(event, Saved) and event.kind in _RESULTS:
             self.results.append(event)
 
     def facts(self, finished: Finished) -> list[Fact]:
         """What the run came to, and what it left."""
-        reason = _REASONS.get(finished.reason, finished.reason.replace("_", " "))
+        done = finished.steps - self.first_step
+        steps = f"{exact_count(done)} step{'s' if done != 1 else ''}"
         facts = [
-            ("run", f"{reason} after {exact_count(finished.steps)} steps in {duration(finished.seconds)}"),
+            ("run", f"{steps} in {duration(finished.seconds)}: {finished.reason}"),
             ("training loss", f"{finished.train_loss:.4f}"),
         ]
         if finished.val_loss is not None:

@@ -8,7 +8,7 @@ from entrenar_core.events import Eval, Event, Finished, Notice, Progress, RunSta
 
 STARTED = RunStarted("base.gguf", "llama", 7_080_000, 262_144, 7000, 473, 4, 0, 2, "cpu", Path("runs/quick"))
 EVAL = Eval(step=4, loss=1.5, supervised_tokens=44_000, seconds=2.34, is_best=True)
-FINISHED = Finished(steps=4, reason="completed", train_loss=1.6, val_loss=1.5, seconds=126.3)
+FINISHED = Finished(steps=4, reason="all steps are done", train_loss=1.6, val_loss=1.5, seconds=126.3)
 
 
 def step(number: int, total: int = 4) -> Step:

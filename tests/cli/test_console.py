@@ -33,10 +33,10 @@ def test_a_run_shows_its_start_bar_lasting_lines_and_summary() -> None:
     for text in (
         "model   base.gguf (llama), 7.08M parameters, 262k trained (3.7%)",
         "warning 12 examples were truncated",
-        "4/4 loss 0.5000  lr 1.0e-04  8.19k tok/s  600.0 MiB",
+        "4/4 loss 0.5000  lr 1.0e-04  8.19k tok/s  600.0 MiB took",
         "eval    step 4  loss 1.5000  perplexity 4.482  2.3 s  best so far",
         "saved   checkpoint runs/quick/step-4  6.0 MiB",
-        "run             finished after 4 steps in 2 min 06 s",
+        "run             4 steps in 2 min 06 s: all steps are done",
         "peak memory     600.0 MiB",
         "model           runs/quick/model.gguf (14.0 MiB)",
     ):

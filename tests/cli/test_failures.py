@@ -12,6 +12,7 @@ from entrenar_cli.failures import ReportingCommand
 from entrenar_cli.options import Call, DebugOption, JsonOption
 from entrenar_core.config.problem import ConfigProblems, Problem
 from entrenar_core.errors import ConfigError, FormatError, TrainingError
+from entrenar_core.train.interrupt import Interrupted
 
 
 def exit_code_of(error: BaseException, *arguments: str) -> int:
@@ -58,6 +59,19 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_other_ends(error: BaseException, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+def test_an_interrupt_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted = Interrupted("stopped by SIGTERM after step 3", signal_number=15, hint="go on with --resume")
+    assert exit_code_of(interrupted) == 143
+    assert capsys.readouterr().err == "interrupted: stopped by SIGTERM after step 3\nhint: go on with --resume\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_ctrl_c_outside_the_loop_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(KeyboardInterrupt(), *arguments) == 130
+    captured = capsys.readouterr()
+    assert "interrupted" in (captured.out if arguments else captured.err)
 
 
 def test_json_carries_the_same_facts(capsys: pytest.CaptureFixture[str]) -> None:

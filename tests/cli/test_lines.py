@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from entrenar_cli.lines import PlainReporter
 from entrenar_core.events import Event, Generated
-from tests.cli.run_events import EVAL, events_of_a_run, step
+from tests.cli.run_events import EVAL, FINISHED, STARTED, events_of_a_run, step
 
 
 def log_of(*events: Event, log_every: int = 1) -> tuple[list[str], str]:
@@ -33,7 +34,7 @@ def test_a_run_from_start_to_end() -> None:
         "validation at step 4  loss 1.5000  perplexity 4.482  in 2.3 s  best so far",
         "saved checkpoint runs/quick/step-4 (6.0 MiB)",
         "saved model runs/quick/model.gguf (14.0 MiB)",
-        "run: finished after 4 steps in 2 min 06 s",
+        "run: 4 steps in 2 min 06 s: all steps are done",
         "training loss: 1.6000",
         "validation loss: 1.5000 (perplexity 4.482)",
         "speed: 8.19k tokens/s, 4.1k of them supervised",
@@ -51,3 +52,9 @@ def test_generated_text_is_all_there_is_on_stdout_and_ends_its_line() -> None:
     log, out = log_of(Generated("Once "), Generated("upon"), EVAL)
     assert out == "Once upon\n"
     assert len(log) == 1
+
+
+def test_a_run_that_went_on_counts_its_own_steps() -> None:
+    log, _ = log_of(replace(STARTED, first_step=3), step(4), FINISHED)
+    assert "run: 4 steps, 3 of them done before, cpu, 2 threads, in runs/quick" in log
+    assert "run: 1 step in 2 min 06 s: all steps are done" in log
