@@ -1,20 +1,27 @@
-"""`python -m benchmarks [NAME ...]`: every benchmark, or those named; prints ratios against peers."""
+"""`python -m benchmarks [NAME ...]`: the quick benchmarks, or those named; prints ratios against peers."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from benchmarks import kernels, lora_step
+from benchmarks import big_lora, kernels, learning, lora_step
 
-BENCHMARKS: dict[str, Callable[[], list[str]]] = {"lora_step": lora_step.run, "kernels": kernels.run}
+Benchmark = Callable[[], list[str]]
+
+QUICK: dict[str, Benchmark] = {"lora_step": lora_step.run, "kernels": kernels.run}
+LONG: dict[str, Benchmark] = {"learning": learning.run, "tl1b_lora": big_lora.run}
+"""These take many minutes and real data, and run only when they are named."""
+BENCHMARKS = QUICK | LONG
 
 
 def main() -> None:
     """Run the benchmarks and print their tables."""
     parser = argparse.ArgumentParser(prog="benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: {', '.join(QUICK)}"
+    )
+    names = parser.parse_args().names or list(QUICK)
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
