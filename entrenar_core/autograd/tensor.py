@@ -138,7 +138,6 @@ class Tensor:
     def zero_grad(self) -> None:
         """Forget the gradient."""
         self.slot.grad = None
-        self.slot.shared = False
 
     def mark_changed(self) -> None:
         """Say that `data` was changed in place, so that a tape that saved it, or a view of it, refuses to use it."""

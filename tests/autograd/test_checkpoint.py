@@ -115,7 +115,10 @@ def test_losing_the_gradients_of_parameters_inside_is_refused(detect_anomaly: bo
     x, block = parameter(double, 50, 5, WIDTH, trained=False), Block(double, 0)
     with (
         Tape(detect_anomaly=detect_anomaly, scopes=("blk.0",)),
-        pytest.raises(AutogradError, match=r"(?s)closes over trainable tensors \(blk.0\).*trainable_inside=True"),
+        pytest.raises(
+            AutogradError,
+            match=r"closes over trainable tensors \(blk.0\), whose gradients .* lost\n  hint: pass trainable_inside=True$",
+        ),
     ):
         checkpoint(block, x)
 
@@ -213,18 +216,18 @@ def test_a_function_that_does_not_depend_on_its_input(double: ReferenceBackend) 
 
 
 def test_memory_is_the_inputs_of_the_blocks_and_the_activations_of_one(cpu: CpuBackend) -> None:
-    n_blocks, width = 12, 64
+    n_blocks, width = 12, 32
     weight = Tensor(cpu.asarray(np.eye(width)), cpu, requires_grad=True, name="weight")
 
     def block(x: Tensor) -> Tensor:
         for _ in range(3):
-            x = activation.silu(matmul.linear(x, weight))
+            x = activation.relu(matmul.linear(x, weight))
         return x
 
     def memory(run_block: Runner) -> tuple[float, float]:
         """After forward, and at the peak of backward, in arrays of one activation."""
         weight.zero_grad()
-        x = Tensor(cpu.zeros((256, width)), cpu, requires_grad=True, name="x")
+        x = Tensor(cpu.zeros((width, width)), cpu, requires_grad=True, name="x")
         before, unit = cpu.pool.statistics().in_use, x.data.nbytes
         cpu.pool.reset_peak()
         with Tape() as tape:
@@ -242,4 +245,4 @@ def test_memory_is_the_inputs_of_the_blocks_and_the_activations_of_one(cpu: CpuB
     assert peak > kept
     kept, peak = memory(checkpoint)
     assert kept < n_blocks + 1
-    assert peak < n_blocks + 6 + 4, "inputs, the six activations of one block, its gradients"
+    assert peak < n_blocks + 6 + 5, "inputs, the six activations of one block, its gradients and the weight's"

@@ -154,6 +154,33 @@ def test_an_error_in_a_large_input_is_found_by_random_directions(
         check_gradients(planted(backward), [rng.standard_normal((4, 16)), rng.standard_normal((16, 16))], double)
 
 
+def test_an_error_in_a_large_input_that_cancels_in_its_sum_is_found(
+    double: ReferenceBackend, rng: np.random.Generator
+) -> None:
+    def backward(grad: Array, a: Array, b: Array) -> list[Array]:
+        da, db = right(grad, a, b)
+        db[7] += 1
+        db[8] -= 1
+        return [da, db]
+
+    with pytest.raises(AutogradError, match="gradient of input 1 is wrong in random direction"):
+        check_gradients(planted(backward), [rng.standard_normal((4, 16)), rng.standard_normal((16, 16))], double)
+
+
+def test_the_defaults_fit_float64(double: ReferenceBackend) -> None:
+    errors = gradient_errors(elementwise.exp, [np.array(0.3)], double)
+    assert [error.what for error in errors] == [*(f"random direction {i}" for i in range(4)), "element ()"]
+    assert max(error.relative for error in errors) < 1e-8
+
+
+def test_an_input_whose_gradient_has_another_shape_is_named(double: ReferenceBackend, rng: np.random.Generator) -> None:
+    def backward(grad: Array, a: Array, b: Array) -> list[Array]:
+        return [grad @ b.T, (a.T @ grad)[:1]]
+
+    with pytest.raises(AutogradError, match="for tensor 'input 1' of shape"):
+        check_gradients(planted(backward), square_inputs(rng), double)
+
+
 def test_the_tolerance_and_the_step_are_the_callers(double: ReferenceBackend, rng: np.random.Generator) -> None:
     function, inputs = planted(WRONG["scaled"][1]), square_inputs(rng)
     assert 0.005 < check_gradients(function, inputs, double, tolerance=0.05) < 0.02

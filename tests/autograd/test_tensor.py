@@ -163,6 +163,20 @@ def test_a_copy_does_not_change_with_its_source(double: ReferenceBackend) -> Non
     np.testing.assert_allclose(weight.grad, expected)
 
 
+@pytest.mark.parametrize("n_before", [1, 2])
+@pytest.mark.parametrize("n_after", [1, 2])
+def test_a_change_after_earlier_changes_is_refused_too(n_before: int, n_after: int, double: ReferenceBackend) -> None:
+    weight = leaf(double, 2)
+    for _ in range(n_before):
+        weight.mark_changed()
+    with Tape() as tape:
+        loss = reduce.sum_(elementwise.log(weight))
+    for _ in range(n_after):
+        weight.mark_changed()
+    with pytest.raises(AutogradError, match="changed in place"):
+        tape.backward(loss)
+
+
 def test_a_change_between_two_passes_is_no_misuse(double: ReferenceBackend) -> None:
     weight = leaf(double, 2)
     for _ in range(2):
@@ -184,6 +198,23 @@ def test_a_change_of_what_no_op_saved_is_no_misuse(double: ReferenceBackend) -> 
 
 
 # dtypes
+
+
+@pytest.mark.parametrize("shape_of_both", [(), (3,)])
+@pytest.mark.parametrize("dtypes", [(np.float32, np.float64), (np.float64, np.float32), (np.float64, np.float64)])
+@pytest.mark.parametrize("op", [elementwise.add, elementwise.multiply])
+def test_arrays_of_another_dtype_do_not_reach_the_kernels(
+    op: Callable[..., Tensor], dtypes: tuple[type, type], shape_of_both: tuple[int, ...], cpu: CpuBackend
+) -> None:
+    a, b = (Tensor(np.full(shape_of_both, 3.0, dtype), cpu, requires_grad=True) for dtype in dtypes)
+    with Tape() as tape:
+        y = op(op(a, b), a)
+    tape.backward(y, np.ones(shape_of_both))
+    assert y.data.dtype == np.float64
+    for tensor, dtype, expected in ((a, dtypes[0], (2, 18)), (b, dtypes[1], (1, 9))):
+        assert tensor.grad is not None
+        assert tensor.grad.dtype == dtype
+        np.testing.assert_array_equal(tensor.grad, np.full(shape_of_both, expected[op is elementwise.multiply]))
 
 
 def test_losses_are_float64_and_may_be_combined_on_any_backend(cpu: CpuBackend) -> None:
