@@ -1,0 +1,80 @@
+"""Every ready configuration runs as it is delivered, only shorter, and what it leaves can be opened and repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from entrenar_core.config.load import load_config
+from entrenar_core.gguf.reader import GGUFFile
+from tests.e2e.command import entrenar, metrics
+from tests.stages import gguf_py
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SHORTER = {
+    "pretrain-tiny": ["training.epochs=null", "training.max_steps=3", "training.eval_every=2", "data.batch_size=2"],
+    "quickstart": ["training.max_steps=4", "training.eval_every=2", "data.batch_size=4"],
+}
+
+
+def test_each_configuration_has_its_short_run() -> None:
+    assert [path.stem for path in CONFIGS] == sorted(SHORTER)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_runs_and_what_it_leaves_can_be_used(path: Path, project_root: Path, tmp_path: Path) -> None:
+    changes = [argument for change in SHORTER[path.stem] for argument in ("--set", change)]
+    done = entrenar("train", path, "--json", "--output-dir", tmp_path / "run", *changes, cwd=project_root)
+    assert done.code == 0, done.err
+    events = done.events()
+    assert {event["event"] for event in events} >= {"run_started", "step", "eval", "saved", "finished"}
+    config = load_config(path, [*SHORTER[path.stem], f"training.output_dir={tmp_path / 'run'}"])
+    run = tmp_path / "run"
+
+    has_adapter = config.lora is not None
+    assert {file.name for file in run.glob("*.gguf")} == {"model.gguf", *(["adapter.gguf"] if has_adapter else [])}
+    for file in run.glob("*.gguf"):
+        assert_both_readers_agree(file)
+    assert_metrics_are_complete(run, [event for event in events if event["event"] in ("step", "eval")])
+    for folder in (run / "checkpoints").iterdir():
+        assert_checkpoint_is_whole(folder)
+
+    assert load_config(run / "config.resolved.yaml") == config
+    again = entrenar("train", run / "config.resolved.yaml", "--output-dir", tmp_path / "again", cwd=project_root)
+    assert again.code == 0, again.err
+    assert metrics(tmp_path / "again") == metrics(run)
+    for file in run.glob("*.gguf"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+    text = entrenar("generate", run / "model.gguf", "-p", "One day", "--temperature", "0", "--max-tokens", "8")
+    assert (text.code, text.err) == (0, "")
+    assert text.out.strip()
+
+
+def assert_both_readers_agree(path: Path) -> None:
+    with GGUFFile.open(path) as file:
+        assert list(file.tensors) == list(gguf_py.types(path))
+        for name in file.tensors:
+            values = file.load(name)
+            assert np.isfinite(values).all(), name
+            np.testing.assert_array_equal(values, gguf_py.values(path, name), err_msg=name)
+
+
+def assert_metrics_are_complete(run: Path, events: list[dict[str, object]]) -> None:
+    lines = metrics(run, ignored=())
+    assert lines == events
+    steps = [line["step"] for line in lines if line["event"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def assert_checkpoint_is_whole(folder: Path) -> None:
+    state = json.loads((folder / "state.json").read_text())
+    assert f"step-{state['state']['step']:06d}" == folder.name
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        with safe_open(folder / name, "numpy") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no mapping
+                assert np.isfinite(file.get_tensor(key)).all(), key
