@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -148,30 +149,36 @@ def test_a_sleeping_worker_keeps_no_array_alive() -> None:
     assert dead == [True]
 
 
+def started_by(make: Callable[[], Threads]) -> tuple[Threads, set[threading.Thread]]:
+    """Threads that `make` gives, and the workers it started; other tests' workers may end at any time."""
+    before = set(threading.enumerate())
+    threads = make()
+    return threads, set(threading.enumerate()) - before
+
+
+def all_end(workers: set[threading.Thread]) -> bool:
+    for worker in workers:
+        worker.join(timeout=5)
+    return not any(worker.is_alive() for worker in workers)
+
+
 def test_closed_threads_refuse_work_and_end_their_workers() -> None:
-    before = threading.active_count()
-    threads = Threads(3)
-    assert threading.active_count() == before + 2
+    threads, workers = started_by(lambda: Threads(3))
+    assert len(workers) == 2
     threads.close()
     threads.close()
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert threading.active_count() == before
+    assert all_end(workers)
     with pytest.raises(RuntimeError, match="closed"):
         threads.run(count_visits, 10, np.zeros(10))
 
 
 def test_dropped_threads_end_their_workers() -> None:
-    before = threading.active_count()
-    threads = Threads(3)
+    threads, workers = started_by(lambda: Threads(3))
     threads.run(count_visits, 10, np.zeros(10))
     del threads
     gc.collect()
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert threading.active_count() == before
+    assert len(workers) == 2
+    assert all_end(workers)
 
 
 def test_the_default_is_every_core_the_process_may_use() -> None:
