@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from benchmarks import big_lora, kernels, learning, lora_step
+from benchmarks import big_lora, kernels, learning, lora_step, startup
 
 Benchmark = Callable[[], list[str]]
 
-QUICK: dict[str, Benchmark] = {"lora_step": lora_step.run, "kernels": kernels.run}
+QUICK: dict[str, Benchmark] = {"startup": startup.run, "lora_step": lora_step.run, "kernels": kernels.run}
 LONG: dict[str, Benchmark] = {"learning": learning.run, "tl1b_lora": big_lora.run}
 """These take many minutes and real data, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
@@ -25,6 +26,8 @@ def main() -> None:
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
+    if find_spec("torch") is None:
+        parser.exit(2, "the peers are not installed: pip install torch==2.13.0, then pip install '.[oracle]'\n")
     for name in names:
         print("\n".join(BENCHMARKS[name]()), flush=True)
 
