@@ -23,7 +23,7 @@ class Context:
         self.needs = needs
         self.saved: tuple[Any, ...] = ()
         self.params: dict[str, Any] = {}
-        self._slots = slots
+        self.slots = slots
 
     @property
     def recording(self) -> bool:
@@ -40,7 +40,7 @@ class Context:
 
         It saves a temporary as large as the weight when gradients of several micro-batches accumulate.
         """
-        slot = self._slots[index]
+        slot = self.slots[index]
         return None if slot is None or slot.shared else slot.grad
 
 
@@ -74,26 +74,31 @@ def apply(op: type[Op], *inputs: Tensor | None, **params: Any) -> Tensor:
     """
     backend = common_backend(op, inputs)
     tape = current_tape()
-    needs = tuple(tape is not None and tensor is not None and tensor.requires_grad for tensor in inputs)
-    slots = tuple(None if tensor is None else tensor.slot for tensor in inputs)
-    context = Context(backend, needs, slots)
+    context = _context(backend, inputs, recording=tape is not None)
     data = op.forward(context, *(None if tensor is None else tensor.data for tensor in inputs), **params)
     data = backend.xp.asarray(data)
-    recorded = tape is not None and context.recording
-    output = Tensor(data, backend, requires_grad=recorded, name=op.name, is_leaf=False)
+    output = Tensor(data, backend, requires_grad=context.recording, name=op.name, is_leaf=False)
     first = inputs[0]
     if op.may_return_view and first is not None and backend.xp.may_share_memory(data, first.data):
         output.slot.version = first.slot.version
     if tape is not None:
         tape.check_forward(op.name, inputs, output)
-    if recorded and tape is not None:
-        versions = tuple(
-            (tensor.slot, tensor.slot.version.count)
-            for tensor in (*inputs, output)
-            if tensor is not None and any(saved is tensor.data for saved in context.saved)
-        )
-        tape.record(Node(op, context, slots, output.slot, versions, tape.location()))
+        if context.recording:
+            versions = _saved_versions(context, (*inputs, output))
+            tape.record(Node(op, context, context.slots, output.slot, versions, tape.location()))
     return output
+
+
+def _context(backend: Backend, inputs: Sequence[Tensor | None], *, recording: bool) -> Context:
+    needs = tuple(recording and tensor is not None and tensor.requires_grad for tensor in inputs)
+    return Context(backend, needs, tuple(None if tensor is None else tensor.slot for tensor in inputs))
+
+
+def _saved_versions(context: Context, tensors: Sequence[Tensor | None]) -> tuple[tuple[GradSlot, int], ...]:
+    """The versions of the tensors whose data the op saved, to find out later whether they were changed."""
+    saved = {id(array) for array in context.saved}
+    held = [tensor.slot for tensor in tensors if tensor is not None and id(tensor.data) in saved]
+    return tuple((slot, slot.version.count) for slot in held)
 
 
 def common_backend(op: type[Op], inputs: Sequence[Tensor | None]) -> Backend:

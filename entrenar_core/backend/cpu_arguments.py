@@ -81,9 +81,7 @@ def attention_inputs(
         ValueError: shapes that do not fit, too few keys, or a query that would see nothing.
     """
     shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, lower {lower.shape}"
-    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"attention: {shapes} do not fit")
-    if q.shape[2] % k.shape[2] or lower.shape != q.shape[:2]:
+    if not (_is_attention_shape(q.shape, k.shape) and k.shape == v.shape and lower.shape == q.shape[:2]):
         raise ValueError(f"attention: {shapes} do not fit")
     n_queries = q.shape[1]
     if params.q_offset < 0 or params.q_offset + n_queries > k.shape[1]:
@@ -92,6 +90,11 @@ def attention_inputs(
     if lower.size and (int(lower.min()) < 0 or bool((lower > own_key).any())):
         raise ValueError(f"attention: {shapes}: lower must be between 0 and the query's own key")
     return contiguous(q), _contiguous_heads(k), _contiguous_heads(v), np.ascontiguousarray(lower, np.int32)
+
+
+def _is_attention_shape(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
+    """q [B, Tq, H, E] and k [B, Tk, K, E] with H a multiple of K."""
+    return len(q) == len(k) == 4 and (q[0], q[3]) == (k[0], k[3]) and q[2] % k[2] == 0
 
 
 def _contiguous_heads(x: NDArray) -> NDArray:

@@ -18,6 +18,9 @@ _SHOWN = 60
 _MAIN_KEY: Mapping[Path, str] = {("model",): "path", ("data",): "train", ("optimizer",): "name"}
 """The key that is meant when a section is given as one word."""
 
+_TRUTH = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+"""Words of YAML 1.1 that were truth values there."""
+
 
 def show_value(value: object, text: str | None) -> str:
     """A value as the person wrote it; `text` is its source if it is a scalar."""
@@ -36,18 +39,20 @@ def show_value(value: object, text: str | None) -> str:
 
 def what_is_allowed(field: FieldInfo) -> str:
     """Completes "must be ..." from the type and the range of a field."""
-    members = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not NoneType]
-    is_optional = NoneType in get_args(field.annotation)
-    words = allowed_words(field)
-    nested = nested_section(field)
+    bounds = " and ".join(filter(None, map(_bound, field.metadata)))
+    or_null = "(or null)" if NoneType in get_args(field.annotation) else ""
+    return " ".join(filter(None, (_noun(field), bounds, or_null)))
+
+
+def _noun(field: FieldInfo) -> str:
+    """What kind of value a field takes."""
+    words, nested = allowed_words(field), nested_section(field)
     if words:
-        noun = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-    elif nested is not None:
-        noun = f"a section with keys such as {', '.join(list(nested.model_fields)[:3])}"
-    else:
-        noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(members[0], "a value")
-    bounds = [text for text in map(_bound, field.metadata) if text]
-    return " ".join([noun, *([" and ".join(bounds)] if bounds else []), *(["(or null)"] if is_optional else [])])
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    if nested is not None:
+        return f"a section with keys such as {', '.join(list(nested.model_fields)[:3])}"
+    kind = next(kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not NoneType)
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a value")
 
 
 def allowed_words(field: FieldInfo) -> Sequence[str]:
@@ -93,18 +98,22 @@ def _hint_for_type(value: object, field: FieldInfo, kind: str) -> str | None:
     """A remedy for a value that only looks right: quoted numbers, yes and no, one name where a list belongs."""
     wanted = get_args(field.annotation) or (field.annotation,)
     if isinstance(value, str):
-        if bool in wanted and value.lower() in ("yes", "on", "no", "off"):
-            return f"write {'true' if value.lower() in ('yes', 'on') else 'false'}"
-        if (int in wanted or float in wanted) and _is_number_text(value.replace("_", "").replace(",", "")):
-            plain = value.replace("_", "").replace(",", "").strip()
-            return f"write {plain} without quotes" if plain == value.strip() else f"write {plain}"
-        if any(get_origin(kind) is tuple for kind in wanted):
-            return f"write [{value}]"
+        return _hint_for_text(value, wanted)
     if isinstance(value, float) and kind in ("int_type", "int_from_float") and value.is_integer():
         return f"write {int(value)}"
     if str in wanted and isinstance(value, (int, float, bool)):
         return "put it in quotes if it is meant as text"
     return None
+
+
+def _hint_for_text(value: str, wanted: Sequence[Any]) -> str | None:
+    """What a text stands for where a truth value, a number or a list is wanted."""
+    if bool in wanted and value.lower() in _TRUTH:
+        return f"write {_TRUTH[value.lower()]}"
+    plain = value.replace("_", "").replace(",", "").strip()
+    if (int in wanted or float in wanted) and _is_number_text(plain):
+        return f"write {plain} without quotes" if plain == value.strip() else f"write {plain}"
+    return f"write [{value}]" if any(get_origin(kind) is tuple for kind in wanted) else None
 
 
 def _hint_for_section(path: Path, value: str, field: FieldInfo) -> str | None:

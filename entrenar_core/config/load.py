@@ -96,13 +96,17 @@ def _value_problems(
         if path in reported or not path:
             continue
         reported.add(path)
-        if error["type"] == "missing":
-            place = source.place(path)
-            problem = Problem(place.where, ".".join(path), f"required key is missing ({fields[path].description})")
-        else:
-            place = source.place(path, of_value=True)
-            problem = Problem(place.where, ".".join(path), *describe(error, path, fields[path], place.text))
-        yield place.order, problem
+        yield _wrong_value(error, path, source, fields[path])
+
+
+def _wrong_value(error: ErrorDetails, path: Path, source: Source, field: FieldInfo) -> Placed:
+    """A missing key, or a value that the field does not take."""
+    key = ".".join(path)
+    if error["type"] == "missing":
+        place = source.place(path)
+        return place.order, Problem(place.where, key, f"required key is missing ({field.description})")
+    place = source.place(path, of_value=True)
+    return place.order, Problem(place.where, key, *describe(error, path, field, place.text))
 
 
 def _unknown_key(where: str, path: Path, fields: Mapping[Path, FieldInfo]) -> Problem:

@@ -65,18 +65,23 @@ class Optimizer(Section):
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         name, schedule = (str(given.get(key, default)).lower() for key, default in _DEFAULTS.items())
-        for key, owners in OWN_KEYS.items():
-            if key in given and name in ("sgd", "adam", "adamw") and name not in owners:
-                yield Conflict(
-                    key,
-                    f"{name} has no {key}; it belongs to {' and '.join(owners)}",
-                    "remove it, or change optimizer.name",
-                )
+        if name in ("sgd", "adam", "adamw"):
+            yield from cls._keys_of_others(name, given)
         if name == "sgd" and given.get("nesterov") is True and not given.get("momentum"):
             yield Conflict("nesterov", "needs a momentum above 0", "add momentum: 0.9")
         floor = given.get("min_lr_ratio")
         if schedule == "constant" and is_number(floor) and floor > 0:
             yield Conflict("min_lr_ratio", "has no effect on a constant schedule", "set schedule: linear or cosine")
+
+    @staticmethod
+    def _keys_of_others(name: str, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        for key, owners in OWN_KEYS.items():
+            if key in given and name not in owners:
+                yield Conflict(
+                    key,
+                    f"{name} has no {key}; it belongs to {' and '.join(owners)}",
+                    "remove it, or change optimizer.name",
+                )
 
     @model_serializer(mode="wrap")
     def _only_own_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

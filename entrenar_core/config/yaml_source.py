@@ -181,8 +181,8 @@ _NEVER_CLOSED: tuple[tuple[str, str], ...] = (
 
 def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str, str | None]:
     """Where a scanner or parser error stands, what it means, and what to do."""
-    problem, mark = error.problem or "no reason given", error.problem_mark or error.context_mark
-    said = f"{error.context or ''} {problem}"
+    problem, mark = str(error.problem), error.problem_mark or error.context_mark
+    said = f"{error.context} {problem}"
     for pattern, message in _NEVER_CLOSED:
         if pattern in said:
             return error.context_mark or mark, message, None
@@ -190,11 +190,15 @@ def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str, str 
         if pattern in said:
             return mark, message, hint
     if "mapping values are not allowed here" in said and mark is not None:
-        before = text.splitlines()[mark.line][: mark.column]
-        if ":" in before:
-            return mark, "a second ':' on this line", "put a value that contains ': ' in quotes"
-        return mark, "wrong indentation", "keys of one section start in the same column"
+        return (mark, *_misplaced_colon(text.splitlines()[mark.line][: mark.column]))
     return mark, f"not valid YAML: {problem}", None
+
+
+def _misplaced_colon(before: str) -> tuple[str, str]:
+    """What a ':' means that YAML did not expect, from the text before it on its line."""
+    if ":" in before:
+        return "a second ':' on this line", "put a value that contains ': ' in quotes"
+    return "wrong indentation", "keys of one section start in the same column"
 
 
 def _fail_at(mark: Any, text: str, name: str, message: str, hint: str | None) -> NoReturn:

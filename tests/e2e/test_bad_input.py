@@ -1,7 +1,7 @@
 """What bad input gets: one clear message, exit code 2, no traceback, and nothing written.
 
-Each message is held against a file in ``bad_input/``; `REWRITE_SNAPSHOTS=1` writes them anew, to be read before they are
-committed.
+Each message is held against a file in ``bad_input/``; `REWRITE_SNAPSHOTS=1` writes them anew, to be read before they
+are committed.
 """
 
 from __future__ import annotations

@@ -29,23 +29,27 @@ def rms_norm(x, weight, y, inv_rms, eps, start, stop):
 
 
 @kernel()
+def rms_norm_row_backward(grad, row, weight, inverse, out):
+    """out = inverse·(g - x·<g, x>·inverse²/D) with g = grad·weight, for one row x of D values."""
+    dot = ZERO
+    for i in range(row.size):
+        dot += grad[i] * weight[i] * row[i]
+    along = dot * inverse * inverse / np.float32(row.size)
+    for i in range(row.size):
+        out[i] = inverse * (grad[i] * weight[i] - row[i] * along)
+
+
+@kernel()
 def rms_norm_backward(dy, x, weight, inv_rms, dx, partials, rows_per_block, need_weight, start, stop):
     """Blocks start ... stop of rows_per_block rows each; partials are written if need_weight."""
-    width = np.float32(x.shape[1])
     for block in range(start, stop):
         partial = partials[block]
         partial[:] = ZERO
         for m in range(block * rows_per_block, min((block + 1) * rows_per_block, x.shape[0])):
             row = x[m]
             grad = dy[m]
-            out = dx[m]
             inverse = inv_rms[m]
-            dot = ZERO
-            for i in range(row.size):
-                dot += grad[i] * weight[i] * row[i]
-            along = dot * inverse * inverse / width
-            for i in range(row.size):
-                out[i] = inverse * (grad[i] * weight[i] - row[i] * along)
+            rms_norm_row_backward(grad, row, weight, inverse, dx[m])
             if need_weight:
                 for i in range(row.size):
                     partial[i] += grad[i] * (row[i] * inverse)
