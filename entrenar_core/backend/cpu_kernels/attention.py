@@ -83,6 +83,17 @@ def row_dots(a, b, dots, start, stop):
 
 
 @kernel()
+def score_keys(query, keys, kv_head, scale, row):
+    """row[t] = scale·<query, keys[t, kv_head]> for query [E], keys [T, K, E]."""
+    for t in range(row.size):
+        key = keys[t, kv_head]
+        dot = ZERO
+        for e in range(query.size):
+            dot += query[e] * key[e]
+        row[t] = dot * scale
+
+
+@kernel()
 def attend_one_query(q, k, v, out, lse, scores, first, scale, softcap, start, stop):
     """Generation: the query heads q [H, E] of kv heads start ... stop over the keys first ... of k, v [T, K, E].
 
@@ -95,12 +106,7 @@ def attend_one_query(q, k, v, out, lse, scores, first, scale, softcap, start, st
         kv_head = head // group
         query = q[head]
         row = scores[head, first:]
-        for t in range(row.size):
-            key = k[first + t, kv_head]
-            dot = ZERO
-            for e in range(query.size):
-                dot += query[e] * key[e]
-            row[t] = dot * scale
+        score_keys(query, k[first:], kv_head, scale, row)
         if softcap > ZERO:
             for t in range(row.size):
                 row[t] = softcap * tanh(row[t] / softcap)
