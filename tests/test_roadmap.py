@@ -27,7 +27,8 @@ def roadmap_status(project_root: Path, roadmap: Path) -> subprocess.CompletedPro
 
 def test_the_phases_hold_the_planned_tickets_and_hours(project_root: Path) -> None:
     roadmap = yaml.safe_load((project_root / "roadmap.yaml").read_text(encoding="utf-8"))
-    assert {phase["name"]: phase["estimated_hours"] for phase in roadmap["phases"]} == PHASE_HOURS
+    planned = roadmap["phases"][: len(PHASE_HOURS)]
+    assert {phase["name"]: phase["estimated_hours"] for phase in planned} == PHASE_HOURS
     ids = [ticket["id"] for phase in roadmap["phases"] for ticket in phase["tickets"]]
     assert ids[:40] == [f"ENT-{number:03d}" for number in range(1, 41)]
 
