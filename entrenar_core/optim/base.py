@@ -6,6 +6,7 @@ Its state is a flat dict of arrays, so that a checkpoint can write it and put it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ def decays(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and not name.endswith(("_norm.weight", ".bias"))
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base of all optimizers; a subclass names its state arrays in `slots` and writes `update`.
 
     Args:
@@ -71,6 +72,7 @@ class Optimizer:
             self.update(parameter, grads[name], self._arrays[name], lr, weight_decay, grad_scale)
             parameter.mark_changed()
 
+    @abstractmethod
     def update(
         self,
         parameter: Tensor,
@@ -81,7 +83,6 @@ class Optimizer:
         grad_scale: float,
     ) -> None:
         """Change one parameter and its state arrays in place; `steps_done` counts this step already."""
-        raise NotImplementedError
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
