@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from entrenar_core.backend.base import Backend
 from entrenar_core.config.model import Architecture
 from entrenar_core.config.root import Config
@@ -70,6 +72,12 @@ class BaseModel:
                     content.update(chunk)
         return content.hexdigest()
 
+    def non_finite_tensors(self) -> list[str]:
+        """The tensors of the base file that hold a NaN or an infinity: what to look at when a loss is not finite."""
+        if self.file is None:
+            return []
+        return [name for name in self.file.tensors if not np.isfinite(self.file.load(name)).all()]
+
     def close(self) -> None:
         """Let go of the file."""
         if self.file is not None:
@@ -121,7 +129,10 @@ def _check_targets(config: Config) -> None:
         )
     if not isinstance(config.lora.target_modules, str):
         for target in config.lora.target_modules:
-            module_to_gguf(target)
+            try:
+                module_to_gguf(target)
+            except ConfigError as error:
+                raise ConfigError(error.message, where="lora.target_modules", hint=error.hint) from error
 
 
 def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> None:

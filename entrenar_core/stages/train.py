@@ -16,7 +16,7 @@ from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.config.resolved import config_hash, resolved_yaml
 from entrenar_core.config.root import Config
-from entrenar_core.errors import FormatError, OutputError
+from entrenar_core.errors import FormatError, OutputError, TrainingError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.values import MetadataValue
@@ -187,7 +187,12 @@ def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunRe
             stop=stop,
             state=state,
         )
-        result = trainer.run()
+        try:
+            result = trainer.run()
+        except TrainingError as error:
+            if damaged := run.base.non_finite_tensors():
+                error.hint = f"the base model is damaged: {', '.join(damaged[:3])} holds numbers that are not finite"
+            raise
     _return_to_best(run, result, reporter)
     model, adapter = _export(run, reporter)
     end = result.state

@@ -94,7 +94,11 @@ CASES = [
     Case("unknown key", sections(optimizer={"learning_rate": 1e-3}), ("config.yaml:", "optimizer.lr", "unknown key")),
     Case("out of range", sections(lora={"rank": 0}), ("config.yaml:", "lora.rank", "value 0")),
     Case("invalid UTF-8", content("config.yaml", lambda data: data + b"# \xff\xfe\n"), ("config.yaml", "UTF-8")),
-    Case("a target that is none", sections(lora={"target_modules": ["q_prj"]}), ("q_prj", "q_proj")),
+    Case(
+        "a target that is none",
+        sections(lora={"target_modules": ["q_prj"]}),
+        ("lora.target_modules", "q_prj", "q_proj"),
+    ),
     Case("a target outside the blocks", sections(lora={"target_modules": ["lm_head"]}), ("lm_head", "q_proj")),
     Case("window over context", sections(data={"seq_len": 1000}), ("seq_len is 1000", "64")),
     Case("a file in the way", lambda folder: (folder / "run").write_text("mine"), ("run is a file, not a folder",)),
@@ -183,7 +187,7 @@ def test_nan_in_the_base_names_the_op_that_made_it(folder: Path) -> None:
     weights[3, 4] = np.nan
     write_base(folder / "base.gguf", replaced={"blk.1.ffn_up.weight": weights})
     done = entrenar("train", "config.yaml", cwd=folder)
-    assert_refused(done, "the loss at step 1 is nan", "blk.1.ffn_up", code=1)
+    assert_refused(done, "the loss at step 1 is nan", "at blk.1.ffn_up", "the base model is damaged", code=1)
     assert not list((folder / "run").glob("*.gguf"))
     assert not (folder / "run" / "checkpoints").exists()
 
