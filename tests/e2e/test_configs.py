@@ -16,8 +16,8 @@ from tests.stages import gguf_py
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SHORTER = {
-    "pretrain-tiny": ["training.epochs=null", "training.max_steps=3", "training.eval_every=2", "data.batch_size=2"],
-    "quickstart": ["training.max_steps=4", "training.eval_every=2", "data.batch_size=4"],
+    "pretrain-tiny": ["training.epochs=null", "training.max_steps=2", "data.batch_size=2", "data.val_fraction=0.001"],
+    "quickstart": ["training.max_steps=3", "data.batch_size=4"],
 }
 
 
