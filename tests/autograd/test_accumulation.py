@@ -255,5 +255,17 @@ def test_a_shared_gradient_is_not_offered_as_a_buffer(double: ReferenceBackend) 
     np.testing.assert_array_equal(weight.grad, [2.0, 2.0])
 
 
+def test_a_sum_of_shared_gradients_is_our_own_again(double: ReferenceBackend) -> None:
+    slot = Tensor(np.zeros(2), double, is_leaf=False).slot
+    first, second = np.ones(2), np.ones(2)
+    context = Context(double, (True,), (slot,))
+    slot.accumulate(first, double, shared=True)
+    assert context.grad_buffer(0) is None
+    slot.accumulate(second, double, shared=True)
+    assert context.grad_buffer(0) is slot.grad
+    slot.accumulate(second, double, shared=True)
+    np.testing.assert_array_equal([first, second, slot.grad], [[1, 1], [1, 1], [3, 3]])
+
+
 def test_an_absent_input_has_no_buffer(double: ReferenceBackend) -> None:
     assert Context(double, (False,), (None,)).grad_buffer(0) is None

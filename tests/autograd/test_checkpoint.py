@@ -207,6 +207,15 @@ def test_a_function_that_returns_what_it_was_given(double: ReferenceBackend) -> 
     np.testing.assert_array_equal(hidden.grad, np.ones(3))
 
 
+def test_a_gradient_that_passes_through_is_not_taken_over(double: ReferenceBackend) -> None:
+    hidden, upstream = parameter(double, 9, 3), np.ones(3)
+    with Tape() as tape:
+        y = checkpoint(lambda y: hidden, parameter(double, 8, 3))
+    tape.backward(y, upstream)
+    assert hidden.grad is not None
+    assert not np.shares_memory(hidden.grad, upstream)
+
+
 def test_a_function_that_does_not_depend_on_its_input(double: ReferenceBackend) -> None:
     x = parameter(double, 8, 3)
     with Tape() as tape:

@@ -163,12 +163,14 @@ def test_recording_on_a_consumed_tape_is_refused(double: ReferenceBackend) -> No
     weight = leaf(double, 2.0)
     with Tape() as tape:
         tape.backward(reduce.sum_(weight))
-        with pytest.raises(AutogradError, match=r"'exp' was recorded on a tape whose backward has run"):
+        with pytest.raises(
+            AutogradError, match=r"'exp' was recorded on a tape whose backward has run\n  hint: open a new Tape"
+        ):
             elementwise.exp(weight)
 
 
 def test_entering_a_tape_twice_is_refused() -> None:
-    with Tape() as tape, pytest.raises(AutogradError, match="already recording"), tape:
+    with Tape() as tape, pytest.raises(AutogradError, match=r"^this tape is already recording"), tape:
         pass
     with tape:
         assert current_tape() is tape, "once left, it may go on"
@@ -189,7 +191,7 @@ def test_backward_from_a_tensor_that_the_tape_did_not_record_is_refused(case: st
         "other tape": elsewhere,
         "no grad": suspended,
     }
-    with pytest.raises(AutogradError, match="not recorded on this tape"):
+    with pytest.raises(AutogradError, match=r"^the tensor was not recorded on this tape\n  hint: compute it inside"):
         tape.backward(outputs[case])
     other.backward(elsewhere)
     np.testing.assert_array_equal(weight.grad, [1.0])
@@ -220,8 +222,16 @@ def test_the_upstream_gradient_takes_the_dtype_of_the_output(cpu: CpuBackend) ->
         @staticmethod
         def backward(context: Context, grad: np.ndarray) -> list[np.ndarray]:
             seen.append(grad.dtype)
-            return [grad * 1]
+            return [np.broadcast_to(grad, (2,)) * 1]
 
+    single = Tensor(cpu.zeros((2,)), cpu, requires_grad=True)
+    with Tape() as tape:
+        total = reduce.sum_(single)
+        assert total.data.dtype == np.float32
+    (node,) = tape.nodes
+    node.op = Spy
+    tape.backward(total)
+    assert seen.pop() == np.float32
     weight = Tensor(cpu.zeros((2,)), cpu, requires_grad=True)
     with Tape() as tape:
         output = apply(Spy, weight)
@@ -241,7 +251,7 @@ def test_a_result_of_another_tape_is_refused(double: ReferenceBackend) -> None:
     weight = leaf(double, 1.0)
     with Tape() as first:
         hidden = elementwise.exp(weight)
-    with Tape(), pytest.raises(AutogradError, match=r"'sum' got 'exp' from another tape; its gradient would be lost"):
+    with Tape(), pytest.raises(AutogradError, match=r"'sum' got 'exp' from another tape; .*\n  hint: compute both"):
         reduce.sum_(hidden)
     first.backward(hidden, np.ones(1))
     with Tape() as tape:
@@ -280,11 +290,11 @@ def test_an_op_without_forward_or_backward_is_refused(double: ReferenceBackend) 
         def forward(context: Context, x: np.ndarray) -> np.ndarray:
             return x * 1
 
-    with pytest.raises(AutogradError, match="without forward"):
+    with pytest.raises(AutogradError, match=r"^an op without forward"):
         apply(Op, leaf(double, 1.0))
     with Tape() as tape:
         output = apply(NoBackward, leaf(double, 1.0))
-    with pytest.raises(AutogradError, match="without backward"):
+    with pytest.raises(AutogradError, match=r"^an op without backward"):
         tape.backward(output, np.ones(1))
 
 
