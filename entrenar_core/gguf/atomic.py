@@ -37,7 +37,7 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
         if check is not None:
             check(temporary)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise OutputError(
             f"the file cannot be written: {error.strerror or error}", where=str(path), hint=_hint(path)
@@ -62,9 +62,9 @@ def open_new(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES)
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the folder's list of names to disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Force a file's content, or a folder's list of names, to disk, so that it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.gguf.keys import ADAPTER_LORA_ALPHA
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
@@ -22,8 +23,6 @@ from entrenar_core.lora.inject import adaptable_layers, attach, refuse_adapted
 from entrenar_core.lora.layer import LoRALinear
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.module import Module
-
-ALPHA = "adapter.lora.alpha"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def write_adapter(
         ("general.type", MetadataValue.string("adapter")),
         ("general.architecture", MetadataValue.string(architecture)),
         ("adapter.type", MetadataValue.string("lora")),
-        (ALPHA, MetadataValue.float32(alpha)),
+        (ADAPTER_LORA_ALPHA, MetadataValue.float32(alpha)),
         *provenance,
     ]
     plans = []
@@ -103,9 +102,9 @@ def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, A
                 f"the adapter is for a {file.metadata.get('general.architecture')} model, not {architecture}",
                 where=where,
             )
-        alpha = file.metadata.get(ALPHA, 0.0)
+        alpha = file.metadata.get(ADAPTER_LORA_ALPHA, 0.0)
         if not isinstance(alpha, float) or not math.isfinite(alpha):
-            raise FormatError(f"{ALPHA} is {alpha!r}, not a number", where=where)
+            raise FormatError(f"{ADAPTER_LORA_ALPHA} is {alpha!r}, not a number", where=where)
         weights = sorted({_weight_name(name, where) for name in file.tensors})
         if not weights:
             raise FormatError("the adapter holds no tensors", where=where)

@@ -12,13 +12,11 @@ import numpy as np
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Backend
 from entrenar_core.errors import ModelError
+from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
-
-ROPE_FACTORS = "rope_freqs.weight"
-"""Constant factors of the RoPE frequencies in Llama 3.x; never trained."""
 
 Shape = tuple[int, ...]
 
@@ -67,7 +65,7 @@ def expected_shapes(spec: DecoderSpec) -> dict[str, Shape]:
 
 def optional_shapes(spec: DecoderSpec) -> dict[str, Shape]:
     """Biases that some llama files have, and the RoPE factors."""
-    shapes: dict[str, Shape] = {ROPE_FACTORS: (spec.rope_dimensions // 2,)}
+    shapes: dict[str, Shape] = {ROPE_FREQS: (spec.rope_dimensions // 2,)}
     modules = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
     for layer in range(spec.num_layers):
         shapes.update(bias_shapes(block_shapes(spec, layer), modules))
@@ -134,7 +132,7 @@ def load_model(
     weights = {
         name: Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
         for name in file.tensors
-        if name != ROPE_FACTORS
+        if name != ROPE_FREQS
     }
     return LanguageModel(
         spec,
@@ -147,4 +145,4 @@ def load_model(
 
 def read_rope_factors(file: GGUFFile) -> np.ndarray | None:
     """rope_freqs.weight [P], or None."""
-    return file.load(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
+    return file.load(ROPE_FREQS) if ROPE_FREQS in file.tensors else None

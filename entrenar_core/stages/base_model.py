@@ -33,8 +33,6 @@ from entrenar_core.tokenizer.train import train_bpe
 
 Entries = Sequence[tuple[str, MetadataValue]]
 
-_HASH_CHUNK = 1 << 22
-
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -68,8 +66,7 @@ class BaseModel:
             return content.hexdigest()
         for path in self.file.paths:
             with path.open("rb") as stream:
-                while chunk := stream.read(_HASH_CHUNK):
-                    content.update(chunk)
+                hashlib.file_digest(stream, lambda: content)
         return content.hexdigest()
 
     def non_finite_tensors(self) -> list[str]:

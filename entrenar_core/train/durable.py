@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from entrenar_core.errors import OutputError
+from entrenar_core.gguf.atomic import sync
 
 TEMPORARY = ".tmp-"
 """How the names of unfinished files and folders begin."""
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def replace_file(path: Path, content: bytes) -> None:

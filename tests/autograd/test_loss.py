@@ -10,6 +10,7 @@ from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.reference import ReferenceBackend
+from entrenar_core.data.batch import IGNORE
 
 Array = np.ndarray
 ROWS, WIDTH, VOCAB = 13, 4, 7
@@ -138,7 +139,7 @@ def test_without_a_tape_the_value_is_the_same(double: ReferenceBackend) -> None:
 @pytest.mark.parametrize("on", ["double", "cpu"])
 def test_no_supervised_row_is_no_loss_and_no_gradient(on: str, request: pytest.FixtureRequest) -> None:
     backend = request.getfixturevalue(on)
-    nothing = np.full(ROWS, loss.IGNORED_LABEL, np.int32)
+    nothing = np.full(ROWS, IGNORE, np.int32)
     for results in (fused(backend, nothing), plain(backend, nothing)):
         for result in results:
             np.testing.assert_array_equal(result, np.zeros_like(result))

@@ -9,12 +9,13 @@ import pytest
 
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import ModelError
+from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import write_gguf
 from entrenar_core.lora.files import AdapterPair, write_adapter
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.load import ROPE_FACTORS, expected_shapes, load_model, read_rope_factors, read_spec
+from entrenar_core.model.load import expected_shapes, load_model, read_rope_factors, read_spec
 from tests.model.tiny import ARCHITECTURE_NAMES, build, lively_weights, tiny_spec, tokens_of, write_model
 
 
@@ -77,11 +78,11 @@ def test_smaller_floats_are_decoded(type_name: str, tmp_path: Path) -> None:
 def test_rope_factors_divide_the_frequencies_and_are_no_parameter(tmp_path: Path) -> None:
     spec = tiny_spec()
     factors = np.array([1, 2, 3, 4], np.float32)
-    path = write_model(tmp_path / "model.gguf", spec, lively_weights(spec) | {ROPE_FACTORS: factors})
+    path = write_model(tmp_path / "model.gguf", spec, lively_weights(spec) | {ROPE_FREQS: factors})
     with GGUFFile.open(path) as file:
         np.testing.assert_array_equal(read_rope_factors(file), factors)
     model = load(path, trainable=True)
-    assert ROPE_FACTORS not in model.parameters()
+    assert ROPE_FREQS not in model.parameters()
     plain = load(write_model(tmp_path / "plain.gguf", spec))
     tokens = tokens_of(1, 12)
     with_factors, without = model.logits(tokens), plain.logits(tokens)
@@ -140,7 +141,7 @@ def test_a_tensor_that_would_not_be_used_is_refused(extra: str, tmp_path: Path) 
         ("blk.1.ffn_down.weight", (24, 16)),
         ("output.weight", (41, 16)),
         ("output_norm.weight", (8,)),
-        (ROPE_FACTORS, (8,)),
+        (ROPE_FREQS, (8,)),
     ],
 )
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:

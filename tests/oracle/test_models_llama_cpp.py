@@ -14,10 +14,11 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.reference import ReferenceBackend
+from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
-from entrenar_core.model.load import ROPE_FACTORS, load_model
+from entrenar_core.model.load import load_model
 from entrenar_core.model.spec import DecoderSpec
 from tests.model.tiny import lively_weights, tiny_spec, tokens_of, write_model
 from tests.oracle.llama_cpp_logits import assert_same_model, llama_cpp_logits, open_llama, small_vocabulary
@@ -63,7 +64,7 @@ def write_variant(path: Path, variant: str) -> Path:
     spec = spec_of(variant)
     weights = lively_weights(spec)
     if "rope_freqs" in variant:
-        weights[ROPE_FACTORS] = np.linspace(1, 8, spec.rope_dimensions // 2, dtype=np.float32)
+        weights[ROPE_FREQS] = np.linspace(1, 8, spec.rope_dimensions // 2, dtype=np.float32)
     return write_model(path, spec, weights, metadata=small_vocabulary(VOCAB_SIZE))
 
 

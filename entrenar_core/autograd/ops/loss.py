@@ -17,9 +17,6 @@ from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, Backend, WeightHandle
 from entrenar_core.errors import AutogradError
 
-IGNORED_LABEL = -100
-"""Positions with this label (any negative one, in fact) are context: no loss, no gradient."""
-
 CHUNK_BYTES = 16 << 20
 """Aim for the logits of one chunk: small enough for a CPU's last-level cache, large enough for a fast product."""
 
