@@ -6,8 +6,8 @@ reported together with wrong values of other keys; a section built in Python is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 
 Path = tuple[str, ...]
 """A key of the configuration: ``("optimizer", "lr")``."""
+
+Place = tuple[str | int, ...]
+"""A key with positions in lists: ``("data", "train", 1, "weight")``."""
 
 CONFLICT = "conflict"
 NOT_ALLOWED = "not_allowed"
@@ -85,29 +88,57 @@ def is_count(value: object) -> TypeGuard[int]:
 
 def nested_section(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds (``Lora`` for ``Lora | None``), None for a plain value."""
-    for candidate in (field.annotation, *get_args(field.annotation)):
+    options = () if get_origin(field.annotation) is tuple else get_args(field.annotation)
+    for candidate in (field.annotation, *options):
         if isinstance(candidate, type) and issubclass(candidate, Section):
             return candidate
     return None
 
 
+def entry_section(field: FieldInfo) -> type[Section] | None:
+    """The section of each entry of a list (``Source`` for ``tuple[Source, ...] | None``), None for other fields."""
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        entry = get_args(candidate)[0] if get_origin(candidate) is tuple else None
+        if isinstance(entry, type) and issubclass(entry, Section):
+            return entry
+    return None
+
+
 def schema_fields(section: type[Section], prefix: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
-    """Every key below `section` with its field, depth first, sections before their keys."""
+    """Every key below `section` with its field, depth first, sections before their keys.
+
+    The keys of the entries of a list stand directly below the key of the list: ``("data", "train", "weight")``.
+    """
     for name, field in section.model_fields.items():
         yield (*prefix, name), field
-        nested = nested_section(field)
+        nested = nested_section(field) or entry_section(field)
         if nested is not None:
             yield from schema_fields(nested, (*prefix, name))
 
 
-def conflicts_below(section: type[Section], raw: object, prefix: Path = ()) -> Iterator[tuple[Path, Conflict]]:
+def conflicts_below(section: type[Section], raw: object, prefix: Place = ()) -> Iterator[tuple[Place, Conflict]]:
     """The conflicts of `section` and of the sections inside it, for raw values that may be wrong in other ways."""
     if not isinstance(raw, Mapping):
         return
     given = {key: value for key, value in raw.items() if value is not None}
     for conflict in section.conflicts(given):
-        yield (*prefix, *conflict.key.split(".")), conflict
+        yield (*prefix, *(int(part) if part.isdecimal() else part for part in conflict.key.split("."))), conflict
     for name, field in section.model_fields.items():
-        nested = nested_section(field)
+        nested, entry, value = nested_section(field), entry_section(field), given.get(name)
         if nested is not None:
-            yield from conflicts_below(nested, given.get(name), (*prefix, name))
+            yield from conflicts_below(nested, value, (*prefix, name))
+        elif entry is not None and isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                yield from conflicts_below(entry, item, (*prefix, name, index))
+        elif entry is not None:
+            yield from conflicts_below(entry, value, (*prefix, name))
+
+
+def schema_path(place: Iterable[str | int]) -> Path:
+    """A key without the positions in lists: where `schema_fields` has it."""
+    return tuple(part for part in place if isinstance(part, str))
+
+
+def dotted(place: Iterable[str | int]) -> str:
+    """A key as people write it: ``data.train[1].weight``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")

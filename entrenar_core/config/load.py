@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from entrenar_core.config.base import CONFLICT, Path, conflicts_below, schema_fields
+from entrenar_core.config.base import CONFLICT, Path, Place, conflicts_below, dotted, schema_fields, schema_path
 from entrenar_core.config.describe import describe
 from entrenar_core.config.overrides import apply_overrides
 from entrenar_core.config.problem import ConfigProblems, Problem
@@ -82,41 +82,58 @@ def _empty_sections(source: Source) -> Iterator[Placed]:
 def _value_problems(
     errors: Sequence[ErrorDetails], source: Source, fields: Mapping[Path, FieldInfo]
 ) -> Iterator[Placed]:
-    reported: set[Path] = set()
+    reported: set[Place] = set()
     for error in errors:
-        path = tuple(str(part) for part in error["loc"])
         if error["type"] in (CONFLICT, "default_factory_not_called"):
             continue
         if error["type"] == "extra_forbidden":
-            place = source.place(path)
-            yield place.order, _unknown_key(place.where, path, fields)
+            place = _in_file(error["loc"], source)
+            found = source.place(place)
+            yield found.order, _unknown_key(found.where, place, fields)
             continue
-        while path not in fields and path:
-            path = path[:-1]
-        if path in reported or not path:
+        loc = error["loc"]
+        while loc and schema_path(loc) not in fields:
+            loc = loc[:-1]
+        place = _in_file(loc, source)
+        if place in reported or not place:
             continue
-        reported.add(path)
-        yield _wrong_value(error, path, source, fields[path])
+        reported.add(place)
+        yield _wrong_value(error, place, source, fields[schema_path(loc)])
 
 
-def _wrong_value(error: ErrorDetails, path: Path, source: Source, field: FieldInfo) -> Placed:
+def _in_file(loc: Place, source: Source) -> Place:
+    """The place that a person wrote for one of the schema: a list of one may stand there without brackets, and a
+    plain path for the mapping of its entry."""
+    place: Place = ()
+    for part in loc:
+        if (*place, part) in source.values:
+            place = (*place, part)
+        elif isinstance(part, str):
+            around = source.values.get(place)
+            if around is not None and around.text and place:
+                return place
+            place = (*place, part)
+    return place
+
+
+def _wrong_value(error: ErrorDetails, place: Place, source: Source, field: FieldInfo) -> Placed:
     """A missing key, or a value that the field does not take."""
-    key = ".".join(path)
+    key = dotted(place)
     if error["type"] == "missing":
-        place = source.place(path)
-        return place.order, Problem(place.where, key, f"required key is missing ({field.description})")
-    place = source.place(path, of_value=True)
-    return place.order, Problem(place.where, key, *describe(error, path, field, place.text))
+        found = source.place(place)
+        return found.order, Problem(found.where, key, f"required key is missing ({field.description})")
+    found = source.place(place, of_value=True)
+    return found.order, Problem(found.where, key, *describe(error, schema_path(place), field, found.text))
 
 
-def _unknown_key(where: str, path: Path, fields: Mapping[Path, FieldInfo]) -> Problem:
-    key = ".".join(path)
-    if len(path) == 1 and path[0] in UNAVAILABLE_SECTIONS:
+def _unknown_key(where: str, place: Place, fields: Mapping[Path, FieldInfo]) -> Problem:
+    key = dotted(place)
+    if len(place) == 1 and place[0] in UNAVAILABLE_SECTIONS:
         return Problem(where, key, f"this section {NOT_YET}", "remove it")
-    return Problem(where, key, "unknown key", hint_for_key(path, fields))
+    return Problem(where, key, "unknown key", hint_for_key(schema_path(place), fields))
 
 
 def _conflict_problems(source: Source) -> Iterator[Placed]:
-    for path, conflict in conflicts_below(Config, source.data):
-        place = source.place(path)
-        yield place.order, Problem(place.where, ".".join(path), conflict.message, conflict.hint)
+    for place, conflict in conflicts_below(Config, source.data):
+        found = source.place(place)
+        yield found.order, Problem(found.where, dotted(place), conflict.message, conflict.hint)

@@ -64,6 +64,12 @@ class Config(Section):
                         "needs validation data, and there is none",
                         "set data.val or data.val_fraction",
                     )
+        if data.get("streaming") is True and "max_steps" not in training:
+            yield Conflict(
+                "data.streaming",
+                "needs training.max_steps: the length of an epoch is not known before the data is read",
+                "set training.max_steps",
+            )
         warmup, steps = _given(given.get("optimizer")).get("warmup"), training.get("max_steps")
         if is_count(warmup) and is_count(steps) and steps < warmup:
             yield Conflict("optimizer.warmup", f"value {warmup} is longer than the run of {steps} steps")

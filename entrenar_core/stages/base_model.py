@@ -142,8 +142,8 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Non
 def _new_base(config: Config, shape: Architecture, reporter: Reporter) -> BaseModel:
     source = config.model.tokenizer
     if source is None:
-        entries = train_bpe(iterate_texts(config.data.train, config.data), shape.vocab_size)
-        where = config.data.train
+        entries = train_bpe(iterate_texts(config.data.train[0].path, config.data), shape.vocab_size)
+        where = config.data.train[0].path
     else:
         with GGUFFile.open(source) as file:
             entries = [(key, value) for key, value in file.metadata_entries() if key.startswith("tokenizer.")]

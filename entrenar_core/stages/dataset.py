@@ -48,9 +48,9 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> DataSets:
         os.environ.setdefault(TOKENIZER_THREADS, str(config.training.threads))
     seq_len = sequence_length(config, base)
     val: Examples | None = None
-    train = load_examples(data.train, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
+    train = load_examples(data.train[0].path, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
     if data.val is not None:
-        val = load_examples(data.val, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
+        val = load_examples(data.val[0].path, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
     elif data.val_fraction is not None:
         train, val = split_validation(train, data.val_fraction, seed)
     return DataSets(

@@ -118,7 +118,8 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
 
 
 def _input_files(config: Config) -> list[Path]:
-    files = (config.model.path, config.model.tokenizer, config.data.train, config.data.val)
+    sources = [source.path for source in (*config.data.train, *(config.data.val or ()))]
+    files = (config.model.path, config.model.tokenizer, *sources)
     return [Path(file) for file in files if file is not None]
 
 

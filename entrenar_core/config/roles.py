@@ -1,0 +1,38 @@
+"""The tasks that data can stand for, and the roles of the columns of each: what `data.task` and `data.columns` name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+
+class Roles(NamedTuple):
+    """Names of the columns that a task needs, and of those that it can do without."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.required, *self.optional)
+
+
+TASK_ROLES: Mapping[str, Roles] = {
+    "text": Roles(("text",)),
+    "prompt_completion": Roles(("prompt", "completion")),
+    "instruction": Roles(("instruction", "output"), ("input",)),
+    "chat": Roles(("messages",), ("tools",)),
+    "classification": Roles(("text", "label")),
+    "regression": Roles(("text", "target")),
+}
+ROLE_NAMES = tuple(dict.fromkeys(role for roles in TASK_ROLES.values() for role in roles.all))
+"""Every role, in the order of the tasks."""
+
+LANGUAGE_TASKS = ("text", "prompt_completion", "instruction", "chat")
+"""Tasks that train the language model itself; each of the others trains a head of its own."""
+
+
+def tasks_with(roles: Iterable[str]) -> list[str]:
+    """The tasks that have all of these roles, in the order of the table."""
+    wanted = set(roles)
+    return [task for task, known in TASK_ROLES.items() if wanted <= set(known.all)]
