@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 Path = tuple[str, ...]
 """A key of the configuration: ``("optimizer", "lr")``."""
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """A key with positions in lists: ``("data", "train", 1, "weight")``."""
 
 CONFLICT = "conflict"
@@ -45,7 +45,11 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _has_no_conflicts(self) -> Self:
-        given = {key: getattr(self, key) for key in self.model_fields_set if getattr(self, key) is not None}
+        given = {
+            key_of(name, field): getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if name in self.model_fields_set and getattr(self, name) is not None
+        }
         for conflict in self.conflicts(given):
             raise PydanticCustomError(CONFLICT, "{message}", conflict._asdict())
         return self
@@ -86,6 +90,11 @@ def is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def key_of(name: str, field: FieldInfo) -> str:
+    """The key of a field in YAML, which differs from its name where that is a word of Python (``lambda``)."""
+    return field.alias or name
+
+
 def nested_section(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds (``Lora`` for ``Lora | None``), None for a plain value."""
     options = () if get_origin(field.annotation) is tuple else get_args(field.annotation)
@@ -110,13 +119,14 @@ def schema_fields(section: type[Section], prefix: Path = ()) -> Iterator[tuple[P
     The keys of the entries of a list stand directly below the key of the list: ``("data", "train", "weight")``.
     """
     for name, field in section.model_fields.items():
-        yield (*prefix, name), field
+        key = (*prefix, key_of(name, field))
+        yield key, field
         nested = nested_section(field) or entry_section(field)
         if nested is not None:
-            yield from schema_fields(nested, (*prefix, name))
+            yield from schema_fields(nested, key)
 
 
-def conflicts_below(section: type[Section], raw: object, prefix: Place = ()) -> Iterator[tuple[Place, Conflict]]:
+def conflicts_below(section: type[Section], raw: object, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Conflict]]:
     """The conflicts of `section` and of the sections inside it, for raw values that may be wrong in other ways."""
     if not isinstance(raw, Mapping):
         return

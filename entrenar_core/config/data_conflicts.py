@@ -70,7 +70,7 @@ def _column_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
             yield Conflict(f"columns.{role}", f"names the same column as data.{role}", "keep one of them")
     roles = named_roles(given)
     for one, other in (("prompt", "completion"), ("completion", "prompt")):
-        if one in roles and other not in roles:
+        if one in roles and other not in roles and "text" not in roles:
             yield Conflict(
                 roles[one], f"needs data.{other} too", f"name both columns, or use data.text instead of {one}"
             )

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from entrenar_core.config.base import CONFLICT, Path, Place, conflicts_below, dotted, schema_fields, schema_path
+from entrenar_core.config.base import CONFLICT, Path, KeyPath, conflicts_below, dotted, schema_fields, schema_path
 from entrenar_core.config.describe import describe
 from entrenar_core.config.overrides import apply_overrides
 from entrenar_core.config.problem import ConfigProblems, Problem
 from entrenar_core.config.root import Config
-from entrenar_core.config.suggest import NOT_YET, UNAVAILABLE_SECTIONS, hint_for_key
+from entrenar_core.config.suggest import hint_for_key
 from entrenar_core.config.yaml_source import Source, read_file, read_text
 
 Placed = tuple[tuple[int, int], Problem]
@@ -27,6 +27,8 @@ Placed = tuple[tuple[int, int], Problem]
 
 _EMPTY_IS_UNCLEAR: Mapping[Path, str] = {
     ("lora",): "write lora: {} for LoRA with its defaults, or lora: null to train the whole model",
+    ("quantize",): "write quantize: {bits: 4}, or quantize: null for none",
+    ("merge",): "write merge: {method: ties}, or merge: null for none",
     ("training", "early_stopping"): "write early_stopping: {patience: 3}, or null for none",
 }
 """Sections whose absence means something; with all their keys commented out, the intent is not known."""
@@ -82,7 +84,7 @@ def _empty_sections(source: Source) -> Iterator[Placed]:
 def _value_problems(
     errors: Sequence[ErrorDetails], source: Source, fields: Mapping[Path, FieldInfo]
 ) -> Iterator[Placed]:
-    reported: set[Place] = set()
+    reported: set[KeyPath] = set()
     for error in errors:
         if error["type"] in (CONFLICT, "default_factory_not_called"):
             continue
@@ -101,10 +103,10 @@ def _value_problems(
         yield _wrong_value(error, place, source, fields[schema_path(loc)])
 
 
-def _in_file(loc: Place, source: Source) -> Place:
+def _in_file(loc: KeyPath, source: Source) -> KeyPath:
     """The place that a person wrote for one of the schema: a list of one may stand there without brackets, and a
     plain path for the mapping of its entry."""
-    place: Place = ()
+    place: KeyPath = ()
     for part in loc:
         if (*place, part) in source.values:
             place = (*place, part)
@@ -116,7 +118,7 @@ def _in_file(loc: Place, source: Source) -> Place:
     return place
 
 
-def _wrong_value(error: ErrorDetails, place: Place, source: Source, field: FieldInfo) -> Placed:
+def _wrong_value(error: ErrorDetails, place: KeyPath, source: Source, field: FieldInfo) -> Placed:
     """A missing key, or a value that the field does not take."""
     key = dotted(place)
     if error["type"] == "missing":
@@ -126,10 +128,8 @@ def _wrong_value(error: ErrorDetails, place: Place, source: Source, field: Field
     return found.order, Problem(found.where, key, *describe(error, schema_path(place), field, found.text))
 
 
-def _unknown_key(where: str, place: Place, fields: Mapping[Path, FieldInfo]) -> Problem:
+def _unknown_key(where: str, place: KeyPath, fields: Mapping[Path, FieldInfo]) -> Problem:
     key = dotted(place)
-    if len(place) == 1 and place[0] in UNAVAILABLE_SECTIONS:
-        return Problem(where, key, f"this section {NOT_YET}", "remove it")
     return Problem(where, key, "unknown key", hint_for_key(schema_path(place), fields))
 
 

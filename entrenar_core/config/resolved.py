@@ -25,14 +25,14 @@ class _Yaml12Dumper(yaml.SafeDumper):
 
 def resolved_yaml(config: Config) -> str:
     """YAML of the whole configuration, `version` first; reading it gives an equal Config."""
-    content = config.model_dump(mode="json")
+    content = config.model_dump(mode="json", by_alias=True)
     return yaml.dump(content, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def config_hash(config: Config) -> str:
     """SHA-256 of everything that the configuration says, but for `training.output_dir`: a run that is only written
     elsewhere has the same hash."""
-    content = config.model_dump(mode="json")
+    content = config.model_dump(mode="json", by_alias=True)
     del content["training"]["output_dir"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

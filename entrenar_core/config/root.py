@@ -9,11 +9,18 @@ from pydantic import Field, model_validator
 
 from entrenar_core.config.base import Conflict, Section, is_count
 from entrenar_core.config.data import Data
+from entrenar_core.config.distill import Distill
 from entrenar_core.config.lora import Lora
+from entrenar_core.config.merge import Merge
 from entrenar_core.config.model import Model
 from entrenar_core.config.optimizer import Optimizer
 from entrenar_core.config.output import Output
+from entrenar_core.config.quantize import Quantize
+from entrenar_core.config.suggest import NOT_YET
 from entrenar_core.config.training import Training
+
+
+ADD_LORA = "add lora: {rank: 16}"
 
 
 def _given(section: object) -> Mapping[str, Any]:
@@ -33,6 +40,9 @@ class Config(Section):
     data: Data = Field(description="what it is trained on")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the update rule and the learning rate")
     lora: Lora | None = Field(default=None, description="train a low-rank adapter; absent: train the whole model")
+    quantize: Quantize | None = Field(default=None, description="hold or write weights in few bits; absent: no change")
+    merge: Merge | None = Field(default=None, description="join the trained model with others over the base")
+    distill: Distill | None = Field(default=None, description="learn from a larger model")
     training: Training = Field(default_factory=Training, description="length, rhythm and place of the run")
     output: Output = Field(default_factory=Output, description="the files of a finished run")
 
@@ -50,11 +60,17 @@ class Config(Section):
             layers = _given(filled.get("model")).get("layers")
             if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
                 _default(filled, "lora", "target_modules", layers)
+        if isinstance(filled.get("quantize"), (Quantize, Mapping)):
+            _default(filled, "quantize", "stage", "base" if filled.get("lora") is not None else "output")
         return filled
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield from _adapter_conflicts(given)
+        yield from _quantize_conflicts(given)
+        yield from _merge_conflicts(given)
+        if "distill" in given:
+            yield Conflict("distill", f"this section {NOT_YET}", "remove it")
         data, training = _given(given.get("data")), _given(given.get("training"))
         if "val" not in data and "val_fraction" not in data:
             for key in ("early_stopping", "eval_every"):
@@ -75,6 +91,32 @@ class Config(Section):
             yield Conflict("optimizer.warmup", f"value {warmup} is longer than the run of {steps} steps")
 
 
+def _quantize_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if "quantize" not in given:
+        return
+    stage, model = str(_given(given["quantize"]).get("stage", "")).lower(), _given(given.get("model"))
+    if "lora" not in given and stage == "base":
+        yield Conflict("quantize.stage", "base needs a lora section: a base in few bits is frozen", ADD_LORA)
+    elif "lora" not in given and stage not in ("qat", "output"):
+        yield Conflict("quantize", f"quantizing the written model {NOT_YET}", f"{ADD_LORA} to train on a frozen base")
+    if "lora" in given and "architecture" in model:
+        yield Conflict("quantize", "needs the weights of model.path; random weights are trained in full", "remove it")
+
+
+def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if "merge" not in given:
+        return
+    output = _given(given.get("output"))
+    if "path" not in _given(given.get("model")):
+        yield Conflict("merge", "needs a base model in model.path: it joins what differs from it", "remove it")
+    if output.get("gguf") is False:
+        yield Conflict("output.gguf", "is false, and merge needs a model to write", "set it to true, or remove merge")
+    elif "lora" in given and output.get("merge_adapter") is False:
+        yield Conflict(
+            "output.merge_adapter", "is false, and merge needs a model to write", "set it to true, or remove merge"
+        )
+
+
 def _default(raw: dict[str, Any], section: str, key: str, value: Any) -> None:
     """Set one key of a raw section if it is not set; what is wrong with the section is reported elsewhere."""
     content = raw.get(section, {})
@@ -91,7 +133,7 @@ def _adapter_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
             yield Conflict("output.adapter", "nothing would be written: no model and no adapter", "set adapter: gguf")
         return
     if output.get("adapter") not in (None, "none"):
-        yield Conflict("output.adapter", "there is no adapter without a lora section", "add lora: {rank: 16}")
+        yield Conflict("output.adapter", "there is no adapter without a lora section", ADD_LORA)
     if not writes_model:
         yield Conflict("output.gguf", "nothing would be written: no model, and no lora adapter", "set gguf: true")
     if "layers" in _given(given.get("model")):

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from entrenar_core.config.base import Path
 
 NOT_YET = "is not available yet in this release"
-UNAVAILABLE_SECTIONS = ("quantize", "merge", "distill")
 
 RENAMED: Mapping[str, str] = {
     # model

@@ -47,7 +47,7 @@ def test_no_key_is_both_renamed_and_explained() -> None:
         ("data.batch_sise", "did you mean data.batch_size?"),
         ("Lora", "did you mean lora?"),
         ("rank", "use lora.rank"),
-        ("type", "use model.architecture.type or output.type"),
+        ("type", "use model.architecture.type or quantize.type or output.type"),
         ("training.early_stopping.patiense", "did you mean training.early_stopping.patience?"),
         ("lora.xyz", "lora has rank, alpha, dropout, target_modules, rslora, init"),
     ],
