@@ -6,21 +6,23 @@ epoch in use, so a checkpoint needs only the two numbers to go on at the exact b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.examples import Examples
-from entrenar_core.data.order import Purpose, group_by_length, permutation, shuffle_batches
+from entrenar_core.data.order import Int64Array, Purpose, group_by_length, permutation, shuffle_batches
 from entrenar_core.data.pack import Rows, fill, one_per_row, pack_best_fit
+from entrenar_core.data.visits import visits
 
 
 class Loader:
     """Batches of a data set.
 
     Without packing a row is an example and a batch is as wide as its longest. With packing a row holds examples up to
-    `seq_len` positions. Every example comes once an epoch; the last batch has the rows that are left, maybe fewer.
+    `seq_len` positions. Every example comes once an epoch, unless weights say otherwise; the last batch has the rows
+    that are left, maybe fewer.
 
     Args:
         batch_size: rows of a batch.
@@ -30,6 +32,8 @@ class Loader:
         pad_id: the token on padding positions, which no label or document refers to.
         group_by_length: without packing, sort by length inside windows of 50 batches, and (when shuffling) shuffle the
             batches, which saves padding; default: as `shuffle`.
+        bounds: int64 [sources + 1]; source i has the examples bounds[i] to bounds[i + 1]. Default: one source.
+        weights: how often the examples of each source come in an epoch; default: once.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Loader:
         seed: int = 0,
         pad_id: int = 0,
         group_by_length: bool | None = None,
+        bounds: Int64Array | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         if len(examples) == 0:
             raise ValueError("a loader needs at least one example")
@@ -59,11 +65,17 @@ class Loader:
         self.seed = seed
         self.pad_id = pad_id
         self.group_by_length = shuffle if group_by_length is None else group_by_length
+        self.bounds = np.array([0, len(examples)], dtype=np.int64) if bounds is None else bounds
+        self.weights = (1.0,) * (len(self.bounds) - 1) if weights is None else tuple(weights)
         self._plan: tuple[int, Rows] | None = None
 
     def batches_per_epoch(self, epoch: int) -> int:
         """How many batches `epoch` has; with packing and shuffling it may differ a little from epoch to epoch."""
         return -(-len(self._rows(epoch)) // self.batch_size)
+
+    def epochs_done(self, epoch: int, batches: int) -> float:
+        """How many times the data have been gone through after `batches` batches of `epoch`."""
+        return epoch + batches / self.batches_per_epoch(epoch)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index` of `epoch`, both counted from 0."""
@@ -86,10 +98,10 @@ class Loader:
         return self._plan[1]
 
     def _plan_rows(self, epoch: int) -> Rows:
-        count, lengths = len(self.examples), self.examples.lengths
-        order = np.arange(count)
+        lengths = self.examples.lengths
+        order = visits(self.bounds, self.weights, seed=self.seed, epoch=epoch)
         if self.shuffle:
-            order = permutation(count, seed=self.seed, epoch=epoch, purpose=Purpose.EXAMPLES)
+            order = order[permutation(len(order), seed=self.seed, epoch=epoch, purpose=Purpose.EXAMPLES)]
         if self.packing:
             rows = pack_best_fit(lengths, order, self.seq_len)
             # Rows opened first had the most time to fill up, so their order says how full they are.

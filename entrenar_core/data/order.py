@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     EXAMPLES = 1
     ROWS = 2
     VALIDATION = 3
+    SOURCE = 4
+    STREAM = 5
 
 
 def permutation(n: int, *, seed: int, epoch: int, purpose: Purpose) -> Int64Array:

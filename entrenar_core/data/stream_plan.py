@@ -1,0 +1,74 @@
+"""The order in which a data set that is never held as a whole is read: short runs of rows, drawn from all row groups.
+
+A row group can only be read from its start, so the runs of one group come in their own order while the groups take
+turns at random. A thousand rows of a pass therefore come from everywhere in the data, and each group is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from entrenar_core.data.order import Int64Array, Purpose, permutation
+from entrenar_core.data.visits import visit_count
+
+RUN_ROWS = 16
+"""Rows that are read in one go from a group; they are mixed with the rows of many other runs."""
+
+MOST_VISITS = 1 << 20
+"""Longer plans use longer runs, so that a plan stays small however many rows there are."""
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """All visits of one pass: visit i reads run `runs[i]` of group `groups[i]`.
+
+    Attributes:
+        groups: int64 [visits], indices into the list of groups.
+        runs: int64 [visits], which run of the group; runs have `run_rows` rows, the last one of a group maybe fewer.
+    """
+
+    groups: Int64Array
+    runs: Int64Array
+    run_rows: int
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+def run_length(group_rows: Sequence[int]) -> int:
+    """Rows of a run: `RUN_ROWS`, or more where the plan would have more than `MOST_VISITS` entries."""
+    return max(RUN_ROWS, -(-sum(group_rows) // MOST_VISITS))
+
+
+def plan_pass(
+    group_rows: Sequence[int], weights: Sequence[float], *, shuffle: bool, seed: int, index: int
+) -> StreamPlan:
+    """The visits of pass `index`.
+
+    Args:
+        group_rows: rows of each group, at least 1.
+        weights: of each group's source: how often its rows are visited in a pass. A group with weight w goes on where
+            the pass before left it.
+        shuffle: take turns at random; otherwise one group after the other.
+        seed: with `index`, all that the order depends on.
+    """
+    run_rows = run_length(group_rows)
+    in_group = np.array([-(-rows // run_rows) for rows in group_rows], dtype=np.int64)
+    counts = np.array([visit_count(int(n), w) for n, w in zip(in_group, weights, strict=True)], dtype=np.int64)
+    groups = np.repeat(np.arange(len(counts)), counts)
+    if shuffle:
+        groups = groups[permutation(len(groups), seed=seed, epoch=index, purpose=Purpose.STREAM)]
+    runs = (_rank_in_group(groups, counts) + index * counts[groups]) % in_group[groups]
+    return StreamPlan(groups, runs, run_rows)
+
+
+def _rank_in_group(groups: Int64Array, counts: Int64Array) -> Int64Array:
+    """For each visit how many visits to the same group come before it."""
+    by_group = np.argsort(groups, kind="stable")
+    first = np.concatenate(([0], np.cumsum(counts)))[:-1]
+    ranks = np.empty(len(groups), dtype=np.int64)
+    ranks[by_group] = np.arange(len(groups)) - np.repeat(first, counts)
+    return ranks
