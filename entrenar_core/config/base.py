@@ -25,7 +25,7 @@ NOT_ALLOWED = "not_allowed"
 
 
 class Conflict(NamedTuple):
-    """`key` is relative to the section that reports it and may be dotted."""
+    """`key` is relative to the section that reports it and may be dotted: ``train.1.weight``."""
 
     key: str
     message: str
@@ -132,16 +132,26 @@ def conflicts_below(section: type[Section], raw: object, prefix: KeyPath = ()) -
         return
     given = {key: value for key, value in raw.items() if value is not None}
     for conflict in section.conflicts(given):
-        yield (*prefix, *(int(part) if part.isdecimal() else part for part in conflict.key.split("."))), conflict
+        yield (*prefix, *_parts(conflict.key)), conflict
     for name, field in section.model_fields.items():
         nested, entry, value = nested_section(field), entry_section(field), given.get(name)
         if nested is not None:
             yield from conflicts_below(nested, value, (*prefix, name))
-        elif entry is not None and isinstance(value, (list, tuple)):
-            for index, item in enumerate(value):
-                yield from conflicts_below(entry, item, (*prefix, name, index))
         elif entry is not None:
-            yield from conflicts_below(entry, value, (*prefix, name))
+            for index, item in _items(value):
+                yield from conflicts_below(entry, item, (*prefix, name, *index))
+
+
+def _parts(key: str) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+def _items(value: object) -> Iterator[tuple[tuple[int, ...], object]]:
+    """The entries of a list with their positions; a value without brackets is a list of one."""
+    if isinstance(value, (list, tuple)):
+        yield from (((index,), item) for index, item in enumerate(value))
+    else:
+        yield (), value
 
 
 def schema_path(place: Iterable[str | int]) -> Path:

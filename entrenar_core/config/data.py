@@ -8,13 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from entrenar_core.config.base import AnyCase, Conflict, Section, not_allowed
-from entrenar_core.config.data_conflicts import data_conflicts, source_conflicts
-from entrenar_core.config.roles import TASK_ROLES
+from entrenar_core.config.column_conflicts import column_conflicts
+from entrenar_core.config.data_conflicts import data_conflicts
+from entrenar_core.config.roles import SHORT_ROLES, TASK_ROLES
 
 SEPARATOR = "\n"
-SHORT_ROLES = ("text", "prompt", "completion")
-"""Roles that have a key of their own in the section."""
-
 TaskName = Annotated[
     Literal["text", "prompt_completion", "instruction", "chat", "classification", "regression"], AnyCase
 ]
@@ -47,7 +45,7 @@ class Source(Section):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        yield from source_conflicts(given)
+        yield from column_conflicts(given)
 
     @model_serializer(mode="wrap")
     def _only_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

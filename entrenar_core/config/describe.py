@@ -24,17 +24,23 @@ _TRUTH = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 def show_value(value: object, text: str | None) -> str:
     """A value as the person wrote it; `text` is its source if it is a scalar."""
+    if text is not None and "${" in text:
+        return f"{_shortened(_shown(value, None))} (from {text})"
+    return _shortened(_shown(value, text))
+
+
+def _shown(value: object, text: str | None) -> str:
     if isinstance(value, str):
-        shown = json.dumps(value, ensure_ascii=False)
-    elif isinstance(value, Mapping):
-        shown = f"a mapping with {_counted(len(value), 'key')}"
-    elif isinstance(value, (list, tuple)):
-        shown = json.dumps(value, ensure_ascii=False, default=str)
-    elif value is None:
-        shown = f"{text or 'null'}"
-    else:
-        shown = text or str(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return f"a mapping with {_counted(len(value), 'key')}"
+    if isinstance(value, (list, tuple)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return text or json.dumps(value, default=str)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def what_is_allowed(field: FieldInfo) -> str:

@@ -14,15 +14,17 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from entrenar_core.config.base import CONFLICT, Path, KeyPath, conflicts_below, dotted, schema_fields, schema_path
+from entrenar_core.config.base import CONFLICT, KeyPath, Path, conflicts_below, dotted, schema_fields, schema_path
+from entrenar_core.config.compose import compose_text, read_composed
 from entrenar_core.config.describe import describe
+from entrenar_core.config.ludwig import translate_features
 from entrenar_core.config.overrides import apply_overrides
 from entrenar_core.config.problem import ConfigProblems, Problem
 from entrenar_core.config.root import Config
 from entrenar_core.config.suggest import hint_for_key
-from entrenar_core.config.yaml_source import Source, read_file, read_text
+from entrenar_core.config.yaml_places import Order, Source
 
-Placed = tuple[tuple[int, int], Problem]
+Placed = tuple[Order, Problem]
 """A problem with its position in the file, for sorting."""
 
 _EMPTY_IS_UNCLEAR: Mapping[Path, str] = {
@@ -35,7 +37,9 @@ _EMPTY_IS_UNCLEAR: Mapping[Path, str] = {
 
 
 def load_config(path: FilePath, overrides: Sequence[str] = ()) -> Config:
-    """Read, override and check a configuration file. Whether the files it names exist is not looked at.
+    """Read a configuration file with all that it builds on, override and check it.
+
+    Whether the model and the data that it names exist is not looked at.
 
     Args:
         path: the YAML file.
@@ -45,16 +49,17 @@ def load_config(path: FilePath, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file cannot be read.
         ConfigProblems: everything that is wrong with it (a ConfigError).
     """
-    return _checked(read_file(path), overrides, default_output_dir=f"runs/{path.stem}")
+    return _checked(read_composed(path), overrides, default_output_dir=f"runs/{path.stem}")
 
 
 def config_from_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     """Like `load_config` for YAML in memory; `name` stands for the file in messages."""
-    return _checked(read_text(text, name), overrides, default_output_dir=None)
+    return _checked(compose_text(text, name), overrides, default_output_dir=None)
 
 
 def _checked(source: Source, overrides: Sequence[str], default_output_dir: str | None) -> Config:
     found: list[Placed] = [*source.problems, *apply_overrides(source, overrides), *_empty_sections(source)]
+    found += translate_features(source)
     _fill_output_dir(source.data, default_output_dir)
     fields = dict(schema_fields(Config))
     config: Config | None = None

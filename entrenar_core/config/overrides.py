@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from entrenar_core.config.problem import ConfigProblems, Problem
-from entrenar_core.config.yaml_source import Place, Source, parse_value
+from entrenar_core.config.yaml_places import Order, Place, Source
+from entrenar_core.config.yaml_source import parse_value
 
-_AFTER_THE_FILE = 10**9
-"""Problems of overrides are listed after those of the file."""
+_AFTER_THE_FILES = 10**9
+"""Problems of overrides are listed after those of the files."""
 
 
-def apply_overrides(source: Source, overrides: Sequence[str]) -> Iterator[tuple[tuple[int, int], Problem]]:
+def apply_overrides(source: Source, overrides: Sequence[str]) -> Iterator[tuple[Order, Problem]]:
     """Set each ``a.b=value`` in `source`, later ones on top; yields what is wrong with the options themselves."""
     for index, override in enumerate(overrides):
-        order = (_AFTER_THE_FILE, index)
+        order = (_AFTER_THE_FILES, index, 0)
         key, has_value, text = override.partition("=")
         path = tuple(key.strip().split("."))
         where = f"--set {key.strip()}"

@@ -8,16 +8,18 @@ from typing import Any, ClassVar
 
 import yaml
 
+from entrenar_core.config.environment import escape
 from entrenar_core.config.root import Config
 from entrenar_core.config.yaml_scalars import IMPLICIT_RESOLVERS, TAG
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    value = escape(value)
     return dumper.represent_scalar(f"{TAG}str", value, style=None if value.isprintable() else '"')
 
 
 class _Yaml12Dumper(yaml.SafeDumper):
-    """Quotes the texts that YAML 1.2 would read as something else; line breaks are written as escapes."""
+    """Quotes the texts that YAML 1.2 would read as something else, escapes line breaks and variables."""
 
     yaml_implicit_resolvers = IMPLICIT_RESOLVERS
     yaml_representers: ClassVar[dict[type[Any], Any]] = {**yaml.SafeDumper.yaml_representers, str: _text}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -32,7 +32,16 @@ LANGUAGE_TASKS = ("text", "prompt_completion", "instruction", "chat")
 """Tasks that train the language model itself; each of the others trains a head of its own."""
 
 
+SHORT_ROLES = ("text", "prompt", "completion")
+"""Roles that have a key of their own in the section: ``data.text`` says the same as ``data.columns.text``."""
+
+
 def tasks_with(roles: Iterable[str]) -> list[str]:
     """The tasks that have all of these roles, in the order of the table."""
     wanted = set(roles)
     return [task for task, known in TASK_ROLES.items() if wanted <= set(known.all)]
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence has them: ``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -19,7 +19,6 @@ from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.suggest import NOT_YET
 from entrenar_core.config.training import Training
 
-
 ADD_LORA = "add lora: {rank: 16}"
 
 
@@ -56,10 +55,7 @@ class Config(Section):
             if filled.get(section, "") is None:
                 del filled[section]
         if isinstance(filled.get("lora"), (Lora, Mapping)):
-            _default(filled, "output", "adapter", "gguf")
-            layers = _given(filled.get("model")).get("layers")
-            if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
-                _default(filled, "lora", "target_modules", layers)
+            _fill_lora(filled)
         if isinstance(filled.get("quantize"), (Quantize, Mapping)):
             _default(filled, "quantize", "stage", "base" if filled.get("lora") is not None else "output")
         return filled
@@ -69,26 +65,38 @@ class Config(Section):
         yield from _adapter_conflicts(given)
         yield from _quantize_conflicts(given)
         yield from _merge_conflicts(given)
+        yield from _length_conflicts(given)
         if "distill" in given:
             yield Conflict("distill", f"this section {NOT_YET}", "remove it")
-        data, training = _given(given.get("data")), _given(given.get("training"))
-        if "val" not in data and "val_fraction" not in data:
-            for key in ("early_stopping", "eval_every"):
-                if key in training:
-                    yield Conflict(
-                        f"training.{key}",
-                        "needs validation data, and there is none",
-                        "set data.val or data.val_fraction",
-                    )
-        if data.get("streaming") is True and "max_steps" not in training:
-            yield Conflict(
-                "data.streaming",
-                "needs training.max_steps: the length of an epoch is not known before the data is read",
-                "set training.max_steps",
-            )
-        warmup, steps = _given(given.get("optimizer")).get("warmup"), training.get("max_steps")
-        if is_count(warmup) and is_count(steps) and steps < warmup:
-            yield Conflict("optimizer.warmup", f"value {warmup} is longer than the run of {steps} steps")
+
+
+def _fill_lora(raw: dict[str, Any]) -> None:
+    _default(raw, "output", "adapter", "gguf")
+    layers = _given(raw.get("model")).get("layers")
+    if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
+        _default(raw, "lora", "target_modules", layers)
+
+
+def _length_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """What the data, the length of the run and the warm-up say to each other."""
+    data, training = _given(given.get("data")), _given(given.get("training"))
+    if "val" not in data and "val_fraction" not in data:
+        for key in ("early_stopping", "eval_every"):
+            if key in training:
+                yield Conflict(
+                    f"training.{key}",
+                    "needs validation data, and there is none",
+                    "set data.val or data.val_fraction",
+                )
+    if data.get("streaming") is True and "max_steps" not in training:
+        yield Conflict(
+            "data.streaming",
+            "needs training.max_steps: the length of an epoch is not known before the data is read",
+            "set training.max_steps",
+        )
+    warmup, steps = _given(given.get("optimizer")).get("warmup"), training.get("max_steps")
+    if is_count(warmup) and is_count(steps) and steps < warmup:
+        yield Conflict("optimizer.warmup", f"value {warmup} is longer than the run of {steps} steps")
 
 
 def _quantize_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -33,3 +33,15 @@ SCALARS: Mapping[str, tuple[str, Callable[[str], object]]] = {
 }
 IMPLICIT_RESOLVERS = {None: [(TAG + name, re.compile(pattern + r"\Z")) for name, (pattern, _) in SCALARS.items()]}
 """What PyYAML's resolvers and dumpers need to treat plain scalars as YAML 1.2 does."""
+
+
+def plain_value(text: str) -> object:
+    """What a text means that stands in YAML without quotes; a text that is no other scalar is itself.
+
+    Raises:
+        ValueError: a whole number with more digits than Python converts.
+    """
+    for pattern, convert in SCALARS.values():
+        if re.fullmatch(pattern, text):
+            return convert(text)
+    return text
