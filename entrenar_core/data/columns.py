@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from entrenar_core.data.source import Column
+from entrenar_core.data.parquet_source import Column
 from entrenar_core.errors import DataError
 
 TEXT_NAMES = ("text", "content", "document")

@@ -13,7 +13,7 @@ from entrenar_core.config.data import Data
 from entrenar_core.data.columns import ColumnRequest, choose_columns
 from entrenar_core.data.encode import REFUSED_NO_TARGET, REFUSED_TOO_LONG, ExampleFormat, RowEncoder
 from entrenar_core.data.examples import Examples, ExampleStats
-from entrenar_core.data.source import ParquetSource
+from entrenar_core.data.parquet_source import ParquetSource
 from entrenar_core.errors import DataError
 from entrenar_core.events import Notice, Progress, Reporter, SilentReporter
 

@@ -1,144 +1,240 @@
-"""Opens a parquet file and streams the rows of the columns that are needed.
+"""Data files behind one door: parquet, JSON lines, JSON arrays, CSV, TSV and Arrow, as a file, a folder or a glob.
 
-The footer is read once, for columns, types and the row count; `read` then walks the row groups and hands out plain
-Python strings a thousand rows at a time, so that memory does not grow with the file. Every way in which a file can be
-broken ends in one DataError that names it.
+`DataSource.open` finds the files, reads what is needed for one schema and the row counts, and explains everything that
+is wrong with them. Rows are then streamed, by column and a thousand at a time, in order or from any row group on, so
+that memory does not grow with the files. Rows are counted from 0 in arguments and from 1, within their file, in
+messages.
+
+The scanner of pyarrow.dataset is not used: it decodes whole row groups, and takes the columns of JSON and CSV from the
+first megabyte, so that a key or a type that comes later is lost or breaks the scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from entrenar_core.data.broken import explained
+from entrenar_core.data.files import find_files
+from entrenar_core.data.formats.base import READ_ROWS, DataFile, pieces
+from entrenar_core.data.formats.kinds import Format
+from entrenar_core.data.formats.registry import open_file
+from entrenar_core.data.sample import SAMPLE_BYTES, sample_of
+from entrenar_core.data.schemas import Disagreement, unify_schemas, unify_types
 from entrenar_core.errors import DataError
 
-READ_ROWS = 1024
-"""Rows handed out at a time: enough for the tokenizer's threads, little enough to stay small."""
+__all__ = ["READ_ROWS", "DataSource", "RowGroup", "values_of"]
 
-_MAGIC = (b"PAR1", b"PARE")
+MAX_LISTED = 20
+"""Columns that an error shows."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column as the file declares it. `type_name` is Arrow's name; `is_text`: every value is a string or null."""
+class RowGroup:
+    """Rows that can be read without those before them: a row group of parquet, a block of JSON lines, a record batch.
+
+    `file` and `index` say which, `first_row` is the place of its first row in the source. Formats that are read from
+    their start (CSV, JSON arrays, Arrow streams, compressed files) have one group per file.
+    """
+
+    file: Path
+    index: int
+    n_rows: int
+    first_row: int
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Opened files of one format with at least one row.
+
+    `name` is the path as it was given. `schema` has the columns of all files, in order of appearance, in types that
+    hold the values of all; `disagreements` are the columns that some files lack or have in another type.
+    """
 
     name: str
-    type_name: str
-    is_text: bool
-
-
-@dataclass(frozen=True)
-class ParquetSource:
-    """An opened parquet file: its columns in file order and its number of rows (at least 1)."""
-
-    path: Path
-    n_rows: int
-    columns: Mapping[str, Column]
+    format: Format
+    opened: tuple[DataFile, ...]
+    schema: pa.Schema
+    disagreements: Mapping[str, Disagreement]
 
     @classmethod
-    def open(cls, path: Path) -> ParquetSource:
-        """Read the footer of `path`.
+    def open(cls, path: str) -> DataSource:
+        """Open a file, a folder or a glob.
 
         Raises:
-            DataError: the file is missing, a folder, empty, not parquet, truncated, broken, or has no rows.
+            DataError: nothing is there, or what is there is not data, is broken, or has no rows.
         """
-        _check_is_parquet(path)
-        try:
-            with pq.ParquetFile(path) as file:
-                schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
-        if n_rows == 0:
-            raise DataError("the file has no rows", where=str(path))
-        columns = {field.name: _column(field) for field in schema}
-        if len(columns) < len(schema):
-            raise DataError("two columns have the same name", where=str(path), hint="rename one of them")
-        return cls(path, n_rows, columns)
+        found = find_files(path)
+        opened = tuple(open_file(file, found.format) for file in found.files)
+        filled = [file for file in opened if any(part.n_rows for part in file.parts)]
+        if not filled:
+            what = "the file has no rows" if len(opened) == 1 else f"all {len(opened)} files have no rows"
+            raise DataError(what, where=path)
+        schema, disagreements = unify_schemas([(str(file.path), file.schema) for file in filled])
+        return cls(path, found.format, opened, schema, disagreements)
 
-    def read(self, names: Sequence[str]) -> Iterator[tuple[list[str | None], ...]]:
-        """Stream text columns, row group by row group: tuples with one list of values for each of `names`.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, in order; an output must not have the path of one of them."""
+        return tuple(file.path for file in self.opened)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(part.n_rows for file in self.opened for part in file.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.path.stat().st_size for file in self.opened)
+
+    def groups(self) -> list[RowGroup]:
+        """Every row group with rows, in order."""
+        parts = [(file, index, part) for file in self.opened for index, part in enumerate(file.parts)]
+        starts = accumulate((part.n_rows for *_, part in parts), initial=0)
+        return [
+            RowGroup(file.path, index, part.n_rows, start)
+            for (file, index, part), start in zip(parts, starts, strict=False)
+            if part.n_rows
+        ]
+
+    def read(self, columns: Sequence[str], optional: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Stream all rows in order, at most READ_ROWS at a time.
+
+        Args:
+            columns: those to read, in the order of the batches.
+            optional: those of them that are null in files that lack them; elsewhere that is an error.
 
         Raises:
-            DataError: a page is damaged, or a value is not UTF-8 (with its column and row, counted from 1).
+            DataError: a column is missing, or what is read is damaged.
         """
-        first_row = 1
-        batches = self._record_batches(names)
-        for batch in batches:
-            yield tuple(self._strings(batch.column(name), name, first_row) for name in names)
-            first_row += batch.num_rows
+        fields = self._fields(columns, optional)
+        for file in self.opened:
+            for part in range(len(file.parts)):
+                yield from _read_part(file, part, fields)
 
-    def _record_batches(self, names: Sequence[str]) -> Iterator[Any]:
-        try:
-            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-                yield from file.iter_batches(batch_size=READ_ROWS, columns=list(names))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _unreadable(self.path, error) from error
+    def read_group(
+        self, group: RowGroup, columns: Sequence[str], skip_rows: int = 0, optional: Collection[str] = ()
+    ) -> Iterator[pa.RecordBatch]:
+        """`read` for one group, without its first `skip_rows` rows. Closing the iterator closes the file."""
+        fields = self._fields(columns, optional)
+        file = next(file for file in self.opened if file.path == group.file)
+        yield from pieces(_read_part(file, group.index, fields), skip_rows)
 
-    def _strings(self, values: Any, name: str, first_row: int) -> list[str | None]:
-        try:
-            strings: list[str | None] = values.to_pylist()
-        except UnicodeDecodeError as error:
-            row = first_row + _first_undecodable(values)
-            raise DataError("the text is not UTF-8", where=f"{self.path}: column {name}, row {row}") from error
-        return strings
+    def sample(self, max_rows: int, max_bytes: int = SAMPLE_BYTES) -> pa.Table:
+        """Rows from all over the source, in order, with all columns: the same ones each time.
+
+        A value that has another type in its file than in `schema` is null here and an error in `read`.
+
+        Args:
+            max_bytes: about the memory that the sample may take; large rows make it shorter.
+        """
+        return sample_of(self.opened, self.schema, max_rows, max_bytes, _read_part)
+
+    def require(self, columns: Iterable[str], optional: Collection[str] = ()) -> None:
+        """Check that every file has the columns.
+
+        Raises:
+            DataError: with a did-you-mean, or with the file that lacks the column or has another type.
+        """
+        for name in columns:
+            if name not in self.schema.names:
+                raise DataError(f"there is no column {name!r}", where=self.name, hint=self._nearest(name))
+            found = self.disagreements.get(name)
+            if found is not None and not (found.is_absence and name in optional):
+                raise DataError(found.message, where=found.where, hint=found.hint)
+
+    def locate(self, row: int) -> str:
+        """The file and the row, counted from 1 in it, of a row of the source, counted from 0."""
+        ends = list(accumulate(sum(part.n_rows for part in file.parts) for file in self.opened))
+        index = bisect_right(ends, row)
+        first = ends[index - 1] if index else 0
+        return f"{self.opened[index].path}, row {row - first + 1}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the content of all files in order; it does not depend on their names or place.
+
+        Raises:
+            DataError: a file cannot be read any more.
+        """
+        total = hashlib.sha256()
+        for path in self.files:
+            with explained(path, self.format), path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+
+    def _fields(self, columns: Sequence[str], optional: Collection[str]) -> pa.Schema:
+        self.require(columns, optional)
+        return pa.schema([self.schema.field(name) for name in columns])
+
+    def _nearest(self, name: str) -> str:
+        by_lower = {found.lower(): found for found in self.schema.names}
+        close = get_close_matches(name.lower(), list(by_lower), n=1)
+        hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
+        shown = [f"{field.name} ({field.type})" for field in self.schema]
+        more = f" and {len(shown) - MAX_LISTED} more" if len(shown) > MAX_LISTED else ""
+        return f"{hint}columns: {', '.join(shown[:MAX_LISTED])}{more}"
 
 
-def _check_is_parquet(path: Path) -> None:
-    """Tell apart, before Arrow's own error, what people do wrong."""
-    where = str(path)
+def _read_part(file: DataFile, part: int, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The columns of a part; null where the file has no such column, or one of a type that does not fit."""
+    own = pa.schema([field for field in fields if _has(file.schema, field)])
+    if len(own) == len(fields):
+        yield from file.read(part, fields)
+        return
+    if not len(own):
+        for start in range(0, file.parts[part].n_rows, READ_ROWS):
+            yield _filled(None, fields, min(READ_ROWS, file.parts[part].n_rows - start))
+        return
+    for batch in file.read(part, own):
+        yield _filled(batch, fields, batch.num_rows)
+
+
+def _has(schema: pa.Schema, field: pa.Field) -> bool:
+    index = schema.get_field_index(field.name)
+    return index >= 0 and unify_types(schema.field(index).type, field.type) is not None
+
+
+def _filled(batch: pa.RecordBatch | None, fields: pa.Schema, n_rows: int) -> pa.RecordBatch:
+    names = batch.schema.names if batch is not None else []
+    columns = [
+        batch.column(field.name) if batch is not None and field.name in names else pa.nulls(n_rows, field.type)
+        for field in fields
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([field.with_nullable(True) for field in fields]))
+
+
+def values_of(batch: pa.RecordBatch, column: str, first_row: int, source: DataSource) -> list[Any]:
+    """The values of a column as Python objects: strings, numbers, lists, dicts, None.
+
+    Args:
+        first_row: the place of the batch in the source, for messages.
+
+    Raises:
+        DataError: a text is not UTF-8.
+    """
+    array = batch.column(column)
     try:
-        if path.is_dir():
-            raise DataError("this is a folder, not a parquet file", where=where, hint="name one .parquet file in it")
-        if not path.exists():
-            raise DataError("the file does not exist", where=where, hint=_neighbour(path))
-        with path.open("rb") as file:
-            head = file.read(4)
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 4))
-            tail = file.read(4)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if size == 0:
-        raise DataError("the file is empty (0 bytes)", where=where)
-    if head not in _MAGIC:
-        raise DataError(f"this is not a parquet file (it begins with {head!r}, not b'PAR1')", where=where)
-    if tail not in _MAGIC or size < len(b"PAR1" * 3):
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError as error:
+        row = first_row + _first_undecodable(array)
         raise DataError(
-            "the parquet file is truncated: its footer is missing", where=where, hint="copy or download it again"
-        )
+            "the text is not UTF-8",
+            where=f"{source.locate(row)}, column {column}",
+            hint="store the column as UTF-8, or drop the row",
+        ) from error
+    return values
 
 
-def _neighbour(path: Path) -> str | None:
-    """A did-you-mean for a file name, from the parquet files of its folder."""
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist either"
-    names = sorted(found.name for found in path.parent.glob("*.parquet"))
-    close = get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / close[0]}?" if close else None
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = "check its permissions" if isinstance(error, PermissionError) else "copy or download it again"
-    return DataError(f"the parquet file cannot be read: {reason}", where=str(path), hint=hint)
-
-
-def _column(field: Any) -> Column:
-    value_type = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    is_text = any(
-        check(value_type) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    )
-    return Column(field.name, str(field.type), bool(is_text))
-
-
-def _first_undecodable(values: Any) -> int:
-    for index, value in enumerate(values):
+def _first_undecodable(array: pa.Array) -> int:
+    for index, value in enumerate(array):
         try:
             value.as_py()
         except UnicodeDecodeError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from entrenar_core.config.data import Data
 from entrenar_core.data.columns import ColumnRequest, choose_columns
-from entrenar_core.data.source import ParquetSource
+from entrenar_core.data.parquet_source import ParquetSource
 
 
 def iterate_texts(path: str | Path, data: Data) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entrenar_core.data.columns import ColumnRequest, PromptColumns, TextColumn, choose_columns
-from entrenar_core.data.source import Column
+from entrenar_core.data.parquet_source import Column
 from entrenar_core.errors import DataError
 
 
