@@ -8,22 +8,24 @@ from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.floats import BF16Codec, F16Codec, F32Codec
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
+from entrenar_core.codecs.legacy import Q4_0Codec, Q8_0Codec
 from entrenar_core.errors import FormatError
+
+_OWN: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec(), Q4_0Codec(), Q8_0Codec())
+_OWN_BY_NAME: dict[str, Codec] = {codec.type_name: codec for codec in _OWN}
+
+ENCODABLE: frozenset[str] = frozenset(_OWN_BY_NAME)
+"""The types that tensors can be written in."""
 
 
 @cache
 def codec_for(type_name: str) -> Codec:
-    """The codec of ``F32``, ``F16``, ``BF16`` (encode and decode) or of any type that gguf-py decodes.
+    """The codec of a type in `ENCODABLE`, or one that decodes any other type that gguf-py does.
 
     Raises FormatError for an unknown name and for a type whose values nobody decodes (``Q8_K``, ``I32``).
     """
-    match type_name:
-        case "F32":
-            return F32Codec()
-        case "F16":
-            return F16Codec()
-        case "BF16":
-            return BF16Codec()
+    if type_name in _OWN_BY_NAME:
+        return _OWN_BY_NAME[type_name]
     if type_name in DECODABLE_BY_GGUF_PY:
         return GgufPyCodec(TYPE_BY_NAME[type_name])
     if type_name in TYPE_BY_NAME:

@@ -1,0 +1,42 @@
+"""Values that quantizers get wrong: ties, signs, steps at a rounding border, the smallest and the largest numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LARGEST = 8 * 65504.0
+"""The largest magnitude that both Q4_0 and Q8_0 hold."""
+
+
+def random_rows(n_rows: int, row: int, seed: int = 0) -> np.ndarray:
+    """float32 rows whose blocks differ in size by many powers of two."""
+    rng = np.random.default_rng(seed)
+    sizes = 2.0 ** rng.integers(-20, 12, (n_rows, row // 32))
+    return (rng.standard_normal((n_rows, row)) * np.repeat(sizes, 32, axis=1)).astype(np.float32)
+
+
+def adversarial_blocks() -> np.ndarray:
+    """float32 [N, 32]."""
+    rng = np.random.default_rng(7)
+    ramp = np.arange(32, dtype=np.float32)
+    blocks = [
+        np.zeros(32),
+        -np.zeros(32),
+        ramp - 16,
+        16 - ramp,
+        np.where(ramp % 2 == 0, 1.0, -1.0),
+        np.where(ramp % 2 == 0, -1.0, 1.0),
+        np.full(32, LARGEST),
+        np.full(32, -LARGEST),
+        np.where(ramp == 31, -127.0, ramp + 0.5),
+        np.where(ramp == 0, 127.0, -ramp - 0.5),
+        np.where(ramp == 5, -8.0, ramp / 4 - 4),
+        np.where(ramp == 5, 8.0, ramp / 4 - 4),
+        *(np.where(ramp == 3, top, 0.5) for top in (-8.0, 8.0, 127.0, -127.0)),
+        *(np.where(ramp == 31, size, size * (ramp - 15) / 16) for size in 2.0 ** np.arange(-149, 16, 3)),
+        *(rng.standard_normal((64, 32)) * 10.0 ** rng.uniform(-44, 5, (64, 1))),
+        *(rng.integers(-254, 255, (64, 32)) / 2.0),
+        *(rng.integers(-16, 17, (64, 32)) / 2.0),
+        *(np.nextafter(np.float32(0.5), np.float32(side)) * np.where(ramp == 0, 254, ramp) for side in (0, 1)),
+    ]
+    return np.array(blocks, np.float64).astype(np.float32)
