@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -76,7 +76,11 @@ def _tuple(value: Any) -> Any:
     return tuple(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_tuple, json_schema_input_type=Annotated[list[NonEmpty], Field(min_length=1)]),
+]
 """A list of names with at least one entry."""
 
 

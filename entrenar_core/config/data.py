@@ -7,15 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from entrenar_core.config.base import AnyCase, Conflict, Section, not_allowed
+from entrenar_core.config.base import AnyCase, Conflict, NonEmpty, Section, not_allowed
 from entrenar_core.config.column_conflicts import column_conflicts
 from entrenar_core.config.data_conflicts import data_conflicts
-from entrenar_core.config.roles import SHORT_ROLES, TASK_ROLES
+from entrenar_core.config.roles import SHORT_ROLES, TASK_ROLES, RoleName, TaskName
 
 SEPARATOR = "\n"
-TaskName = Annotated[
-    Literal["text", "prompt_completion", "instruction", "chat", "classification", "regression"], AnyCase
-]
 
 
 def _column_names(value: Any) -> Any:
@@ -25,7 +22,10 @@ def _column_names(value: Any) -> Any:
     return dict(value)
 
 
-ColumnNames = Annotated[Mapping[str, str], BeforeValidator(_column_names)]
+ColumnNames = Annotated[
+    Mapping[str, str],
+    BeforeValidator(_column_names, json_schema_input_type=Annotated[dict[RoleName, NonEmpty], Field(min_length=1)]),
+]
 """Role -> column name; which roles there are is a matter of conflicts, where each gets a place of its own."""
 
 
@@ -38,7 +38,9 @@ class Source(Section):
         gt=0,
         description="how often each example is visited in an epoch; 0.5: a new seeded half each epoch, 2: twice",
     )
-    task: TaskName | None = Field(default=None, description="what this source is for; default: data.task")
+    task: Annotated[TaskName | None, AnyCase] = Field(
+        default=None, description="what this source is for; default: data.task"
+    )
     columns: ColumnNames | None = Field(
         default=None, description="columns of this source by role; default: data.columns"
     )
@@ -62,7 +64,13 @@ def _sources(value: Any) -> Any:
     return tuple({"path": entry} if isinstance(entry, str) else entry for entry in value)
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_sources)]
+Sources = Annotated[
+    tuple[Source, ...],
+    BeforeValidator(
+        _sources,
+        json_schema_input_type=NonEmpty | Source | Annotated[list[NonEmpty | Source], Field(min_length=1)],
+    ),
+]
 
 
 class Data(Section):
@@ -75,7 +83,9 @@ class Data(Section):
     val_fraction: float | None = Field(
         default=None, gt=0, lt=1, description="share of the training examples held out to validate on"
     )
-    task: TaskName | None = Field(default=None, description="what the data is for; default: inferred from the columns")
+    task: Annotated[TaskName | None, AnyCase] = Field(
+        default=None, description="what the data is for; default: inferred from the columns"
+    )
     columns: ColumnNames | None = Field(
         default=None, description="column names by role, such as {text: review, label: stars}; default: inferred"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import Conflict, Section, is_count, not_allowed
+from entrenar_core.config.base import Conflict, NonEmpty, Section, is_count, not_allowed
 
 
 class Teacher(Section):
@@ -34,16 +34,20 @@ def _blocks(value: Any) -> Any:
     return tuple(value)
 
 
+_Teachers = Annotated[list[NonEmpty | Teacher], Field(min_length=1)] | None
+_Blocks = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None
+
+
 class Distill(Section):
     """Learning from a larger model."""
 
     teacher: str | None = Field(default=None, min_length=1, description="a GGUF file whose predictions are learned")
-    teachers: Annotated[tuple[Teacher, ...] | None, BeforeValidator(_teachers)] = Field(
-        default=None, description="several teachers and their weights, instead of teacher"
+    teachers: Annotated[tuple[Teacher, ...] | None, BeforeValidator(_teachers, json_schema_input_type=_Teachers)] = (
+        Field(default=None, description="several teachers and their weights, instead of teacher")
     )
     temperature: float = Field(default=2.0, gt=0, description="softens the predictions of both models")
     alpha: float = Field(default=0.5, ge=0, le=1, description="share of the teacher's loss; the rest is the data's")
-    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_blocks)] = Field(
+    layers: Annotated[tuple[int, ...] | None, BeforeValidator(_blocks, json_schema_input_type=_Blocks)] = Field(
         default=None, description="blocks whose hidden states are matched too"
     )
 

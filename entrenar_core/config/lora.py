@@ -6,10 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import AnyCase, Section, not_allowed
+from entrenar_core.config.base import AnyCase, NonEmpty, Section, not_allowed
 
 ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 """The targets when neither lora.target_modules nor model.layers names any."""
+
+
+_Written = Annotated[list[NonEmpty], Field(min_length=1)] | Literal["all"]
 
 
 def _names_or_all(value: Any) -> Any:
@@ -29,7 +32,9 @@ class Lora(Section):
         default=16.0, gt=0, description="strength of the adapter; the update is scaled by alpha / rank"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of the adapter's input that is dropped")
-    target_modules: Annotated[tuple[str, ...] | Literal["all"], BeforeValidator(_names_or_all)] = Field(
+    target_modules: Annotated[
+        tuple[str, ...] | Literal["all"], BeforeValidator(_names_or_all, json_schema_input_type=_Written)
+    ] = Field(
         default=ATTENTION_MODULES,
         description="modules that get an adapter, or all; default: model.layers, else q_proj, k_proj, v_proj, o_proj",
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import AnyCase, Conflict, Section, not_allowed
+from entrenar_core.config.base import AnyCase, Conflict, NonEmpty, Section, not_allowed
 from entrenar_core.config.suggest import NOT_YET
 
 MethodName = Literal[
@@ -36,6 +36,9 @@ def _models(value: Any) -> Any:
     return tuple({"path": entry} if isinstance(entry, str) else entry for entry in value)
 
 
+_Written = Annotated[list[NonEmpty | MergeModel], Field(min_length=1)] | None
+
+
 class Merge(Section):
     """The trained model, and others, joined over the base: base + lambda * sum of weight * change."""
 
@@ -51,7 +54,7 @@ class Merge(Section):
         default_factory=lambda known: known["method"] == "ties",
         description="divide by the sum of the weights; default: true for ties, else false",
     )
-    models: Annotated[tuple[MergeModel, ...] | None, BeforeValidator(_models)] = Field(
+    models: Annotated[tuple[MergeModel, ...] | None, BeforeValidator(_models, json_schema_input_type=_Written)] = Field(
         default=None, description="models that are merged with the trained one; default: the trained model alone"
     )
 

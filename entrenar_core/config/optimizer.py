@@ -19,6 +19,11 @@ OWN_KEYS: Mapping[str, tuple[str, ...]] = {
 """Keys that only some optimizers have."""
 
 
+_Decays = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+_StepsOrFraction = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+"""The two values as they are written, for the JSON Schema."""
+
+
 def _two_decays(value: Any) -> Any:
     is_pair = isinstance(value, (list, tuple)) and len(value) == 2
     if not is_pair or not all(is_number(beta) and 0 <= beta < 1 for beta in value):
@@ -40,7 +45,7 @@ class Optimizer(Section):
     lr: float = Field(default=1e-4, gt=0, description="peak learning rate")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="sgd: share of the last update that is kept")
     nesterov: bool = Field(default=False, description="sgd: look ahead along the momentum")
-    betas: Annotated[tuple[float, float], BeforeValidator(_two_decays)] = Field(
+    betas: Annotated[tuple[float, float], BeforeValidator(_two_decays, json_schema_input_type=_Decays)] = Field(
         default=(0.9, 0.999), description="adam, adamw: decay of the gradient's mean and of its square"
     )
     eps: float = Field(default=1e-8, gt=0, description="adam, adamw: added to the denominator")
@@ -52,8 +57,8 @@ class Optimizer(Section):
     schedule: Annotated[Literal["constant", "linear", "cosine"], AnyCase] = Field(
         default="constant", description="how the learning rate goes after the warm-up"
     )
-    warmup: Annotated[int | float, BeforeValidator(_steps_or_fraction)] = Field(
-        default=0, description="rise of the learning rate: a number of steps, or a fraction of all steps below 1"
+    warmup: Annotated[int | float, BeforeValidator(_steps_or_fraction, json_schema_input_type=_StepsOrFraction)] = (
+        Field(default=0, description="rise of the learning rate: a number of steps, or a fraction of all steps below 1")
     )
     min_lr_ratio: float = Field(
         default=0.0, ge=0, le=1, description="linear, cosine: the last learning rate as a share of lr"

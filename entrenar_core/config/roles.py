@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+TaskName = Literal["text", "prompt_completion", "instruction", "chat", "classification", "regression"]
+RoleName = Literal[
+    "text", "prompt", "completion", "instruction", "input", "output", "messages", "tools", "label", "target"
+]
 
 
 class Roles(NamedTuple):
@@ -25,8 +30,7 @@ TASK_ROLES: Mapping[str, Roles] = {
     "classification": Roles(("text", "label")),
     "regression": Roles(("text", "target")),
 }
-ROLE_NAMES = tuple(dict.fromkeys(role for roles in TASK_ROLES.values() for role in roles.all))
-"""Every role, in the order of the tasks."""
+ROLE_NAMES: tuple[str, ...] = get_args(RoleName)
 
 LANGUAGE_TASKS = ("text", "prompt_completion", "instruction", "chat")
 """Tasks that train the language model itself; each of the others trains a head of its own."""

@@ -19,6 +19,9 @@ from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.suggest import NOT_YET
 from entrenar_core.config.training import Training
 
+MAY_BE_EMPTY = ("optimizer", "training", "output")
+"""Sections that mean their defaults when nothing stands in them."""
+
 ADD_LORA = "add lora: {rank: 16}"
 
 
@@ -51,7 +54,7 @@ class Config(Section):
         if not isinstance(raw, Mapping):
             return raw
         filled = dict(raw)
-        for section in ("optimizer", "training", "output"):
+        for section in MAY_BE_EMPTY:
             if filled.get(section, "") is None:
                 del filled[section]
         if isinstance(filled.get("lora"), (Lora, Mapping)):

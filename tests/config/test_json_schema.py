@@ -1,0 +1,167 @@
+"""The JSON Schema of `entrenar schema` says the same as the check of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrenar_core.config.base import Section, entry_section, key_of, nested_section
+from entrenar_core.config.compose import COMPOSING_KEYS
+from entrenar_core.config.json_schema import DIALECT, json_schema
+from entrenar_core.config.load import config_from_text
+from entrenar_core.config.ludwig import INPUT, OUTPUT
+from entrenar_core.config.resolved import resolved_yaml
+from entrenar_core.config.root import Config
+from entrenar_core.config.yaml_source import read_text
+from entrenar_core.errors import ConfigError
+
+jsonschema = pytest.importorskip("jsonschema", reason="the JSON Schema is checked with the package jsonschema")
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SCHEMA = json_schema()
+CHECK = jsonschema.Draft202012Validator(SCHEMA)
+SMALLEST = "model: {path: base.gguf}\ndata: {train: a.parquet}\n"
+EXAMPLE_OF_THE_DESIGN = """
+model:      {path: base.gguf, layers: [q_proj, k_proj, v_proj, o_proj]}
+data:       {train: train.parquet, batch_size: 8, auto_infer_types: true}
+optimizer:  {name: adam, lr: 1e-4}
+lora:       {rank: 64, alpha: 16}
+quantize:   {bits: 4, symmetric: true}
+merge:      {method: TIES, density: 0.2}
+"""
+
+GOOD = [
+    SMALLEST,
+    EXAMPLE_OF_THE_DESIGN,
+    "model: {path: b}\ndata: {train: [a.parquet, {path: b, weight: 0.5, task: Chat, columns: {messages: c}}]}",
+    "model: {path: b}\ndata: {train: {path: b, weight: 2}, val: [v.csv], columns: {text: t, label: l}, overlong: DROP}",
+    "model: {path: b}\ndata: {train: a, streaming: true}\ntraining: {max_steps: 10}",
+    "model: {path: b}\ndata: {train: a, val: b}\ntraining: {early_stopping: {patience: 2}}",
+    SMALLEST + "optimizer:\ntraining: null\noutput: ~\nlora: null\n",
+    SMALLEST + "optimizer: {name: SGD, momentum: 0.9, warmup: 0.1, grad_clip: null}",
+    SMALLEST + "optimizer: {betas: [0.9, 0.95], warmup: 100}",
+    SMALLEST + "lora: {target_modules: ALL}\nquantize: {type: Q8_0}",
+    SMALLEST + "lora: {target_modules: [q_proj]}\nquantize: {bits: 8, granularity: block, stage: base}",
+    SMALLEST + "merge: {method: task_arithmetic, lambda: 0.5, models: [a.gguf, {path: b.gguf, weight: 0.3}]}",
+    "model: {path: b}\ndata: {train: a}\ninput_features: [{name: t, type: text}]\n"
+    "output_features: [{name: l, type: category}]",
+    "model: {architecture: {type: LLAMA, hidden_size: 64, num_layers: 2, num_heads: 4, intermediate_size: 128,"
+    " vocab_size: 512}}\ndata: {train: a}",
+]
+BAD = [
+    "model: {path: base.gguf}",
+    "data: {train: a}",
+    SMALLEST + "optimiser: {lr: 1}",
+    SMALLEST + "optimizer: {lr: '1e-4'}",
+    SMALLEST + "optimizer: {lr: 0}",
+    SMALLEST + "optimizer: {name: lion}",
+    SMALLEST + "optimizer: {betas: [0.9]}",
+    SMALLEST + "optimizer: {warmup: 1.5}",
+    SMALLEST + "lora: {rank: 0}",
+    SMALLEST + "lora: {target_modules: q_proj}",
+    SMALLEST + "lora: {rank: true}",
+    SMALLEST + "quantize: {bits: 5}",
+    SMALLEST + "quantize: {bits: 4, type: q9}",
+    SMALLEST + "merge: {density: 0.2}",
+    SMALLEST + "merge: {method: ties, lambda_: 0.2}",
+    SMALLEST + "merge: {method: ties, models: []}",
+    SMALLEST + "distill: {layers: [-1], teacher: t}",
+    SMALLEST + "version: 2",
+    "model: {path: b}\ndata: {train: []}",
+    "model: {path: b}\ndata: {train: ''}",
+    "model: {path: b}\ndata: {train: [{weight: 1}]}",
+    "model: {path: b}\ndata: {train: [{path: a, weight: 0}]}",
+    "model: {path: b}\ndata: {train: [{path: a, wieght: 1}]}",
+    "model: {path: b}\ndata: {train: a, columns: {txet: b}}",
+    "model: {path: b}\ndata: {train: a, columns: {}}",
+    "model: {path: b}\ndata: {train: a, task: translation}",
+    "model: {path: b}\ndata: {train: a, batch_size: null}",
+    "model: {path: b}\ndata: {train: a, streaming: auto}",
+    "model: {path: b}\ndata: {train: a, val: b}\ntraining: {early_stopping: {min_delta: 2}}",
+    "model: {path: b}\ndata: {train: a}\ninput_features: [{name: t, type: image}]\n"
+    "output_features: [{name: l, type: category}]",
+    "model: {path: b}\ndata: {train: a}\ninput_features: []\noutput_features: [{name: l, type: category}]",
+    "model: {architecture: {type: llama}}\ndata: {train: a}",
+]
+
+
+def errors(text: str) -> list[str]:
+    return [error.message for error in CHECK.iter_errors(read_text(text, "test.yaml").data)]
+
+
+def test_it_is_a_schema_of_draft_2020_12() -> None:
+    assert SCHEMA["$schema"] == DIALECT
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_ready_configuration_is_valid(path: Path) -> None:
+    assert errors(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_the_check_of_a_run_accepts_the_schema_accepts(text: str) -> None:
+    config = config_from_text(text, "test.yaml")
+    assert errors(text) == []
+    assert errors(resolved_yaml(config)) == []
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_the_schema_refuses_the_check_of_a_run_refuses(text: str) -> None:
+    assert errors(text) != []
+    with pytest.raises(ConfigError):
+        config_from_text(text, "test.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: parent.yaml",
+        "include: parts.yaml\ntraining: {early_stopping: {min_delta: 0.1}}",
+        "include: [a.yaml, b.yaml]\ndata: {batch_size: 4}",
+        "base: parent.yaml\nmodel: {architecture: {num_layers: 3}}",
+    ],
+)
+def test_a_file_with_a_parent_need_not_repeat_required_keys(text: str) -> None:
+    assert errors(text) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("optimizer", "lr"), ("lora", "rank"), ("output", "gguf"), ("lora", "init")]
+)
+def test_a_variable_may_stand_for_any_value(section: str, key: str) -> None:
+    values = {"model": {"path": "b"}, "data": {"train": "a"}, section: {key: "${ANY:-1}"}}
+    assert list(CHECK.iter_errors(values)) == []
+    assert list(CHECK.iter_errors({**values, section: {key: "ANY"}})) != []
+
+
+def sections(section: type[Section]) -> Iterator[type[Section]]:
+    yield section
+    for field in section.model_fields.values():
+        inner = nested_section(field) or entry_section(field)
+        if inner is not None:
+            yield from sections(inner)
+
+
+@pytest.mark.parametrize("section", set(sections(Config)), ids=lambda section: section.__name__)
+def test_schema_and_sections_have_the_same_keys(section: type[Section]) -> None:
+    known = {key_of(name, field) for name, field in section.model_fields.items()}
+    schema: Mapping[str, Any] = SCHEMA if section is Config else SCHEMA["$defs"][section.__name__]
+    more = {*COMPOSING_KEYS, INPUT, OUTPUT} if section is Config else set()
+    assert set(schema["properties"]) == known | more
+    assert schema["additionalProperties"] is False
+
+
+def test_every_key_has_a_description_and_known_defaults_are_given() -> None:
+    definitions = [SCHEMA, *(part for part in SCHEMA["$defs"].values() if "Feature" not in part.get("title", ""))]
+    nameless = [
+        key for part in definitions for key, value in part.get("properties", {}).items() if not value.get("description")
+    ]
+    assert [key for key in nameless if key not in ("name", "column")] == []
+    data = SCHEMA["$defs"]["Data"]["properties"]
+    assert data["batch_size"]["default"] == 8
+    assert data["train_turns"]["anyOf"][0] == {"enum": ["all", "last"]}
