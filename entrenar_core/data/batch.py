@@ -2,6 +2,9 @@
 
 Labels are already shifted: position t of a row sees ``tokens[b, :t+1]`` of its own document and is asked for
 ``labels[b, t]``. A document is a stretch of equal ``starts``; attention must not cross from one to the next.
+
+A model with a head is asked once a document, at its last position: for a class, which is the label there, or for a
+number, which is in `values`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ IGNORE = -100
 """The label of a position that is not trained: prompt, padding."""
 
 Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Batch:
         starts: int32 [B, T], the index in the row of the first position of the document; padding starts itself.
         n_tokens: positions that are not padding.
         n_supervised: positions whose label is not `IGNORE`.
+        values: float32 [B, T], for regression: the target where the label is not `IGNORE`, 0 elsewhere.
     """
 
     tokens: Int32Array
@@ -36,3 +41,4 @@ class Batch:
     starts: Int32Array
     n_tokens: int
     n_supervised: int
+    values: Float32Array | None = None

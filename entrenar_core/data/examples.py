@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -59,12 +60,14 @@ class Examples:
         tokens: int32 [N], the ids of all examples, one after another.
         supervised: bool [N], False for the first token of each example.
         offsets: int64 [len + 1].
+        values: float32 [len], the target of each example, for regression.
     """
 
     tokens: Int32Array
     supervised: BoolArray
     offsets: Int64Array
     stats: ExampleStats
+    values: Float32Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,13 +95,15 @@ class Examples:
             supervised_tokens=int(np.count_nonzero(supervised)),
             rows=len(indices),
         )
-        return Examples(self.tokens[source], supervised, offsets, stats)
+        values = None if self.values is None else self.values[indices]
+        return Examples(self.tokens[source], supervised, offsets, stats, values)
 
     def digest(self) -> str:
-        """A hex hash of ids, flags and borders: equal exactly when two data sets train the same."""
+        """A hex hash of ids, flags, borders and values: equal exactly when two data sets train the same."""
         content = hashlib.blake2b(digest_size=16)
-        for values in (self.tokens, self.supervised, self.offsets):
-            content.update(np.ascontiguousarray(values).data)
+        for part in (self.tokens, self.supervised, self.offsets, self.values):
+            if part is not None:
+                content.update(np.ascontiguousarray(part).data)
         return content.hexdigest()
 
 
@@ -109,20 +114,24 @@ class ExampleStore:
         self._tokens = array("i")
         self._supervised = bytearray()
         self._offsets = array("q", [0])
+        self._values = array("f")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def add(self, tokens: Sequence[int], supervised: bytes) -> int:
+    def add(self, tokens: Sequence[int], supervised: bytes, value: float | None = None) -> int:
         """Append an example; `supervised` holds 0 or 1 for each token, and the first one is taken as 0.
 
-        Returns the number of its targets; an example that has none is not kept.
+        `value` is the target of a regression; all examples of a store have one, or none has. Returns the number of
+        targets; an example that has none is not kept.
         """
         targets = supervised.count(1, 1)
         if targets:
             self._tokens.extend(tokens)
             self._supervised += b"\0" + supervised[1:]
             self._offsets.append(len(self._tokens))
+            if value is not None:
+                self._values.append(value)
         return targets
 
     def finish(
@@ -133,7 +142,14 @@ class ExampleStore:
         truncated_tokens: int = 0,
         refused: Mapping[str, int] | None = None,
     ) -> Examples:
-        """The data set, and its stats with what the caller counted. The store must not be used after it."""
+        """The data set, and its stats with what the caller counted. The store must not be used after it.
+
+        Raises:
+            ValueError: some examples have a value and others have none.
+        """
+        if len(self._values) not in (0, len(self)):
+            raise ValueError(f"{len(self._values)} of {len(self)} examples have a value")
+        values = np.frombuffer(self._values, dtype=np.float32) if self._values else None
         tokens = np.frombuffer(self._tokens, dtype=np.int32)
         supervised = np.frombuffer(self._supervised, dtype=np.bool_)
         offsets = np.frombuffer(self._offsets, dtype=np.int64)
@@ -146,4 +162,4 @@ class ExampleStore:
             truncated_tokens=truncated_tokens,
             refused=dict(refused or {}),
         )
-        return Examples(tokens, supervised, offsets, stats)
+        return Examples(tokens, supervised, offsets, stats, values)

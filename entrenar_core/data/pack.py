@@ -104,7 +104,12 @@ def fill(examples: Examples, rows: Rows, *, seq_len: int, pad_id: int) -> Batch:
     labels.reshape(-1)[target] = np.where(supervised, examples.tokens[source + 1], IGNORE)
     positions.reshape(-1)[target] = inside
     starts.reshape(-1)[target] = np.repeat(column, length)
-    return Batch(tokens, labels, positions, starts, int(before[-1]), int(np.count_nonzero(supervised)))
+    values = None
+    if examples.values is not None:
+        values = np.zeros(shape, dtype=np.float32)
+        of_position = np.repeat(examples.values[documents], length)
+        values.reshape(-1)[target] = np.where(supervised, of_position, np.float32(0))
+    return Batch(tokens, labels, positions, starts, int(before[-1]), int(np.count_nonzero(supervised)), values)
 
 
 def _width(positions: int, seq_len: int) -> int:

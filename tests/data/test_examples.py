@@ -70,3 +70,44 @@ def test_the_digest_sees_ids_flags_and_borders() -> None:
     assert base.digest() != examples_of([1, 2, 9], [4, 5]).digest()
     assert base.digest() != examples_of([1, 2, 3], [4, 5], supervised=[[0, 1, 0], [0, 1]]).digest()
     assert examples_of([1, 2], [3, 4, 5]).digest() != examples_of([1, 2, 3], [4, 5]).digest()
+
+
+def valued(*pairs: tuple[list[int], float]) -> Examples:
+    store = ExampleStore()
+    for tokens, value in pairs:
+        store.add(tokens, bytes(len(tokens) - 1) + b"\1", value)
+    return store.finish(rows=len(pairs))
+
+
+def test_a_value_belongs_to_its_example_and_goes_with_it() -> None:
+    examples = valued(([1, 2, 0], 0.5), ([3, 0], -2.0), ([4, 5, 6, 0], 7.25))
+    assert examples.values is not None
+    assert (examples.values.dtype, examples.values.tolist()) == (np.float32, [0.5, -2.0, 7.25])
+    chosen = examples.select(np.array([2, 0]))
+    assert chosen.values is not None
+    assert chosen.values.tolist() == [7.25, 0.5]
+
+
+def test_the_value_of_an_example_that_is_not_kept_is_not_kept() -> None:
+    store = ExampleStore()
+    store.add([5, 6], b"\0\0", 1.0)
+    store.add([5, 6], b"\0\1", 2.0)
+    values = store.finish(rows=2).values
+    assert values is not None
+    assert values.tolist() == [2.0]
+
+
+def test_without_values_there_are_none() -> None:
+    assert examples_of([1, 2]).values is None
+
+
+def test_a_value_for_some_examples_only_is_an_error() -> None:
+    store = ExampleStore()
+    store.add([5, 6], b"\0\1", 2.0)
+    store.add([5, 6], b"\0\1")
+    with pytest.raises(ValueError, match="1 of 2 examples have a value"):
+        store.finish(rows=2)
+
+
+def test_the_digest_sees_values() -> None:
+    assert valued(([1, 2, 0], 0.5)).digest() != valued(([1, 2, 0], 0.25)).digest()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrenar_core.data.batch import IGNORE
+from entrenar_core.data.examples import ExampleStore
 from entrenar_core.data.pack import Rows, fill, one_per_row, pack_best_fit
 from tests.data.documents import examples_of
 
@@ -95,3 +96,18 @@ def test_every_array_is_int32_and_contiguous() -> None:
     for values in (batch.tokens, batch.labels, batch.positions, batch.starts):
         assert values.dtype == np.int32
         assert values.flags.c_contiguous
+
+
+def test_a_value_stands_where_its_document_is_asked_and_nowhere_else() -> None:
+    store = ExampleStore()
+    store.add([5, 6, 0], b"\0\0\1", 0.5)
+    store.add([7, 0], b"\0\1", -3.0)
+    batch = fill(store.finish(rows=2), Rows(np.array([0, 1]), np.array([0, 2])), seq_len=8, pad_id=0)
+    assert batch.labels.tolist() == [[IGNORE, 0, 0, *[IGNORE] * 5]]
+    assert batch.values is not None
+    assert batch.values.tolist() == [[0.0, 0.5, -3.0, *[0.0] * 5]]
+    assert batch.values.dtype == np.float32
+
+
+def test_a_batch_without_values_has_none() -> None:
+    assert fill(examples_of([5, 6, 7]), one_per_row(np.array([0])), seq_len=16, pad_id=0).values is None
