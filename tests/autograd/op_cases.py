@@ -26,6 +26,7 @@ from entrenar_core.backend.base import AttentionParams, Backend, DropoutKey
 KEY = DropoutKey(seed=1, step=2, micro_batch=0, module=3)
 IDS = np.array([[0, 3, 3], [1, 4, 0]], dtype=np.int32)
 LABELS = np.array([2, -100, 0, 4, -100, 1], dtype=np.int32)
+TARGETS = np.array([0.5, -1.0, 2.0, 0.0])
 LOWER = np.array([[0, 0, 0, 3, 3], [0, 1, 1, 2, 3]], dtype=np.int32)
 
 OpCase = tuple[Callable[..., Tensor], list[np.ndarray]]
@@ -119,6 +120,7 @@ def op_cases(backend: Backend) -> dict[str, OpCase]:
             lambda h: loss.linear_cross_entropy(h, frozen_head, LABELS, 0.25),
             [normal(6, 3)],
         ),
+        "squared_error": (lambda x: loss.squared_error(x, TARGETS, 0.25), [normal(4)]),
         "power two": (lambda x: elementwise.power(x, 2.0), [normal(2, 3)]),
         "mean inner axis": (lambda x: reduce.mean(x, 1), [normal(3, 4, 2)]),
         "mean keepdims": (lambda x: reduce.mean(x, 1, keepdims=True), [normal(3, 4, 2)]),

@@ -1,4 +1,4 @@
-"""Cross-entropy: closed forms, ignored labels, and the chunked fused one equal to the plain one."""
+"""Cross-entropy: closed forms, ignored labels, and the chunked fused one equal to the plain one. Squared error."""
 
 from __future__ import annotations
 
@@ -182,3 +182,20 @@ def test_the_chunked_loss_never_holds_all_logits(cpu: CpuBackend) -> None:
         total = loss.linear_cross_entropy(hidden, weight, labels, 1 / rows, rows_per_chunk=8)
     tape.backward(total)
     assert cpu.pool.statistics().peak - held < 3 * 8 * vocab * 4 < rows * vocab * 4
+
+
+@pytest.mark.parametrize("on", ["double", "cpu"])
+def test_squared_error_is_the_scaled_sum_of_squares(on: str, request: pytest.FixtureRequest) -> None:
+    backend = request.getfixturevalue(on)
+    predictions = Tensor(backend.asarray(np.array([1.0, -2.0, 0.5])), backend, requires_grad=True)
+    with Tape() as tape:
+        total = loss.squared_error(predictions, np.array([0.0, -2.0, 2.5]), 0.25)
+    tape.backward(total, np.array(3.0))
+    assert (float(total.data), total.data.dtype, total.shape) == (0.25 * (1 + 4), np.float64, ())
+    np.testing.assert_array_equal(predictions.grad, 3 * 0.25 * 2 * np.array([1.0, 0.0, -2.0]))
+
+
+def test_squares_are_summed_in_float64(cpu: CpuBackend) -> None:
+    errors = np.array([2.0**12, *[1.0] * 1000])
+    total = loss.squared_error(Tensor(cpu.asarray(errors), cpu), np.zeros(1001), 1.0)
+    assert float(total.data) == 2.0**24 + 1000

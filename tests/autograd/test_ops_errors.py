@@ -90,6 +90,10 @@ MISUSES: dict[str, tuple[Callable[[], Tensor], str]] = {
         r"hidden states \(4, 5\) for an output matrix \(7, 6\)",
     ),
     "fused width handle": (lambda: loss.linear_cross_entropy(t(4, 5), handle(7, 6), LABELS, 1.0), r"\(7, 6\)"),
+    "squared error": (
+        lambda: loss.squared_error(t(3), np.ones(1), 1.0),
+        r"squared error: predictions \(3,\) but targets \(1,\)",
+    ),
     "slice by ids": (lambda: shape.slice_(t(3), np.array([0, 0])), r"slice: array\(\[0, 0\]\) is no integer, slice or"),
     "slice by list": (lambda: shape.slice_(t(3, 2), ([0, 0], 1)), r"slice: \[0, 0\] is no integer"),
     "slice by mask": (lambda: shape.slice_(t(3), True), "slice: True is no integer"),

@@ -73,6 +73,15 @@ def cross_entropy_case(rows: int, vocab: int, ignored: float, size: float = 1.0)
     )
 
 
+def squared_error_case(rows: int) -> Case:
+    targets = 3 * normal(rows, seed=2)
+    return Case(
+        lambda _, predictions: loss.squared_error(predictions, targets, 1 / rows),
+        lambda predictions: functional.mse_loss(predictions, torch.tensor(targets)),
+        [normal(rows)],
+    )
+
+
 def fused_case(rows: int, width: int, vocab: int, chunk: int | None, *, frozen: bool = False) -> Case:
     labels = labels_for(rows, vocab, 0.3)
 
@@ -218,6 +227,8 @@ CASES: dict[str, Case] = {
     "cross_entropy": cross_entropy_case(65, 1000, 0.3),
     "cross_entropy sharp": cross_entropy_case(33, 257, 0.0, size=30.0),
     "cross_entropy two words": cross_entropy_case(5, 2, 0.5),
+    "squared_error": squared_error_case(65),
+    "squared_error of one": squared_error_case(1),
     "linear_cross_entropy": fused_case(130, 64, 1000, None),
     "linear_cross_entropy chunks": fused_case(130, 33, 257, 16),
     "linear_cross_entropy single rows": fused_case(9, 5, 7, 1),

@@ -1,4 +1,5 @@
-"""Cross-entropy, on logits or fused with the output matrix so that the logits of all tokens never exist at once.
+"""What is minimised: cross-entropy, also fused with the output matrix so that all logits never exist at once, and
+squared error.
 
 The fused op works through the supervised rows in chunks. While it has a chunk's logits it also computes the gradients
 of the hidden states and of the matrix, so backward only hands them out and no logits are computed twice.
@@ -122,6 +123,25 @@ class LinearCrossEntropy(Op):
         return dhidden, dweight
 
 
+class SquaredError(Op):
+    """Σ (prediction - target)²·scale."""
+
+    name = "squared_error"
+
+    @staticmethod
+    def forward(context: Context, predictions: Array, targets: Array, scale: float) -> Array:
+        xp = context.backend.xp
+        errors = predictions - xp.asarray(targets, dtype=predictions.dtype)
+        context.save(errors)
+        context.params.update(scale=scale)
+        return xp.asarray(xp.square(errors, dtype=np.float64).sum() * scale)
+
+    @staticmethod
+    def backward(context: Context, grad: Array) -> Sequence[Array | None]:
+        (errors,) = context.saved
+        return (context.backend.scale(errors, 2.0 * context.params["scale"] * float(grad)),)
+
+
 def supervised_rows(xp: Any, labels: Array) -> Array:
     """Indices of the rows with a label."""
     return xp.nonzero(labels >= 0)[0]
@@ -158,6 +178,17 @@ def linear_cross_entropy(
     return apply(
         LinearCrossEntropy, hidden, dense, handle=handle, labels=labels, scale=scale, rows_per_chunk=rows_per_chunk
     )
+
+
+def squared_error(predictions: Tensor, targets: Array, scale: float) -> Tensor:
+    """scale · Σ (predictions [M] - targets [M])², as a float64 scalar.
+
+    Raises:
+        AutogradError: the shapes differ.
+    """
+    if tuple(targets.shape) != predictions.shape:
+        raise AutogradError(f"squared error: predictions {predictions.shape} but targets {tuple(targets.shape)}")
+    return apply(SquaredError, predictions, targets=targets, scale=scale)
 
 
 def _check_labels(states: Tensor, labels: Array) -> None:
