@@ -107,7 +107,7 @@ def check_content(path: Path, format_: Format) -> None:
     """
     where = str(path)
     if path.stat().st_size == 0:
-        raise DataError("the file is empty (0 bytes)", where=where)
+        raise DataError("the file is empty (0 bytes)", where=where, hint=_AGAIN)
     if is_compressed(path):
         return
     content = content_of(path)
@@ -163,6 +163,10 @@ def unreadable(path: Path, format_: Format, error: Exception) -> DataError:
     lowered = reason.lower()
     if "crc checksum" in lowered:
         return DataError("the file is damaged: the checksum of a page does not match", where=where, hint=_AGAIN)
+    if "thrift" in lowered:
+        return DataError("the file is damaged: its footer cannot be decoded", where=where, hint=_AGAIN)
+    if "expected to be able to read" in lowered:
+        return DataError(f"the {format_} file is truncated", where=where, hint=_AGAIN)
     if is_compressed(path) and "truncated" in lowered:
         return DataError("the compressed file is truncated", where=where, hint=_AGAIN)
     if is_compressed(path) and ("incorrect header" in lowered or "unknown frame" in lowered):

@@ -79,7 +79,7 @@ def _in_folder(folder: Path) -> FoundFiles:
         raise DataError(
             f"this folder was saved by datasets.save_to_disk and holds several splits: {', '.join(splits)}",
             where=str(folder),
-            hint=f"name one of them, such as {folder / (splits[0] if splits else 'train')}",
+            hint=f"name one of them, such as {folder / ('train' if 'train' in splits or not splits else splits[0])}",
         )
     files = sorted(_data_files_below(folder), key=lambda file: _natural(str(file.relative_to(folder))))
     if not files:

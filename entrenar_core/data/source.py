@@ -77,7 +77,7 @@ class DataSource:
         filled = [file for file in opened if any(part.n_rows for part in file.parts)]
         if not filled:
             what = "the file has no rows" if len(opened) == 1 else f"all {len(opened)} files have no rows"
-            raise DataError(what, where=path)
+            raise DataError(what, where=path, hint="check what wrote them, or whether the download was complete")
         schema, disagreements = unify_schemas([(str(file.path), file.schema) for file in filled])
         return cls(path, found.format, opened, schema, disagreements)
 

@@ -15,6 +15,7 @@ from pyarrow import ipc
 from entrenar_core.data.broken import explained
 from entrenar_core.data.formats.base import Part, conformed, pieces
 from entrenar_core.data.formats.kinds import Format
+from entrenar_core.errors import DataError
 
 _FILE_MARK = b"ARROW1"
 
@@ -34,6 +35,7 @@ class ArrowFile:
                 self._is_stream = file.read(len(_FILE_MARK)) != _FILE_MARK
             size = path.stat().st_size
             with pa.OSFile(str(path)) as source:
+                _check_tail(path, size, self._is_stream)
                 if self._is_stream:
                     reader = ipc.open_stream(source)
                     self.schema: pa.Schema = reader.schema
@@ -51,6 +53,15 @@ class ArrowFile:
                 batches = iter([ipc.open_file(source, options=options).get_batch(part)])
             for batch in pieces(map(_checked, batches)):
                 yield conformed(batch, fields)
+
+
+def _check_tail(path: Path, size: int, is_stream: bool) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, size - len(_FILE_MARK)))
+        if not is_stream and file.read() != _FILE_MARK:
+            raise DataError(
+                "the Arrow file is truncated: its footer is missing", where=str(path), hint="copy or download it again"
+            )
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -108,9 +108,9 @@ def check_last_quote(path: Path, last_cell: str | None, delimiter: str) -> None:
         tail = file.read()
     if tail in starts:
         lines = sum(1 for _ in _lines(path))
-        opened = lines - len(last_cell.splitlines()) + 1
+        opened = lines - max(1, len(last_cell.splitlines())) + 1
         raise DataError(
-            f"a double quote is opened and never closed: {_shown(last_cell)}",
+            f'a double quote is opened and never closed: "{_shown(last_cell)}',
             where=f"{path}, line {opened}",
             hint="close it; if the end of the file is missing, copy or download it again",
         )

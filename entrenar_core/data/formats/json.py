@@ -16,7 +16,7 @@ from pyarrow import json as arrow_json
 
 from entrenar_core.data.broken import explained
 from entrenar_core.data.formats.base import Part, conformed, pieces
-from entrenar_core.data.formats.json_blocks import Block, is_array, item_blocks, line_blocks
+from entrenar_core.data.formats.json_blocks import Block, count_lines, is_array, item_blocks, line_blocks
 from entrenar_core.data.formats.json_mistakes import explain_block
 from entrenar_core.data.formats.kinds import Format, is_compressed
 from entrenar_core.data.schemas import unify_types
@@ -72,6 +72,8 @@ class JsonFile:
     def _learn(self, block: Block) -> int:
         """Widen the schema by the block's; returns its rows."""
         table = self._parse(block, None)
+        if table.num_rows != count_lines(block.text):
+            raise explain_block(self.path, block, self.schema, self._is_array, "it is not one object")
         types = {field.name: field.type for field in self.schema}
         for field in table.schema:
             wider = unify_types(types.get(field.name, pa.null()), _json_type(field.type))

@@ -25,6 +25,7 @@ BLOCK_BYTES = 1 << 22
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*(?:\n|\Z)")
 _NEAR_END = 32
 """An object that goes wrong this close to the end of what is read so far may only be cut."""
 
@@ -64,6 +65,12 @@ def line_blocks(path: Path) -> Iterator[Block]:
             first += text.count(b"\n")
 
 
+def count_lines(text: bytes) -> int:
+    """Lines that are not blank."""
+    breaks = text.count(b"\n") + (not text.endswith(b"\n"))
+    return sum(1 for line in text.split(b"\n") if line.strip()) if _BLANK_LINE.search(text) else breaks
+
+
 def item_blocks(path: Path) -> Iterator[Block]:
     """The items of a JSON array as blocks of lines.
 
@@ -82,6 +89,11 @@ def item_blocks(path: Path) -> Iterator[Block]:
                 items, size = [], 0
         if items:
             yield Block("\n".join(items).encode(), 0, 0, first)
+
+
+def reason_of(error: json.JSONDecodeError) -> str:
+    """The parser's reason as part of a sentence, without the place."""
+    return error.msg[:1].lower() + error.msg[1:].removesuffix(" starting at")
 
 
 class _ArrayItems:
@@ -111,6 +123,8 @@ class _ArrayItems:
         if sign == "," and self.n_items:
             self.place += 1
             sign = self._next_sign()
+            if sign == "]":
+                raise self._broken("a comma stands before the closing bracket")
         elif sign != "]" and self.n_items:
             raise self._broken(f"a comma is missing before {sign}" if sign else "the closing bracket is missing")
         if sign != "]":
@@ -127,7 +141,7 @@ class _ArrayItems:
             except json.JSONDecodeError as error:
                 may_be_cut = error.msg.startswith("Unterminated string") or self._is_near_end(error.pos)
                 if not may_be_cut or not self._read_on():
-                    raise self._broken(error.msg[:1].lower() + error.msg[1:], error.pos) from error
+                    raise self._broken(reason_of(error), error.pos) from error
                 continue
             if not self._is_near_end(end) or not self._read_on():
                 item = self.text[self.place : end]
@@ -168,5 +182,5 @@ class _ArrayItems:
         return DataError(
             f"line {line} is not JSON (item {self.n_items + 1} of the array): {reason}",
             where=str(self.path),
-            hint="if the end is missing, copy or download the file again",
+            hint="correct this line; if the end of the file is missing, copy or download it again",
         )

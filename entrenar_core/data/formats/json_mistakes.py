@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from entrenar_core.data.formats.json_blocks import Block
+from entrenar_core.data.formats.json_blocks import Block, reason_of
 from entrenar_core.data.schemas import is_text
 from entrenar_core.errors import DataError
 
@@ -53,7 +53,8 @@ def explain_block(path: Path, block: Block, schema: pa.Schema, is_array: bool, r
     row = re.search(r"in row (\d+)", reason)
     number = rows[int(row[1])][0] if row and int(row[1]) < len(rows) else block.first
     what = re.sub(r"^JSON parse error: |\s*in row \d+$", "", reason.splitlines()[0])
-    return DataError(f"{unit} {number} cannot be read: {what}", where=str(path), hint=f"correct this {unit}")
+    hint = "a character is cut in half, often an emoji: remove it" if "surrogate" in what else f"correct this {unit}"
+    return DataError(f"{unit} {number} cannot be read: {what}", where=str(path), hint=hint)
 
 
 def _mistake(line: bytes, seen: _Seen, where: str) -> tuple[str, str] | None:
@@ -90,14 +91,16 @@ def _same_type_hint(path: str, kind: str, before: str) -> str:
 
 
 def _not_json(text: str, error: json.JSONDecodeError, where: str) -> tuple[str, str]:
-    reason = error.msg[:1].lower() + error.msg[1:]
-    message = f"{where} is not JSON: {reason} at character {error.pos + 1}: {_shown(text)}"
+    message = f"{where} is not JSON: {reason_of(error)} at character {error.pos + 1}: {_shown(text)}"
     if re.match(r"\s*\{\s*'", text):
         return message, "keys and strings need double quotes: write the lines with json.dumps"
     if error.msg == "Extra data" and text[error.pos :].strip() == ",":
         return message, "remove the comma at the end of each line, or write one array: [{...}, {...}]"
     if error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()):
-        return message, "the line is cut: copy or download the file again; a line break within a text is written \\n"
+        return (
+            message,
+            "an object ends on its line (a line break in a text is \\n); if it is cut, copy the file again",
+        )
     return message, _ONE_OBJECT_A_LINE
 
 
