@@ -32,6 +32,7 @@ FENCES: dict[str, tuple[str, str | None]] = {
     "pyarrow": (PRODUCT, rf"{CORE}/data/"),
     "pydantic": (PRODUCT, rf"{CORE}/config/"),
     "yaml": (PRODUCT, rf"{CORE}/config/"),
+    "jinja2": (PRODUCT, rf"{CORE}/tokenizer/"),
     "typer": (PRODUCT, r"entrenar_cli/"),
     "rich": (PRODUCT, r"entrenar_cli/"),
     "torch": ("", ORACLES),

@@ -39,13 +39,21 @@ class ByteLevelModel:
         self._present = None if len(present) == 256 else bytes(sorted(present))
         self.rust = _build_rust(vocabulary, merges, pre_type)
 
-    def jobs(self, text: str, *, after_special: bool) -> list[str | list[int]]:
-        """What the Rust tokenizer has to encode; `after_special` has no meaning here."""
+    def prepared(self, text: str, *, after_special: bool) -> str:
+        """`text` as it is."""
+        return text
+
+    def jobs(self, text: str) -> list[str | list[int]]:
+        """What the Rust tokenizer has to encode."""
         if self._present is not None and (missing := text.encode().translate(None, self._present)):
             raise TokenizerError(
                 f"no token for byte 0x{missing[0]:02X} in {text[:40]!r}", where=f"{self._vocabulary.source}: tokenizer"
             )
         return [text]
+
+    def covered_bytes(self, token_id: int) -> int:
+        """Bytes of a prepared text that a token stands for: each of its characters is one."""
+        return len(self._vocabulary.tokens[token_id])
 
     def token_bytes(self, token_id: int) -> bytes:
         """The text of a token as UTF-8 bytes, possibly part of a character."""

@@ -1,12 +1,14 @@
 """Cuts special tokens out of text before the sub-word model sees the rest.
 
 llama.cpp's rule: tokens are tried longest first (in bytes), each splits every piece of text that is left. Without
-`parse_special` only user-defined tokens are cut out; control and unknown tokens stay text.
+`parse_special` only user-defined tokens are cut out; control and unknown tokens stay text. In text that is mixed from a
+template and data, they are cut out of the template's part only.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,10 @@ class _Candidates:
     beginning: re.Pattern[str] | None
 
 
+Cut = tuple[int, int, int | None]
+"""Begin, end, and the id of a special token or None for text. What a token swallowed to its right is in no cut."""
+
+
 class SpecialSplitter:
     """Splits text into pieces of text and ids of special tokens."""
 
@@ -34,35 +40,63 @@ class SpecialSplitter:
         self._strip_right = vocabulary.strip_right
         self._user_defined = _candidates(vocabulary, (TokenKind.USER_DEFINED,))
         self._special = _candidates(vocabulary, (TokenKind.USER_DEFINED, TokenKind.CONTROL, TokenKind.UNKNOWN))
+        self._in_data_too = frozenset(token_id for _, token_id in self._user_defined.tokens)
 
     def split(self, text: str, *, parse_special: bool) -> list[str | int]:
         """`text` as non-empty strings and token ids, in order."""
-        candidates = self._special if parse_special else self._user_defined
+        cuts = self._cuts(text, self._special if parse_special else self._user_defined, b"")
+        return [text[begin:end] if token_id is None else token_id for begin, end, token_id in cuts]
+
+    def cuts(self, text: str, data: bytes) -> list[Cut]:
+        """`text` as non-empty stretches of plain text and special tokens, in order.
+
+        Args:
+            text: what a template rendered.
+            data: 1 for each character that came from the data, where control and unknown tokens stay text; else 0.
+        """
+        return self._cuts(text, self._special, data)
+
+    def _cuts(self, text: str, candidates: _Candidates, data: bytes) -> list[Cut]:
         if not text:
             return []
-        pieces: list[str | int] = [text]
+        cuts: list[Cut] = [(0, len(text), None)]
         if candidates.beginning is None or not candidates.beginning.search(text):
-            return pieces
+            return cuts
         for token, token_id in candidates.tokens:
             if token in text:
-                pieces = [part for piece in pieces for part in self._cut(piece, token, token_id)]
-        return pieces
+                protected = b"" if token_id in self._in_data_too else data
+                cuts = [part for cut in cuts for part in self._cut(text, cut, token, token_id, protected)]
+        return cuts
 
-    def _cut(self, piece: str | int, token: str, token_id: int) -> list[str | int]:
-        if isinstance(piece, int):
-            return [piece]
-        parts: list[str | int] = []
-        start = 0
-        while (hit := piece.find(token, start)) >= 0:
-            if hit > start:
-                parts.append(piece[start:hit])
-            parts.append(token_id)
-            start = hit + len(token)
+    def _cut(self, text: str, cut: Cut, token: str, token_id: int, data: bytes) -> list[Cut]:
+        begin, end, found = cut
+        if found is not None:
+            return [cut]
+        parts: list[Cut] = []
+        for hit in _hits(text, begin, end, token, data):
+            if hit < begin:
+                continue
+            if hit > begin:
+                parts.append((begin, hit, None))
+            begin = hit + len(token)
+            parts.append((hit, begin, token_id))
             if token_id in self._strip_right:
-                start = len(piece) - len(piece[start:].lstrip(_WHITE_SPACE))
-        if start < len(piece):
-            parts.append(piece[start:])
+                begin = end - len(text[begin:end].lstrip(_WHITE_SPACE))
+        if begin < end:
+            parts.append((begin, end, None))
         return parts
+
+
+def _hits(text: str, begin: int, end: int, token: str, data: bytes) -> Iterator[int]:
+    """Places of `token` from left to right that neither overlap each other nor a character of the data."""
+    hit = text.find(token, begin, end)
+    while hit >= 0:
+        after = hit + len(token)
+        if data.find(1, hit, after) < 0:
+            yield hit
+        else:
+            after = hit + 1
+        hit = text.find(token, after, end)
 
 
 def _candidates(vocabulary: Vocabulary, kinds: tuple[TokenKind, ...]) -> _Candidates:

@@ -51,11 +51,14 @@ class ScoreModel:
         self.rust = _build_rust(self._ids, byte_ids, merges, vocabulary, one_word_at_a_time)
         self._remembered = lru_cache(maxsize=1 << 16)(self._encode_word)
 
-    def jobs(self, text: str, *, after_special: bool) -> list[str | list[int]]:
-        """`text` as strings for the Rust tokenizer and ready ids, in order."""
+    def prepared(self, text: str, *, after_special: bool) -> str:
+        """`text` as pieces spell it, character by character, with the space that comes in front of it."""
         if after_special and self.add_space_prefix:
             text = " " + text
-        text = text.replace(" ", SPACE)
+        return text.replace(" ", SPACE)
+
+    def jobs(self, text: str) -> list[str | list[int]]:
+        """A prepared text as strings for the Rust tokenizer and ready ids, in order."""
         if self._ambiguity is None or not self._ambiguity.search(text):
             return [text]
         jobs: list[str | list[int]] = []
@@ -71,6 +74,12 @@ class ScoreModel:
         if plain < start:
             jobs.append(text[plain:start])
         return jobs
+
+    def covered_bytes(self, token_id: int) -> int:
+        """Bytes of a prepared text that a token stands for."""
+        if self._vocabulary.kinds[token_id] == TokenKind.BYTE:
+            return 1
+        return len(self._vocabulary.tokens[token_id].encode("utf-8", "surrogateescape"))
 
     def token_bytes(self, token_id: int) -> bytes:
         """The text of a token as UTF-8 bytes, possibly part of a character."""

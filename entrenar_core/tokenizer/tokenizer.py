@@ -8,11 +8,12 @@ variable RAYON_NUM_THREADS says, else one per core) and starts no process.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from entrenar_core.errors import TokenizerError
-from entrenar_core.tokenizer.special_split import SpecialSplitter
+from entrenar_core.tokenizer.special_split import Cut, SpecialSplitter
 from entrenar_core.tokenizer.vocabulary import TokenKind, Vocabulary
 
 _NOT_SHOWN = (TokenKind.CONTROL, TokenKind.UNKNOWN)
@@ -24,13 +25,38 @@ class SubwordModel(Protocol):
     rust: Any
     """A `tokenizers.Tokenizer` without special tokens."""
 
-    def jobs(self, text: str, *, after_special: bool) -> list[str | list[int]]:
-        """Strings for `rust` and ready ids, in order; `after_special`: nothing or a special token stands before."""
+    def prepared(self, text: str, *, after_special: bool) -> str:
+        """`text` as tokens spell it; `after_special`: nothing or a special token stands before."""
+        ...
+
+    def jobs(self, text: str) -> list[str | list[int]]:
+        """A prepared text as strings for `rust` and ready ids, in order."""
+        ...
+
+    def covered_bytes(self, token_id: int) -> int:
+        """How many bytes of a prepared text a token made from it stands for."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
         """The text of a token in UTF-8."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a rendered chat and its tokens: one special token, or text that was encoded as a whole.
+
+    Attributes:
+        begin, end: characters of the chat.
+        ids: its tokens.
+        prepared: the text that the sub-word model saw; it ends with the characters of the stretch, one for one, and may
+            have one more in front. None for a special token.
+    """
+
+    begin: int
+    end: int
+    ids: list[int]
+    prepared: str | None
 
 
 class Tokenizer:
@@ -80,16 +106,33 @@ class Tokenizer:
     ) -> list[list[int]]:
         """`encode` of every text, in threads."""
         plans = [self._plan(text, parse_special=parse_special, continues=continues) for text in texts]
-        strings = [job for plan in plans for job in plan if isinstance(job, str)]
-        encoded = (encoding.ids for encoding in self._encode_strings(strings))
         before, after = self._frame() if add_special else ([], [])
-        batch: list[list[int]] = []
-        for plan in plans:
-            ids = list(before)
-            for job in plan:
-                ids += next(encoded) if isinstance(job, str) else job
-            batch.append(ids + after)
-        return batch
+        return [before + ids + after for ids in self._run(plans)]
+
+    def encode_chats(self, chats: Sequence[tuple[str, bytes]]) -> list[list[Piece]]:
+        """The pieces of rendered chats, each with its tokens, in threads.
+
+        Args:
+            chats: each a text and, for each of its characters, 1 where it came from the data (no control token is
+                recognised there, as in `encode` without `parse_special`) and 0 where a template wrote it.
+
+        Raises:
+            TokenizerError: a text is not valid Unicode.
+        """
+        cut = [self._splitter.cuts(text, data) for text, data in chats]
+        prepared = [self._prepared(text, cuts) for (text, _), cuts in zip(chats, cut, strict=True)]
+        encoded = self._run([self._model.jobs(text) for texts in prepared for text in texts if text is not None])
+        return [
+            [
+                Piece(begin, end, next(encoded) if token_id is None else [token_id], source)
+                for (begin, end, token_id), source in zip(cuts, sources, strict=True)
+            ]
+            for cuts, sources in zip(cut, prepared, strict=True)
+        ]
+
+    def covered_bytes(self, token_id: int) -> int:
+        """How many bytes of `Piece.prepared` a token of the piece stands for."""
+        return self._model.covered_bytes(token_id)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD.
@@ -139,9 +182,29 @@ class Tokenizer:
             if isinstance(piece, int):
                 plan.append([piece])
             else:
-                plan.extend(self._model.jobs(piece, after_special=after_special))
+                plan.extend(self._model.jobs(self._model.prepared(piece, after_special=after_special)))
             after_special = isinstance(piece, int)
         return plan
+
+    def _prepared(self, text: str, cuts: Sequence[Cut]) -> list[str | None]:
+        """What the sub-word model gets to see of each cut; None for special tokens."""
+        sources: list[str | None] = []
+        after_special = True
+        for begin, end, token_id in cuts:
+            is_text = token_id is None
+            sources.append(self._model.prepared(text[begin:end], after_special=after_special) if is_text else None)
+            after_special = not is_text
+        return sources
+
+    def _run(self, plans: Sequence[Sequence[str | list[int]]]) -> Iterator[list[int]]:
+        """The ids of each plan; all strings go to Rust at once."""
+        strings = [job for plan in plans for job in plan if isinstance(job, str)]
+        encoded = (encoding.ids for encoding in self._encode_strings(strings))
+        for plan in plans:
+            ids: list[int] = []
+            for job in plan:
+                ids += next(encoded) if isinstance(job, str) else job
+            yield ids
 
     def _encode_strings(self, strings: list[str]) -> list[Any]:
         rust = self._model.rust

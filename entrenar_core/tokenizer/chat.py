@@ -1,0 +1,249 @@
+"""Conversations become token examples: what llama.cpp would send, and which tokens are trained on.
+
+    template -> text that knows its origins -> pieces between special tokens -> ids; turns of the assistant -> mask
+
+Special tokens are recognised in the template's text only: what looks like one in a message, a tool or its arguments
+stays text. Whatever keeps a conversation from being trained on becomes a `ChatRefusal` with a reason to count by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from entrenar_core.errors import TokenizerError
+from entrenar_core.tokenizer.chat_forms import find_forms, marked_messages, marked_tools
+from entrenar_core.tokenizer.chat_marks import SEVERAL_MESSAGES, Span, plain, spans_of
+from entrenar_core.tokenizer.chat_mask import (
+    Chat,
+    Ending,
+    Turn,
+    TurnShape,
+    assistant_turns,
+    supervised_tokens,
+    turn_shape,
+)
+from entrenar_core.tokenizer.chat_template import ChatTemplate, TemplateRefusal
+from entrenar_core.tokenizer.conversation import (
+    ASSISTANT,
+    NO_CONTENT,
+    NO_MESSAGES,
+    NO_ROLE,
+    Conversation,
+    ConversationError,
+    conversation_from_value,
+)
+from entrenar_core.tokenizer.tokenizer import Tokenizer
+
+NOTHING_TO_LEARN = "nothing to learn"
+NOT_UNICODE = "text that is not valid Unicode"
+MIXED = "the chat template mixes texts of several messages"
+TEMPLATE_REFUSES = "the chat template refuses it"
+TEMPLATE_FAILS = "the chat template fails"
+"""Reasons of a `ChatRefusal`; the last two are followed by a colon and what the template says."""
+
+_LONGEST_REASON = 160
+
+__all__ = ["ChatEncoder", "ChatRefusal", "Conversation", "ConversationError", "EncodedChat", "conversation_from_value"]
+
+
+@dataclass(frozen=True)
+class EncodedChat:
+    """A conversation as tokens.
+
+    Attributes:
+        tokens: T ids, BOS included where there is one.
+        supervised: T flags, 1 where the token is trained on.
+        text: what was rendered, without a BOS that the tokenizer adds by itself.
+    """
+
+    tokens: list[int]
+    supervised: bytes
+    text: str
+
+
+@dataclass(frozen=True)
+class ChatRefusal:
+    """Why a conversation is left out: `reason` is short and the same for all with the same fault, `detail` is not."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    conversation: Conversation
+    text: str
+    spans: tuple[Span, ...]
+
+    @property
+    def data(self) -> bytes:
+        """1 for each character that is data."""
+        flags = bytearray(len(self.text))
+        for begin, end, _ in self.spans:
+            flags[begin:end] = b"\1" * (end - begin)
+        return bytes(flags)
+
+
+class ChatEncoder:
+    """Encodes conversations with one template for one tokenizer.
+
+    Attributes:
+        notices: what a user should know about template and vocabulary, each once; grows while encoding.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        *,
+        add_bos: bool | None = None,
+        add_eos: bool = True,
+        train_turns: Literal["all", "last"] = "all",
+        train_prompt: bool = False,
+    ) -> None:
+        """
+        Args:
+            tokenizer: of the model.
+            template: renders the conversations.
+            add_bos: None asks the tokenizer. Whatever is added, a BOS of the template is not doubled.
+            add_eos: put EOS after a last turn that nothing else ends.
+            train_turns: all turns of the assistant, or the last one only.
+            train_prompt: train on everything but turns that are switched off.
+
+        Raises:
+            TokenizerError: a BOS is asked for that the tokenizer does not have.
+        """
+        self._tokenizer = tokenizer
+        self._template = template
+        self._bos = _bos_ids(tokenizer, tokenizer.add_bos if add_bos is None else add_bos)
+        self._add_eos = add_eos
+        self._last_only = train_turns == "last"
+        self._train_prompt = train_prompt
+        self._forms = find_forms(template)
+        self._shape = self._turn_shape()
+        self._notices: dict[str, str] = {}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return tuple(self._notices.values())
+
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedChat | ChatRefusal]:
+        """Tokens and mask of every conversation, or why there are none, in order."""
+        rendered = [self._render(conversation) for conversation in conversations]
+        usable = [chat for chat in rendered if isinstance(chat, _Rendered)]
+        pieces = iter(self._tokenizer.encode_chats([(chat.text, chat.data) for chat in usable]))
+        return [
+            self._encode(chat, Chat(chat.text, chat.spans, next(pieces))) if isinstance(chat, _Rendered) else chat
+            for chat in rendered
+        ]
+
+    def _render(self, conversation: Conversation) -> _Rendered | ChatRefusal:
+        fault = _fault_of(conversation)
+        if fault is not None:
+            return ChatRefusal(fault)
+        tools = marked_tools(conversation, self._forms)
+        refusal: TemplateRefusal | None = None
+        for messages in marked_messages(conversation, self._forms):
+            try:
+                text = self._template.render_marked(messages, tools=tools)
+            except TemplateRefusal as error:
+                refusal = refusal or error
+                continue
+            return self._checked(conversation, text)
+        assert refusal is not None
+        reason = TEMPLATE_REFUSES if refusal.by_author else TEMPLATE_FAILS
+        return ChatRefusal(f"{reason}: {refusal.message}"[:_LONGEST_REASON], str(refusal))
+
+    def _checked(self, conversation: Conversation, text: str) -> _Rendered | ChatRefusal:
+        """The rendered text without the BOS that is added anyway, as llama.cpp does it."""
+        bos = "".join(map(self._tokenizer.token_text, self._bos))
+        first = next((begin for begin, _, _ in spans_of(text)), len(text))
+        if bos and text.startswith(bos) and first >= len(bos):
+            text = text[len(bos) :]
+        spans = spans_of(text)
+        if any(origin == SEVERAL_MESSAGES for _, _, origin in spans):
+            return ChatRefusal(MIXED)
+        try:
+            plain(text).encode()
+        except UnicodeEncodeError as error:
+            return ChatRefusal(NOT_UNICODE, str(error))
+        return _Rendered(conversation, plain(text), spans)
+
+    def _encode(self, rendered: _Rendered, chat: Chat) -> EncodedChat | ChatRefusal:
+        assistants, trained = self._assistants(rendered.conversation)
+        turns = list(assistant_turns(chat, self._shape, assistants, self._tokenizer.stop_ids))
+        self._notice(rendered.conversation, turns)
+        tokens = self._bos + [token_id for piece in chat.pieces for token_id in piece.ids]
+        flags = self._flags(chat, turns, trained)
+        if self._add_eos and self._tokenizer.eos_id is not None and _is_open(chat, turns):
+            tokens.append(self._tokenizer.eos_id)
+            flags += b"\1" if turns[-1].message in trained else b"\0"
+        if flags.find(1, 1) < 0:
+            return ChatRefusal(NOTHING_TO_LEARN)
+        return EncodedChat(tokens, flags, rendered.text)
+
+    def _flags(self, chat: Chat, turns: Sequence[Turn], trained: Collection[int]) -> bytes:
+        """The mask of all tokens, BOS included."""
+        chosen = [(turn.begin, turn.end) for turn in turns if (turn.message in trained) is not self._train_prompt]
+        flags = bytes(len(self._bos)) + supervised_tokens(chat.pieces, chosen, self._tokenizer.covered_bytes)
+        return bytes(1 - flag for flag in flags) if self._train_prompt else flags
+
+    def _assistants(self, conversation: Conversation) -> tuple[set[int], set[int]]:
+        """The messages of the assistant, and those of them that are trained on."""
+        messages = conversation.messages
+        assistants = [index for index, message in enumerate(messages) if message["role"] == ASSISTANT]
+        chosen = assistants[-1:] if self._last_only else assistants
+        return set(assistants), {index for index in chosen if _is_on(messages[index])}
+
+    def _turn_shape(self) -> TurnShape:
+        prompt = self._forms.prompt
+        (pieces,) = self._tokenizer.encode_chats([(prompt, bytes(len(prompt)))])
+        return turn_shape(prompt, self._forms.plain_tail, self._forms.ending, pieces)
+
+    def _notice(self, conversation: Conversation, turns: Sequence[Turn]) -> None:
+        if not self._forms.system and any(message["role"] == "system" for message in conversation.messages):
+            self._say("system", "the chat template has no system role: a system text goes in front of the next message")
+        for turn in turns:
+            if turn.ending is Ending.TEXT:
+                closing = f"the chat template ends turns of the assistant with {turn.closing.strip()!r}"
+                self._say("text", f"{closing}, which is no stop token of this vocabulary; it is trained as text")
+            elif turn.ending is Ending.NOTHING:
+                after = "EOS is put after the last turn" if self._add_eos else "the model does not learn to stop"
+                self._say("nothing", f"the chat template does not end every turn of the assistant; {after}")
+
+    def _say(self, kind: str, notice: str) -> None:
+        self._notices.setdefault(kind, notice)
+
+
+def _bos_ids(tokenizer: Tokenizer, add_bos: bool) -> list[int]:
+    if not add_bos:
+        return []
+    if tokenizer.bos_id is None:
+        raise TokenizerError(
+            "data.add_bos is on, but the tokenizer of the model has no BOS token", hint="set data.add_bos: false"
+        )
+    return [tokenizer.bos_id]
+
+
+def _fault_of(conversation: Conversation) -> str | None:
+    """What makes a conversation unfit for any template."""
+    if not conversation.messages:
+        return NO_MESSAGES
+    for message in conversation.messages:
+        if not isinstance(message.get("role"), str):
+            return NO_ROLE
+        if message.get("content") is None and not message.get("tool_calls"):
+            return NO_CONTENT
+    return None
+
+
+def _is_on(message: Mapping[str, object]) -> bool:
+    """Whether the message itself leaves its training on."""
+    return message.get("train", message.get("weight", 1)) not in (False, 0)
+
+
+def _is_open(chat: Chat, turns: Sequence[Turn]) -> bool:
+    """Whether the text ends with a turn of the assistant that nothing ends."""
+    return bool(turns) and turns[-1].ending is Ending.NOTHING and turns[-1].end == len(chat.text)

@@ -1,0 +1,118 @@
+"""How much a chat template may do in one rendering: rounds of loops, characters and list entries, widths, seconds.
+
+A template comes with a model and is not trusted. The limits lie far above what real templates do with long
+conversations; beyond them the rendering ends with a SecurityError that says which limit it was.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from jinja2.exceptions import SecurityError
+
+LARGEST_TEXT = 1 << 22
+"""Characters of one text, entries of one list."""
+MOST_BUILT = 1 << 28
+"""Characters of all texts built together; an entry of a list counts for 16."""
+MOST_STEPS = 1 << 20
+"""Rounds of loops and calls of macros."""
+LONGEST_SECONDS = 20.0
+"""A rendering still at work then is given up; the other limits come first in all but contrived templates."""
+LARGEST_WIDTH = 1 << 12
+"""Widths, counts and indents that filters and methods of texts take."""
+LARGEST_INTEGER_BITS = 4096
+
+_ENTRY = 16
+_STEPS_BETWEEN_LOOKS_AT_THE_CLOCK = 64
+_UNBOUNDED_WIDTH = re.compile(r"[0-9]{5,}|%[-+ #0]*[0-9]*(\.)?\*|\{[^{}]*:[^{}]*\{")
+
+
+class Budget:
+    """What is left of the limits while one template is rendered."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """A new rendering begins."""
+        self._steps = 0
+        self._built = 0
+        self._deadline = time.monotonic() + LONGEST_SECONDS
+
+    def count_step(self) -> None:
+        """One more round of a loop or call of a macro."""
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise SecurityError(f"the chat template goes through more than {MOST_STEPS} rounds of its loops")
+        if self._steps % _STEPS_BETWEEN_LOOKS_AT_THE_CLOCK == 0 and time.monotonic() > self._deadline:
+            raise SecurityError(f"the chat template runs for more than {LONGEST_SECONDS:.0f} s")
+
+    def charge(self, value: Any) -> Any:
+        """`value`, after its size was counted."""
+        if isinstance(value, (str, bytes)):
+            self.reserve(len(value))
+        elif isinstance(value, (list, tuple)):
+            self.reserve(len(value), _ENTRY)
+        return value
+
+    def reserve(self, size: int, weight: int = 1) -> None:
+        """Count `size` characters (entries with a `weight`) before they are built."""
+        self._built += size * weight
+        if size > LARGEST_TEXT:
+            raise SecurityError(f"the chat template builds a text or list of {size} entries")
+        if self._built > MOST_BUILT:
+            raise SecurityError(f"the chat template builds texts of more than {MOST_BUILT} characters")
+
+    def reserve_binop(self, operator: str, left: Any, right: Any) -> None:
+        """Count what `left + right`, `left * right` or `left ** right` makes."""
+        if operator == "+":
+            self.reserve(size_of(left) + size_of(right), _weight(left))
+        elif operator == "*":
+            _check_bits(_bits(left) + _bits(right))
+            self.reserve(size_of(left) * _times(right) + size_of(right) * _times(left), _weight(left, right))
+        else:
+            _check_bits(_bits(left) * abs(right) if isinstance(right, int) else 0)
+
+    def reserve_join(self, separator: str | bytes, parts: list[Any]) -> None:
+        self.reserve(sum(map(size_of, parts)) + len(separator) * len(parts))
+
+    def reserve_replace(self, text: Any, old: Any, new: Any) -> None:
+        places = text.count(old) if old else len(text) + 1
+        self.reserve(len(text) + places * size_of(new))
+
+
+def check_widths(*values: object) -> None:
+    """Refuse a number with which one call could fill the memory."""
+    for value in values:
+        if isinstance(value, int) and abs(value) > LARGEST_WIDTH:
+            raise SecurityError(f"the number {value} is too large for a chat template")
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a pattern of `%` or `format` that states a large width or takes one from its arguments."""
+    if _UNBOUNDED_WIDTH.search(pattern):
+        raise SecurityError(f"the chat template formats with a width that is too large or not stated: {pattern[:40]!r}")
+
+
+def size_of(value: Any) -> int:
+    """Characters or entries; 0 for what has neither."""
+    return len(value) if isinstance(value, (str, bytes, list, tuple)) else 0
+
+
+def _weight(*values: Any) -> int:
+    return _ENTRY if any(isinstance(value, (list, tuple)) for value in values) else 1
+
+
+def _times(value: Any) -> int:
+    return max(value, 0) if isinstance(value, int) else 0
+
+
+def _bits(value: Any) -> int:
+    return value.bit_length() if isinstance(value, int) else 0
+
+
+def _check_bits(bits: int) -> None:
+    if bits > LARGEST_INTEGER_BITS:
+        raise SecurityError(f"the chat template computes a number of {bits} bits")
