@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from entrenar_core.codecs.packed import PackedMatrix
+
 Array = Any
 """An array of the backend: numpy.ndarray or cupy.ndarray."""
 
@@ -142,6 +144,10 @@ class Backend(Protocol):
 
     def prepare_weight(self, weight: Array) -> WeightHandle:
         """A frozen dense weight [out, in] in the form this backend multiplies fastest; it is not copied if dense."""
+        ...
+
+    def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
+        """A frozen weight [out, in] in GGML blocks, which stays packed: products decode a tile of it at a time."""
         ...
 
     def linear(self, x: Array, weight: WeightHandle) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from entrenar_core.backend import cpu_attention, cpu_gemm
+from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_packed
 from entrenar_core.backend.base import (
     Activation,
     AdamParams,
@@ -39,6 +39,7 @@ from entrenar_core.backend.cpu_gemm import DenseWeight
 from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, loss, norm, optimizer, rope, softmax
 from entrenar_core.backend.pool import Pool
 from entrenar_core.backend.threads import Threads
+from entrenar_core.codecs.packed import PackedMatrix
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -137,11 +138,18 @@ class CpuBackend:
             raise ValueError(f"prepare_weight: {weight.shape} is not [out, in]")
         return DenseWeight(cpu_gemm.blas_ready(np.asarray(weight, FLOAT32)))
 
+    def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
+        return weight
+
     def linear(self, x: NDArray, weight: WeightHandle) -> NDArray:
-        return self.gemm(x, _dense(weight).T)
+        if isinstance(weight, PackedMatrix):
+            return cpu_packed.multiply_transposed(self.threads, self.pool, x, weight)
+        return self.gemm(x, cpu_gemm.dense_values(weight).T)
 
     def linear_input_grad(self, dy: NDArray, weight: WeightHandle) -> NDArray:
-        return self.gemm(dy, _dense(weight))
+        if isinstance(weight, PackedMatrix):
+            return cpu_packed.multiply(self.threads, self.pool, dy, weight)
+        return self.gemm(dy, cpu_gemm.dense_values(weight))
 
     # normalisation
 
@@ -375,12 +383,6 @@ def _norm_blocks(n_rows: int) -> tuple[int, int]:
     """Rows per partial sum of weight gradients, and how many partial sums; a function of the rows alone."""
     rows_per_block = max(_NORM_ROWS, -(-n_rows // _NORM_BLOCKS))
     return rows_per_block, -(-n_rows // rows_per_block)
-
-
-def _dense(weight: WeightHandle) -> NDArray:
-    if not isinstance(weight, DenseWeight):
-        raise TypeError(f"a weight handle of another backend: {type(weight).__name__}")
-    return weight.values
 
 
 def _fill_zero(array: NDArray, start: int, stop: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from entrenar_core.backend.base import WeightHandle
 from entrenar_core.backend.cpu_arguments import FLOAT32
 from entrenar_core.backend.pool import Pool
 from entrenar_core.backend.threads import Threads
@@ -40,6 +41,17 @@ class DenseWeight:
     @property
     def n_bytes(self) -> int:
         return self.values.nbytes
+
+
+def dense_values(weight: WeightHandle) -> NDArray:
+    """The array [out, in] of a dense handle.
+
+    Raises:
+        TypeError: another backend made the handle.
+    """
+    if not isinstance(weight, DenseWeight):
+        raise TypeError(f"a weight handle of another backend: {type(weight).__name__}")
+    return weight.values
 
 
 def multiply(threads: Threads, a: NDArray, b: NDArray, out: NDArray, alpha: float = 1.0) -> None:

@@ -24,6 +24,7 @@ from entrenar_core.backend.base import (
     SGDParams,
     WeightHandle,
 )
+from entrenar_core.codecs.packed import PackedMatrix
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -103,13 +104,20 @@ class ReferenceBackend:
     def prepare_weight(self, weight: NDArray) -> WeightHandle:
         return ReferenceWeight(weight)
 
+    def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
+        return weight
+
     def linear(self, x: NDArray, weight: WeightHandle) -> NDArray:
-        assert isinstance(weight, ReferenceWeight)
-        return x @ weight.values.T
+        return x @ self._values(weight).T
 
     def linear_input_grad(self, dy: NDArray, weight: WeightHandle) -> NDArray:
+        return dy @ self._values(weight)
+
+    def _values(self, weight: WeightHandle) -> NDArray:
+        if isinstance(weight, PackedMatrix):
+            return weight.values().astype(self.dtype)
         assert isinstance(weight, ReferenceWeight)
-        return dy @ weight.values
+        return weight.values
 
     # normalisation
 

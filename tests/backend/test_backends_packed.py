@@ -1,0 +1,102 @@
+"""Products with a weight in GGML blocks, on every backend: those of the decoded weight, with never more than a tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from entrenar_core.backend import cpu_packed
+from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.cpu_packed import tile_length
+from entrenar_core.codecs.packed import PackedMatrix
+from tests.backend.agreement import assert_close, on
+from tests.codecs.blocks import random_rows
+
+SHAPES = [(1, 32), (3, 64), (67, 96), (130, 32), (96, 160)]
+"""[out, in]."""
+
+
+def packed(shape: tuple[int, int], type_name: str) -> PackedMatrix:
+    values = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    return PackedMatrix.encode(values, type_name)
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0", "F16"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_rows", [0, 1, 50])
+def test_a_packed_weight_multiplies_like_its_values(
+    backend: Any, type_name: str, shape: tuple[int, int], n_rows: int, rng: np.random.Generator
+) -> None:
+    weight = packed(shape, type_name)
+    x, dy = rng.normal(size=(n_rows, shape[1])), rng.normal(size=(n_rows, shape[0]))
+    handle = backend.prepare_packed(weight)
+    assert tuple(handle.shape) == shape
+    assert handle.n_bytes == weight.n_bytes
+    y, dx = backend.linear(on(backend, x), handle), backend.linear_input_grad(on(backend, dy), handle)
+    assert y.dtype == dx.dtype == backend.dtype
+    assert_close(backend.to_host(y), x @ weight.values().T.astype(np.float64), 2e-6)
+    assert_close(backend.to_host(dx), dy @ weight.values().astype(np.float64), 2e-6)
+
+
+def test_transposed_and_strided_inputs_are_read(backend: Any, rng: np.random.Generator) -> None:
+    weight = packed((40, 64), "Q8_0")
+    handle = backend.prepare_packed(weight)
+    turned, wide = rng.normal(size=(64, 9)), rng.normal(size=(9, 128))
+    assert_close(backend.linear(on(backend, turned).T, handle), turned.T @ weight.values().T, 2e-6)
+    assert_close(backend.linear(on(backend, wide)[:, ::2], handle), wide[:, ::2] @ weight.values().T, 2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("tile_values", [1, 32 * 7, 1000, 4096])
+def test_the_cut_into_tiles_does_not_show(
+    threads: int, tile_values: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(cpu_packed, "TILE_VALUES", tile_values)
+    backend, weight = CpuBackend(threads, debug_pool=True), packed((67, 96), "Q4_0")
+    x, dy = (rng.normal(size=(5, width)).astype(np.float32) for width in (96, 67))
+    assert_close(backend.linear(x, weight), x @ weight.values().T, 2e-6)
+    assert_close(backend.linear_input_grad(dy, weight), dy @ weight.values(), 2e-6)
+    backend.close()
+
+
+def test_memory_is_that_of_a_tile_for_each_thread_and_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_packed, "TILE_VALUES", 4096)
+    backend, weight = CpuBackend(2), packed((512, 128), "Q4_0")
+    x, dy = backend.zeros((2, 128)), backend.zeros((2, 512))
+    for product, argument in ((backend.linear, x), (backend.linear_input_grad, dy)):
+        backend.pool.reset_peak()
+        before = backend.pool.statistics().in_use
+        product(argument, weight)
+        used = backend.pool.statistics().peak - before
+        assert 2 * 4 * 4096 <= used <= 2 * 4 * 4096 * 1.125 + 2 * 4 * 512
+        assert used < 4 * 512 * 128 / 4, "a quarter of the whole matrix"
+    backend.close()
+
+
+def test_tiles_are_equal_shares_and_enough_for_all_threads() -> None:
+    assert tile_length(1000, 1000, 1) == 1000
+    assert tile_length(1000, 1000, 2) == 500
+    assert tile_length(4096, 2048, 2) == 512
+    assert tile_length(3, 10 * cpu_packed.TILE_VALUES, 2) == 1, "a single unit may be larger than a tile"
+    assert tile_length(1, 32, 4) == 1
+
+
+def test_an_input_that_does_not_fit_is_refused() -> None:
+    backend, weight = CpuBackend(1), packed((40, 64), "Q4_0")
+    with pytest.raises(ValueError, match=r"\(3, 40\) does not fit a packed weight \(40, 64\)"):
+        backend.linear(backend.zeros((3, 40)), weight)
+    with pytest.raises(ValueError, match=r"\(3, 64\) does not fit a packed weight \(40, 64\)"):
+        backend.linear_input_grad(backend.zeros((3, 64)), weight)
+    with pytest.raises(ValueError, match="float64"):
+        backend.linear(np.zeros((3, 64)), weight)
+    backend.close()
+
+
+def test_equal_calls_give_equal_bytes(rng: np.random.Generator) -> None:
+    backend, weight = CpuBackend(3), PackedMatrix.encode(random_rows(300, 256), "Q4_0")
+    x = rng.normal(size=(33, 256)).astype(np.float32)
+    first = backend.linear(x, weight).copy()
+    assert all(np.array_equal(backend.linear(x, weight), first) for _ in range(3))
+    backend.close()
