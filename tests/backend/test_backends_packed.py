@@ -63,8 +63,8 @@ def test_the_cut_into_tiles_does_not_show(
 
 def test_memory_is_that_of_a_tile_for_each_thread_and_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_packed, "TILE_VALUES", 4096)
-    backend, weight = CpuBackend(2), packed((512, 128), "Q4_0")
-    x, dy = backend.zeros((2, 128)), backend.zeros((2, 512))
+    backend, weight = CpuBackend(2), packed((128, 512), "Q4_0")
+    x, dy = backend.zeros((2, 512)), backend.zeros((2, 128))
     for product, argument in ((backend.linear, x), (backend.linear_input_grad, dy)):
         backend.pool.reset_peak()
         before = backend.pool.statistics().in_use
