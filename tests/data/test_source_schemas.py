@@ -62,10 +62,9 @@ def test_types_widen_or_conflict(one: pa.DataType, other: pa.DataType, both: pa.
     assert both is None or pa.types.is_struct(both) or mirrored == both
 
 
-TYPES = st.sampled_from(
-    [pa.null(), pa.bool_(), pa.int8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.string()]
-    + [pa.large_string(), pa.date32(), pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("s", "UTC")]
-)
+NUMBERS = (pa.int8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64())
+TIMES = (pa.date32(), pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("s", "UTC"))
+TYPES = st.sampled_from([pa.null(), pa.bool_(), pa.string(), pa.large_string(), *NUMBERS, *TIMES])
 NESTED = st.recursive(TYPES, lambda inner: inner.map(pa.list_) | inner.map(lambda type_: pa.struct([("a", type_)])))
 
 

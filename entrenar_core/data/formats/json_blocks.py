@@ -25,7 +25,6 @@ BLOCK_BYTES = 1 << 22
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*(?:\n|\Z)")
 _NEAR_END = 32
 """An object that goes wrong this close to the end of what is read so far may only be cut."""
 
@@ -58,17 +57,18 @@ def line_blocks(path: Path) -> Iterator[Block]:
         offset, first = 0, 1
         while text := file.read(BLOCK_BYTES):
             text += file.readline()
-            marked = len(_BOM) if offset == 0 and text.startswith(_BOM) else 0
-            if text[marked:].strip():
-                yield Block(text[marked:], offset + marked, len(text) - marked, first)
-            offset += len(text)
+            end = offset + len(text)
+            if offset == 0:
+                text = text.removeprefix(_BOM)
+            if text and not text.isspace():
+                yield Block(text, end - len(text), len(text), first)
+            offset = end
             first += text.count(b"\n")
 
 
 def count_lines(text: bytes) -> int:
     """Lines that are not blank."""
-    breaks = text.count(b"\n") + (not text.endswith(b"\n"))
-    return sum(1 for line in text.split(b"\n") if line.strip()) if _BLANK_LINE.search(text) else breaks
+    return sum(1 for line in text.split(b"\n") if line and not line.isspace())
 
 
 def item_blocks(path: Path) -> Iterator[Block]:
