@@ -1,0 +1,172 @@
+"""Training steps that allocate and do not compute: what the arrays of a run take, found before anything is loaded.
+
+The real model, tape and optimizer run on the CPU backend with threads that do nothing. Every buffer comes from the real
+pool, so sizes, lifetimes and reuse are those of the run; but no page of it is ever touched, so it takes address space
+and no memory, and a step takes milliseconds whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from entrenar_core.autograd.tape import Tape
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.pool import Pool
+from entrenar_core.backend.threads import Threads
+from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
+from entrenar_core.data.batch import Batch
+from entrenar_core.lora.inject import LoRASettings, adaptable_layers, attach, target_modules
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.load import expected_shapes
+from entrenar_core.model.module import PassKey
+from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.optim.build import build_optimizer
+
+BatchShape = tuple[int, int]
+"""Rows and width of a batch."""
+
+
+@dataclass(frozen=True)
+class PassMemory:
+    """Sizes in bytes of what the engine holds besides the weights.
+
+    adapters: A and B of LoRA. optimizer: its state arrays. gradients: of the trained tensors. activations: what forward
+    keeps for backward. work: everything else that the pool holds, free buffers and kernels' scratch memory included.
+    threads: the budget that it was computed for.
+    """
+
+    adapters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    work: int
+    threads: int
+
+
+def dry_pass(
+    spec: DecoderSpec,
+    optimizer: OptimizerConfig,
+    batches: Sequence[BatchShape],
+    *,
+    lora: LoRASettings | None = None,
+    checkpoint_activations: bool = False,
+    threads: int | None = None,
+    optional_tensors: Sequence[tuple[str, tuple[int, ...]]] = (),
+) -> PassMemory:
+    """Take one step for each batch shape and say what was held.
+
+    Args:
+        spec: of the model.
+        optimizer: the section of the config.
+        batches: rows and width of each; every position is taken to be supervised.
+        lora: settings of the adapters; None: all weights are trained.
+        checkpoint_activations: see `LanguageModel`.
+        threads: thread budget; scratch memory grows with it.
+        optional_tensors: name and shape of tensors that the file has besides those that the spec implies.
+
+    Raises:
+        ConfigError, ModelError: LoRA targets that name no layer.
+        MemoryError: the system grants no address space of that size.
+    """
+    backend = _IdleBackend(threads)
+    try:
+        model = _model(spec, backend, lora, checkpoint_activations, optional_tensors)
+        trained = model.trainable()
+        steps = build_optimizer(optimizer, trained)
+        state = backend.pool.statistics().in_use
+        adapters = sum(tensor.data.nbytes for tensor in trained.values()) if lora else 0
+        kept = gradients = 0
+        for number, shape in enumerate(batches):
+            with np.errstate(all="ignore"):
+                after_forward, after_backward = _step(model, backend.pool, _batch(spec, shape), number)
+            kept, gradients = max(kept, after_forward - state), max(gradients, after_backward - state)
+            steps.zero_grad()
+        rest = max(0, backend.pool.statistics().held - state - gradients)
+        activations = min(kept, rest)  # the gradient of a trained output matrix is there after forward already
+        return PassMemory(adapters, state, gradients, activations, rest - activations, backend.n_threads)
+    finally:
+        backend.close()
+
+
+def _step(model: LanguageModel, pool: Pool, batch: Batch, number: int) -> tuple[int, int]:
+    """Bytes in use after forward and after backward."""
+    with Tape() as tape:
+        loss = model.loss(batch, 1.0, PassKey(0, number, 0))
+    after_forward = pool.statistics().in_use
+    tape.backward(loss)
+    return after_forward, pool.statistics().in_use
+
+
+def _model(
+    spec: DecoderSpec,
+    backend: CpuBackend,
+    lora: LoRASettings | None,
+    checkpoint_activations: bool,
+    optional_tensors: Sequence[tuple[str, tuple[int, ...]]],
+) -> LanguageModel:
+    shapes = {**expected_shapes(spec), **dict(optional_tensors)}
+    weights = {name: _untouched(name, shape, backend, lora is None) for name, shape in shapes.items()}
+    model = LanguageModel(spec, weights, backend, checkpoint_activations=checkpoint_activations)
+    if lora is not None:
+        _adapt(model, lora)
+    return model
+
+
+def _untouched(name: str, shape: tuple[int, ...], backend: CpuBackend, trained: bool) -> Tensor:
+    return Tensor(np.empty(shape, np.float32), backend, requires_grad=trained, name=name)
+
+
+def _adapt(model: LanguageModel, lora: LoRASettings) -> None:
+    """What `inject_lora` does, without drawing the start values."""
+    layers = list(adaptable_layers(model))
+    targets = target_modules(lora.targets, {layer.name.split(".")[-1] for _, _, layer in layers})
+    for holder, attribute, layer in layers:
+        if layer.name.split(".")[-1] in targets:
+            n_out, n_in = layer.weight.shape
+            a, b = np.empty((lora.rank, n_in), np.float32), np.empty((n_out, lora.rank), np.float32)
+            setattr(holder, attribute, attach(layer, a, b, lora.scale, lora.dropout))
+
+
+def _batch(spec: DecoderSpec, shape: BatchShape) -> Batch:
+    rows, width = shape
+    positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
+    zeros = np.zeros(shape, np.int32)
+    return Batch(zeros, zeros, positions, zeros, rows * width, rows * width)
+
+
+class _IdleThreads(Threads):
+    """A thread budget that nobody works."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def run(self, function: Callable[..., None], n_rows: int, *args: Any, grain: int = 1) -> None:
+        del function, n_rows, args, grain
+
+    def run_tasks(self, function: Callable[..., None], n_tasks: int, *args: Any) -> None:
+        del function, n_tasks, args
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class _IdleBackend(CpuBackend):
+    """The CPU backend whose kernels are called by nobody; rows that NumPy would copy come from the pool too."""
+
+    def __init__(self, threads: int | None) -> None:
+        super().__init__(threads)
+        self.threads.close()
+        self.threads = _IdleThreads(self.n_threads)
+        self.xp = ModuleType("numpy")
+        self.xp.__dict__.update(vars(np))
+        self.xp.__dict__["take"] = self._take
+
+    def _take(self, array: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
+        del axis
+        return self.pool.empty((len(indices), *array.shape[1:]))
