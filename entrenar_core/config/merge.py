@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from entrenar_core.config.base import AnyCase, Conflict, NonEmpty, Section, not_allowed
-from entrenar_core.config.suggest import NOT_YET
+from entrenar_core.config.foreign_keys import NOT_YET
 
 MethodName = Literal[
     "ties", "task_arithmetic", "linear", "slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce",

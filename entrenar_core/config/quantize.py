@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from entrenar_core.config.base import AnyCase, Conflict, Section
-from entrenar_core.config.suggest import NOT_YET
+from entrenar_core.config.foreign_keys import NOT_YET
 
 TypeName = Literal[
     "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s",

@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from entrenar_core.config.base import Conflict, Section, is_count
 from entrenar_core.config.data import Data
 from entrenar_core.config.distill import Distill
+from entrenar_core.config.foreign_keys import NOT_YET
 from entrenar_core.config.lora import Lora
 from entrenar_core.config.merge import Merge
 from entrenar_core.config.model import Model
 from entrenar_core.config.optimizer import Optimizer
 from entrenar_core.config.output import Output
 from entrenar_core.config.quantize import Quantize
-from entrenar_core.config.suggest import NOT_YET
 from entrenar_core.config.training import Training
 
 MAY_BE_EMPTY = ("optimizer", "training", "output")
