@@ -8,17 +8,22 @@ turns them into `Examples`. An example of n tokens fills n - 1 positions of a ba
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from entrenar_core.data.growing import GrowingArray, map_array
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+FILES = ("tokens.bin", "supervised.bin", "offsets.bin", "values.bin")
+"""Names of the arrays of a data set on disk: int32, bool, int64 and float32; the last one is there for regression."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,20 @@ class Examples:
 
 
 class ExampleStore:
-    """Collects examples one by one; `finish` gives the data set."""
+    """Collects examples one by one; `finish` gives the data set.
 
-    def __init__(self) -> None:
-        self._tokens = array("i")
-        self._supervised = bytearray()
-        self._offsets = array("q", [0])
-        self._values = array("f")
+    Args:
+        folder: for the files of a data set that is mapped from the disk; None: it stays in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        paths = [None if folder is None else folder / name for name in FILES]
+        self._tokens = GrowingArray(np.int32, paths[0])
+        self._supervised = GrowingArray(np.bool_, paths[1])
+        self._offsets = GrowingArray(np.int64, paths[2])
+        self._values = GrowingArray(np.float32, paths[3])
+        self._n_supervised = 0
+        self._offsets.extend([0])
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -128,10 +140,11 @@ class ExampleStore:
         targets = supervised.count(1, 1)
         if targets:
             self._tokens.extend(tokens)
-            self._supervised += b"\0" + supervised[1:]
-            self._offsets.append(len(self._tokens))
+            self._supervised.extend(b"\0" + supervised[1:])
+            self._offsets.extend([len(self._tokens)])
+            self._n_supervised += targets
             if value is not None:
-                self._values.append(value)
+                self._values.extend([value])
         return targets
 
     def finish(
@@ -149,17 +162,30 @@ class ExampleStore:
         """
         if len(self._values) not in (0, len(self)):
             raise ValueError(f"{len(self._values)} of {len(self)} examples have a value")
-        values = np.frombuffer(self._values, dtype=np.float32) if self._values else None
-        tokens = np.frombuffer(self._tokens, dtype=np.int32)
-        supervised = np.frombuffer(self._supervised, dtype=np.bool_)
-        offsets = np.frombuffer(self._offsets, dtype=np.int64)
         stats = ExampleStats(
             examples=len(self),
-            total_tokens=len(tokens) - len(self),
-            supervised_tokens=int(np.count_nonzero(supervised)),
+            total_tokens=len(self._tokens) - len(self),
+            supervised_tokens=self._n_supervised,
             rows=rows,
             overlong_rows=overlong_rows,
             truncated_tokens=truncated_tokens,
             refused=dict(refused or {}),
         )
-        return Examples(tokens, supervised, offsets, stats, values)
+        values = self._values.finish() if len(self._values) else None
+        return Examples(self._tokens.finish(), self._supervised.finish(), self._offsets.finish(), stats, values)
+
+
+def map_examples(folder: Path, stats: ExampleStats) -> Examples:
+    """The data set whose files a store has written to `folder`.
+
+    Raises:
+        OSError, ValueError: a file is missing, or has not the size that the others ask for.
+    """
+    tokens, supervised, offsets = (
+        map_array(folder / name, dtype) for name, dtype in zip(FILES, (np.int32, np.bool_, np.int64), strict=False)
+    )
+    values = map_array(folder / FILES[3], np.float32) if (folder / FILES[3]).exists() else None
+    fits = len(offsets) == stats.examples + 1 and len(tokens) == len(supervised) == offsets[-1]
+    if not fits or (values is not None and len(values) != stats.examples):
+        raise ValueError("the files of the data set do not fit together")
+    return Examples(tokens, supervised, offsets, stats, values)
