@@ -21,7 +21,7 @@ class LoRALinear(Linear):
     """
 
     def __init__(self, base: Linear, lora_a: Tensor, lora_b: Tensor, scale: float, dropout: float = 0.0) -> None:
-        base.weight.requires_grad = False
+        base.freeze()
         super().__init__(base.name, base.weight, base.bias)
         self.lora_a = lora_a
         self.lora_b = lora_b

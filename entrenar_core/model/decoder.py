@@ -20,11 +20,12 @@ from entrenar_core.errors import AutogradError, ModelError
 from entrenar_core.model.kv_cache import KVCache
 from entrenar_core.model.layers import Embedding, Linear, RMSNorm
 from entrenar_core.model.module import Module, PassKey
+from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
 from entrenar_core.model.spec import DecoderSpec
 
-Weights = Mapping[str, Tensor]
-"""Parameters by GGUF tensor name."""
+Weights = Mapping[str, Tensor | PackedWeight]
+"""Parameters by GGUF tensor name; the matrices of blocks may be packed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,19 @@ class PassState:
 
 
 def _linear(weights: Weights, name: str) -> Linear:
-    return Linear(name, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    bias = _tensor(weights, f"{name}.bias") if f"{name}.bias" in weights else None
+    return Linear(name, weights[f"{name}.weight"], bias)
+
+
+def _norm(weights: Weights, name: str, eps: float) -> RMSNorm:
+    return RMSNorm(name, _tensor(weights, f"{name}.weight"), eps)
+
+
+def _tensor(weights: Weights, name: str) -> Tensor:
+    weight = weights[name]
+    if isinstance(weight, PackedWeight):
+        raise ModelError(f"{name} cannot be held in {weight.matrix.type_name} blocks: only matrices of layers can")
+    return weight
 
 
 class Attention(Module):
@@ -57,9 +70,8 @@ class Attention(Module):
         self.attn_q_norm: RMSNorm | None = None
         self.attn_k_norm: RMSNorm | None = None
         if spec.traits.qk_norm:
-            q_norm, k_norm = f"{prefix}.attn_q_norm", f"{prefix}.attn_k_norm"
-            self.attn_q_norm = RMSNorm(q_norm, weights[f"{q_norm}.weight"], spec.norm_eps)
-            self.attn_k_norm = RMSNorm(k_norm, weights[f"{k_norm}.weight"], spec.norm_eps)
+            self.attn_q_norm = _norm(weights, f"{prefix}.attn_q_norm", spec.norm_eps)
+            self.attn_k_norm = _norm(weights, f"{prefix}.attn_k_norm", spec.norm_eps)
 
     def forward(self, x: Tensor, state: PassState) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
@@ -107,9 +119,9 @@ class Block(Module):
     """One decoder layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, spec: DecoderSpec, weights: Weights, layer: int) -> None:
-        self.attn_norm = RMSNorm(f"blk.{layer}.attn_norm", weights[f"blk.{layer}.attn_norm.weight"], spec.norm_eps)
+        self.attn_norm = _norm(weights, f"blk.{layer}.attn_norm", spec.norm_eps)
         self.attention = Attention(spec, weights, layer)
-        self.ffn_norm = RMSNorm(f"blk.{layer}.ffn_norm", weights[f"blk.{layer}.ffn_norm.weight"], spec.norm_eps)
+        self.ffn_norm = _norm(weights, f"blk.{layer}.ffn_norm", spec.norm_eps)
         self.feed_forward = FeedForward(weights, layer)
 
     def forward(self, x: Tensor, state: PassState) -> Tensor:
@@ -141,11 +153,11 @@ class LanguageModel(Module):
         self.spec = spec
         self.backend = backend
         self.checkpoint_activations = checkpoint_activations
-        self.token_embd = Embedding("token_embd", weights["token_embd.weight"])
+        self.token_embd = Embedding("token_embd", _tensor(weights, "token_embd.weight"))
         self.blocks = [Block(spec, weights, layer) for layer in range(spec.num_layers)]
-        self.output_norm = RMSNorm("output_norm", weights["output_norm.weight"], spec.norm_eps)
-        head = weights["token_embd.weight" if spec.tie_embeddings else "output.weight"]
-        self.output = Linear("output", head)
+        self.output_norm = _norm(weights, "output_norm", spec.norm_eps)
+        head = "token_embd.weight" if spec.tie_embeddings else "output.weight"
+        self.output = Linear("output", _tensor(weights, head))
         self._frequencies = inverse_frequencies(spec, rope_factors)
 
     def hidden_states(

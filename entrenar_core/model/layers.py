@@ -8,15 +8,16 @@ from entrenar_core.autograd.tape import scope
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, WeightHandle
 from entrenar_core.model.module import Module, PassKey
+from entrenar_core.model.packed import PackedWeight
 
 
 class Linear(Module):
-    """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best.
+    """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best, or packed.
 
     `name` is the GGUF name without its suffix: ``blk.0.attn_q``.
     """
 
-    def __init__(self, name: str, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
         self.name = name
         self.weight = weight
         self.bias = bias
@@ -25,10 +26,14 @@ class Linear(Module):
 
     def operand(self) -> Tensor | WeightHandle:
         """What to multiply by: the tensor itself while it is trained, else a prepared handle."""
-        return self.weight if self.weight.requires_grad else self.frozen_handle()
+        if isinstance(self.weight, Tensor) and self.weight.requires_grad:
+            return self.weight
+        return self.frozen_handle()
 
     def frozen_handle(self) -> WeightHandle:
         """The weight as a handle, prepared again if the weight has changed since (it was trained, or assigned to)."""
+        if isinstance(self.weight, PackedWeight):
+            return self.weight.handle
         version = self.weight.slot.version.count
         if self._handle is None or self._handle_version != version:
             self._handle = self.weight.backend.prepare_weight(self.weight.data)

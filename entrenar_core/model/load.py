@@ -15,6 +15,7 @@ from entrenar_core.errors import ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.packed import PackedWeight, is_block_matrix, is_packable, pack_tensor
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
 
@@ -114,7 +115,12 @@ def _check_tensors(file: GGUFFile, spec: DecoderSpec, source: str) -> None:
 
 
 def load_model(
-    file: GGUFFile, backend: Backend, *, trainable: bool = False, checkpoint_activations: bool = False
+    file: GGUFFile,
+    backend: Backend,
+    *,
+    trainable: bool = False,
+    checkpoint_activations: bool = False,
+    pack_as: str | None = None,
 ) -> LanguageModel:
     """The model in a GGUF file, on a backend.
 
@@ -123,17 +129,24 @@ def load_model(
         backend: where it will compute; weights become arrays of its dtype.
         trainable: every weight wants gradients (full fine-tuning); else all are frozen.
         checkpoint_activations: see `LanguageModel`.
+        pack_as: a block type (``Q4_0``) that the frozen matrices of layers are held in; see `model.packed`. A matrix
+            whose rows are no whole blocks stays dense, see `dense_matrices`.
 
     Raises:
-        ModelError: see `read_spec`.
-        FormatError: a tensor cannot be decoded.
+        ModelError: see `read_spec`; or a packed model shall be trained.
+        FormatError: a tensor cannot be decoded, or its values do not fit the block type.
     """
+    if trainable and pack_as is not None:
+        raise ModelError(f"weights in {pack_as} blocks cannot be trained", hint="add a lora section")
     spec = read_spec(file)
-    weights = {
-        name: Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
-        for name in file.tensors
-        if name != ROPE_FREQS
-    }
+    weights: dict[str, Tensor | PackedWeight] = {}
+    for name, info in file.tensors.items():
+        if name == ROPE_FREQS:
+            continue
+        if pack_as is not None and is_packable(info, pack_as):
+            weights[name] = PackedWeight(name, pack_tensor(file, name, pack_as, backend.n_threads), backend)
+        else:
+            weights[name] = Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
     return LanguageModel(
         spec,
         weights,
@@ -141,6 +154,11 @@ def load_model(
         rope_factors=read_rope_factors(file),
         checkpoint_activations=checkpoint_activations,
     )
+
+
+def dense_matrices(file: GGUFFile, pack_as: str) -> list[str]:
+    """The matrices of layers that `pack_as` cannot hold, because their rows are no whole blocks."""
+    return [name for name, info in file.tensors.items() if is_block_matrix(info) and not is_packable(info, pack_as)]
 
 
 def read_rope_factors(file: GGUFFile) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import DropoutKey
+from entrenar_core.model.packed import PackedWeight
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,23 @@ class Module:
                 yield from (item for item in value if isinstance(item, Module))
 
     def parameters(self) -> dict[str, Tensor]:
-        """All parameters below this module by their GGUF name."""
+        """All parameters below this module by their GGUF name, but not the packed ones, which are no tensors."""
         found = {value.name: value for value in vars(self).values() if isinstance(value, Tensor)}
         for child in self.children():
             found.update(child.parameters())
         return found
+
+    def packed_weights(self) -> dict[str, PackedWeight]:
+        """The frozen weights below this module that are held in blocks, by their GGUF name."""
+        found = {value.name: value for value in vars(self).values() if isinstance(value, PackedWeight)}
+        for child in self.children():
+            found.update(child.packed_weights())
+        return found
+
+    def count_values(self) -> int:
+        """How many numbers the parameters and packed weights below this module are."""
+        dense = sum(int(tensor.data.size) for tensor in self.parameters().values())
+        return dense + sum(weight.n_values for weight in self.packed_weights().values())
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that want gradients."""
