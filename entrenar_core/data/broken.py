@@ -23,6 +23,20 @@ HEAD_BYTES = 512
 ARROW_ERRORS = (pa.ArrowException, OSError, ValueError)
 """All that Arrow raises for a file it cannot read."""
 
+_NOT_COMPRESSED = ("incorrect header", "unknown frame", "no magic header")
+"""What gzip, zstd and bzip2 say."""
+
+_REASONS = (
+    ("crc checksum", "the file is damaged: the checksum of a page does not match"),
+    ("thrift", "the file is damaged: its footer cannot be decoded"),
+    ("expected to be able to read", "the file is truncated"),
+    ("truncated compressed stream", "the compressed file is truncated"),
+)
+"""What Arrow says, in lower case, and what it means."""
+
+SHOWN_SIGNS = 60
+"""Signs of a line or value that a message shows."""
+
 _AGAIN = "copy or download it again"
 _UNPACK = "unpack it, and name the file or folder inside"
 _AS_CSV = "save the sheet as CSV (UTF-8)"
@@ -73,6 +87,12 @@ _WEB_PAGE = Content(
 )
 _BINARY = Content("binary data, not text", _AGAIN)
 _JSON = Content("JSON text", "name it .jsonl if it holds one object per line, .json if it is an array", Format.JSON)
+
+
+def shown(text: str) -> str:
+    """The beginning of a text for a message, on one line and without what a terminal would act on."""
+    line = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text[: 4 * SHOWN_SIGNS].split()))
+    return line if len(line) <= SHOWN_SIGNS else line[: SHOWN_SIGNS - 1] + "…"
 
 
 def content_of(path: Path) -> Content | None:
@@ -161,18 +181,11 @@ def unreadable(path: Path, format_: Format, error: Exception) -> DataError:
         )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     lowered = reason.lower()
-    if "crc checksum" in lowered:
-        return DataError("the file is damaged: the checksum of a page does not match", where=where, hint=_AGAIN)
-    if "thrift" in lowered:
-        return DataError("the file is damaged: its footer cannot be decoded", where=where, hint=_AGAIN)
-    if "expected to be able to read" in lowered:
-        return DataError(f"the {format_} file is truncated", where=where, hint=_AGAIN)
-    if is_compressed(path) and "truncated" in lowered:
-        return DataError("the compressed file is truncated", where=where, hint=_AGAIN)
-    if is_compressed(path) and ("incorrect header" in lowered or "unknown frame" in lowered):
+    if is_compressed(path) and any(sign in lowered for sign in _NOT_COMPRESSED):
         return DataError(
             f"the file is not compressed with {path.suffix[1:]}, though its name says so",
             where=where,
             hint=f"rename it to {path.stem} if it is plain text, else {_AGAIN}",
         )
-    return DataError(f"the {format_} file cannot be read: {reason}", where=where, hint=_AGAIN)
+    known = next((message for sign, message in _REASONS if sign in lowered), None)
+    return DataError(known or f"the {format_} file cannot be read: {reason}", where=where, hint=_AGAIN)

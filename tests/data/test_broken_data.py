@@ -16,7 +16,7 @@ import pytest
 
 from entrenar_core.data.source import DataSource, values_of
 from entrenar_core.errors import DataError
-from tests.data.broken.cases import CASES
+from tests.data.broken import CASES
 
 MESSAGES = Path(__file__).parent / "broken"
 REWRITE = os.environ.get("REWRITE_SNAPSHOTS") == "1"

@@ -181,6 +181,29 @@ def test_an_array_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert [row for batch in source.read(["n", "text"]) for row in batch.to_pylist()] == rows
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("gz", "gzip"), ("zst", "zstd"), ("bz2", "bz2"), ("GZ", "gzip")])
+def test_text_may_be_compressed(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = tmp_path / f"a.jsonl.{suffix}"
+    rows = [{"text": f"text {index}"} for index in range(5000)]
+    plain = "\n".join(map(json.dumps, rows)).encode()
+    with pa.CompressedOutputStream(str(path), codec) as file:
+        file.write(plain)
+    assert columns_of(path) == {"text": [row["text"] for row in rows]}
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="the compressed file is truncated"):
+        DataSource.open(str(path))
+    path.write_bytes(plain)
+    with pytest.raises(DataError, match=f"not compressed with {suffix}"):
+        DataSource.open(str(path))
+
+
+def test_a_message_shows_no_signs_that_a_terminal_acts_on(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\x1b[31mred\x07\n')
+    with pytest.raises(DataError, match="line 2") as error:
+        DataSource.open(str(tmp_path / "a.jsonl"))
+    assert error.value.message.isprintable()
+
+
 @pytest.mark.parametrize("number", ["9223372036854775807", "123456789012345678901234567890", "1e5", "-0.0"])
 def test_every_json_number_is_read(tmp_path: Path, number: str) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"n": {number}}}\n')

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrenar_core.data.broken import shown
 from entrenar_core.data.formats.json_blocks import open_bytes
 from entrenar_core.data.formats.kinds import is_compressed
 from entrenar_core.errors import DataError
-
-SHOWN_SIGNS = 60
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def explain_rows(path: Path, delimiter: str, wrong: WrongRow | None, reason: str
     else:
         hint = f"add what is missing: cells are divided by {sign}, and an empty cell still needs its delimiter"
     return DataError(
-        f"this line has {_cells(wrong.found)}, but the header has {wrong.expected}: {_shown(wrong.text)}",
+        f"this line has {_cells(wrong.found)}, but the header has {wrong.expected}: {shown(wrong.text)}",
         where=f"{path}, line {_line_of(path, wrong.text)}",
         hint=hint,
     )
@@ -110,7 +109,7 @@ def check_last_quote(path: Path, last_cell: str | None, delimiter: str) -> None:
         lines = sum(1 for _ in _lines(path))
         opened = lines - max(1, len(last_cell.splitlines())) + 1
         raise DataError(
-            f'a double quote is opened and never closed: "{_shown(last_cell)}',
+            f'a double quote is opened and never closed: "{shown(last_cell)}',
             where=f"{path}, line {opened}",
             hint="close it; if the end of the file is missing, copy or download it again",
         )
@@ -132,8 +131,3 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_SIGNS else line[: SHOWN_SIGNS - 1] + "…"

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from entrenar_core.data.formats.kinds import is_compressed
+from entrenar_core.data.formats.kinds import COMPRESSION_OF_SUFFIX
 from entrenar_core.errors import DataError
 
 BLOCK_BYTES = 1 << 22
@@ -41,7 +41,10 @@ class Block:
 
 def open_bytes(path: Path) -> BinaryIO:
     """The file's bytes, decompressed as its name says."""
-    return io.BufferedReader(pa.input_stream(str(path))) if is_compressed(path) else path.open("rb")
+    compression = COMPRESSION_OF_SUFFIX.get(path.suffix.lower())
+    if compression is None:
+        return path.open("rb")
+    return io.BufferedReader(pa.input_stream(str(path), compression=compression))
 
 
 def is_array(path: Path) -> bool:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from entrenar_core.data.broken import shown
 from entrenar_core.data.formats.json_blocks import Block, reason_of
 from entrenar_core.data.schemas import is_text
 from entrenar_core.errors import DataError
-
-SHOWN_SIGNS = 60
-"""Signs of a line or value that a message shows."""
 
 _ONE_OBJECT_A_LINE = 'write one object per line, {"text": "..."}, or one array of objects'
 _KIND_OF = {
@@ -50,11 +48,16 @@ def explain_block(path: Path, block: Block, schema: pa.Schema, is_array: bool, r
         if mistake is not None:
             message, hint = _whole_object(block) if _begins_an_object(line, number, is_array) else mistake
             return DataError(message, where=str(path), hint=hint)
-    row = re.search(r"in row (\d+)", reason)
-    number = rows[int(row[1])][0] if row and int(row[1]) < len(rows) else block.first
-    what = re.sub(r"^JSON parse error: |\s*in row \d+$", "", reason.splitlines()[0])
+    number, what = _row_and_reason([number for number, _ in rows], reason)
     hint = "a character is cut in half, often an emoji: remove it" if "surrogate" in what else f"correct this {unit}"
     return DataError(f"{unit} {number} cannot be read: {what}", where=str(path), hint=hint)
+
+
+def _row_and_reason(numbers: Sequence[int], reason: str) -> tuple[int, str]:
+    """The number of the row that Arrow's message is about, counted in all lines, and the message without it."""
+    row = re.search(r"in row (\d+)", reason)
+    index = int(row[1]) if row and int(row[1]) < len(numbers) else 0
+    return numbers[index], re.sub(r"^JSON parse error: |\s*in row \d+$", "", reason.splitlines()[0])
 
 
 def _mistake(line: bytes, seen: _Seen, where: str) -> tuple[str, str] | None:
@@ -72,14 +75,14 @@ def _mistake(line: bytes, seen: _Seen, where: str) -> tuple[str, str] | None:
     except RecursionError:
         return f"{where} is nested too deeply", "store it flat, or as a string of JSON"
     if not isinstance(value, _Pairs):
-        return f"{where} is {_KIND_OF.get(type(value), 'null')}, not an object: {_shown(text)}", _ONE_OBJECT_A_LINE
+        return f"{where} is {_KIND_OF.get(type(value), 'null')}, not an object: {shown(text)}", _ONE_OBJECT_A_LINE
     for path, found in _walk(value, ""):
         if isinstance(found, str) and path.endswith(_TWICE):
             return f"{where}: the key {path.removesuffix(_TWICE)!r} stands there twice", "keep one of them"
         kind = "an object" if isinstance(found, _Pairs) else _KIND_OF[type(found)]
         before, place = seen.setdefault(path, (kind, where))
         if kind != before:
-            message = f"{where}: {path} is {kind} ({_shown(_as_json(found))}), but {before} in {place}"
+            message = f"{where}: {path} is {kind} ({shown(_as_json(found))}), but {before} in {place}"
             return message, _same_type_hint(path, kind, before)
     return None
 
@@ -91,7 +94,7 @@ def _same_type_hint(path: str, kind: str, before: str) -> str:
 
 
 def _not_json(text: str, error: json.JSONDecodeError, where: str) -> tuple[str, str]:
-    message = f"{where} is not JSON: {reason_of(error)} at character {error.pos + 1}: {_shown(text)}"
+    message = f"{where} is not JSON: {reason_of(error)} at character {error.pos + 1}: {shown(text)}"
     if re.match(r"\s*\{\s*'", text):
         return message, "keys and strings need double quotes: write the lines with json.dumps"
     if error.msg == "Extra data" and text[error.pos :].strip() == ",":
@@ -172,8 +175,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _Pairs):
         return {key: _plain(inner) for key, inner in value}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _shown(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= SHOWN_SIGNS else text[: SHOWN_SIGNS - 1] + "…"

@@ -30,8 +30,8 @@ FORMAT_OF_SUFFIX = {
 }
 """By the last suffix in lower case."""
 
-COMPRESSION_SUFFIXES = (".gz", ".zst", ".bz2")
-"""Allowed after the suffix of a text format; parquet and Arrow files are compressed inside."""
+COMPRESSION_OF_SUFFIX = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Arrow's names. Allowed after the suffix of a text format; parquet and Arrow files are compressed inside."""
 
 TEXT_FORMATS = (Format.JSON, Format.CSV)
 
@@ -62,20 +62,20 @@ _OTHER_SUFFIXES = {
 def format_of(path: Path) -> Format | None:
     """The format that a file's name promises; None when it promises none that is known."""
     suffix = path.suffix.lower()
-    if suffix not in COMPRESSION_SUFFIXES:
+    if suffix not in COMPRESSION_OF_SUFFIX:
         return FORMAT_OF_SUFFIX.get(suffix)
     inner = FORMAT_OF_SUFFIX.get(Path(path.stem).suffix.lower())
     return inner if inner in TEXT_FORMATS else None
 
 
 def is_compressed(path: Path) -> bool:
-    return path.suffix.lower() in COMPRESSION_SUFFIXES
+    return path.suffix.lower() in COMPRESSION_OF_SUFFIX
 
 
 def advice_for_suffix(path: Path) -> str:
     """What to do with a file whose name promises no known format."""
     suffix = path.suffix.lower()
-    if suffix in COMPRESSION_SUFFIXES and Path(path.stem).suffix.lower() in FORMAT_OF_SUFFIX:
+    if suffix in COMPRESSION_OF_SUFFIX and Path(path.stem).suffix.lower() in FORMAT_OF_SUFFIX:
         return "this format is compressed inside: unpack the file first"
     known = f"known are {KNOWN}"
     return f"{_OTHER_SUFFIXES[suffix]}; {known}" if suffix in _OTHER_SUFFIXES else known
