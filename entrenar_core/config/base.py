@@ -7,6 +7,7 @@ reported together with wrong values of other keys; a section built in Python is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -53,6 +54,13 @@ class Section(BaseModel):
         for conflict in self.conflicts(given):
             raise PydanticCustomError(CONFLICT, "{message}", conflict._asdict())
         return self
+
+
+@dataclass(frozen=True)
+class Available:
+    """Metadata of a field: the words that this release can work with; the others are known and refused."""
+
+    words: tuple[str, ...]
 
 
 def not_allowed(allowed: str) -> PydanticCustomError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from entrenar_core.config.base import Conflict
@@ -27,11 +27,10 @@ def set_task(given: Mapping[str, Any]) -> str | None:
     return name if name in TASK_ROLES else None
 
 
-def known_task(given: Mapping[str, Any]) -> str | None:
-    """The task that is set, or the only one that has the named columns; None where the data must decide."""
-    keys = role_keys(given)
-    fitting = tasks_with(keys) if keys else []
-    return set_task(given) or (fitting[0] if len(fitting) == 1 else None)
+def possible_tasks(given: Mapping[str, Any]) -> Sequence[str]:
+    """The task that is set, or those that have the named columns; none where nothing is said."""
+    task, keys = set_task(given), role_keys(given)
+    return [task] if task is not None else tasks_with(keys) if keys else []
 
 
 def column_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -43,7 +42,8 @@ def column_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
                 yield Conflict(key, "cannot go together with data.text", "keep text, or prompt and completion")
         return
     yield from _named_twice(given)
-    yield from _half_a_pair(keys)
+    if keys.keys() <= set(ROLE_NAMES):
+        yield from _half_a_pair(keys)
     yield from _unknown_roles(keys)
     task, known = set_task(given), {role: key for role, key in keys.items() if role in ROLE_NAMES}
     yield from _roles_of_no_task(known) if task is None else _roles_of_other_tasks(known, task)
@@ -59,8 +59,7 @@ def _named_twice(given: Mapping[str, Any]) -> Iterator[Conflict]:
 def _half_a_pair(keys: RoleKeys) -> Iterator[Conflict]:
     for one, other in (("prompt", "completion"), ("completion", "prompt")):
         if one in keys and other not in keys and "text" not in keys:
-            hint = f"name both columns, or use data.text instead of {one}"
-            yield Conflict(keys[one], f"needs data.{other} too", hint)
+            yield Conflict(keys[one], f"needs {other} too", f"name both columns, or use text instead of {one}")
 
 
 def _unknown_roles(keys: RoleKeys) -> Iterator[Conflict]:

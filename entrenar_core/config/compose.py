@@ -108,10 +108,10 @@ def _not_a_file(key: str, value: object, place: Place) -> tuple[str, str | None]
 def _cycle(path: FilePath, chain: tuple[FilePath, ...]) -> tuple[str, str | None] | None:
     """What is wrong with reading `path` again while the files of `chain` are being read."""
     real = path.resolve()
-    for start, earlier in enumerate(chain):
+    for earlier in chain:
         if earlier.resolve() == real:
-            files = [*chain[start:], earlier]
-            return "the files include each other: " + " -> ".join(map(str, files)), "remove one of these links"
+            links = " -> ".join(map(str, (*chain, earlier)))
+            return f"the files include each other: {links}", "remove one of these links"
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from entrenar_core.config.base import Conflict, is_number
-from entrenar_core.config.column_conflicts import column_conflicts, known_task, role_keys, set_task
+from entrenar_core.config.column_conflicts import column_conflicts, possible_tasks, role_keys, set_task
 from entrenar_core.config.roles import LANGUAGE_TASKS, TASK_ROLES, listed
 
 _NEUTRAL: Mapping[str, object] = {"separator": "\n", "train_on_prompt": False, "train_turns": "all"}
@@ -29,21 +29,22 @@ def data_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if given.get("auto_infer_types") is False:
         yield from _not_named(given)
     if not any("task" in entry or "columns" in entry for entry in entries(given.get("train"))):
-        yield from _no_effect_on_task(given, known_task(given))
+        yield from _no_effect_on_task(given)
     yield from _source_conflicts(given)
     yield from _reading_conflicts(given)
 
 
 def _not_named(given: Mapping[str, Any]) -> Iterator[Conflict]:
     """With inference off, every column that the task needs must be named."""
-    keys, task = role_keys(given), known_task(given)
+    keys, tasks = role_keys(given), possible_tasks(given)
     if not keys and not _every_source_names_columns(given):
         hint = "set data.text, or prompt and completion, or columns"
         yield Conflict("auto_infer_types", "is off, and no columns are named", hint)
-    required = TASK_ROLES[task].required if keys and task and task != "prompt_completion" else ()
-    missing = [role for role in required if role not in keys]
-    if missing:
-        yield Conflict("auto_infer_types", f"is off, and {task} needs {listed(missing)} too", "name it in columns")
+    missing = [[role for role in TASK_ROLES[task].required if role not in keys] for task in tasks]
+    if keys and tasks and all(missing) and tasks[0] != "prompt_completion":
+        yield Conflict(
+            "auto_infer_types", f"is off, and {tasks[0]} needs {listed(missing[0])} too", "name it in columns"
+        )
 
 
 def _every_source_names_columns(given: Mapping[str, Any]) -> bool:
@@ -51,14 +52,18 @@ def _every_source_names_columns(given: Mapping[str, Any]) -> bool:
     return bool(sources) and all("columns" in entry for entry in sources)
 
 
-def _no_effect_on_task(given: Mapping[str, Any], task: str | None) -> Iterator[Conflict]:
-    """Keys that have no effect on the task, where it is known."""
-    if task is None:
-        return
-    for key, tasks in _KEY_TASKS.items():
-        if task not in tasks and given.get(key, _NEUTRAL.get(key)) != _NEUTRAL.get(key):
-            data = "plain text" if task == "text" else f"{task} data"
+def _no_effect_on_task(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Keys that have no effect on any task that the data can have."""
+    possible = possible_tasks(given)
+    for key, tasks in _KEY_TASKS.items() if possible else ():
+        if not set(tasks) & set(possible) and given.get(key, _NEUTRAL.get(key)) != _NEUTRAL.get(key):
+            data = "plain text" if possible[0] == "text" else f"{possible[0]} data"
             yield Conflict(key, f"has no effect on {data}; it is for {listed(tasks)}", "remove it")
+    if len(possible) == 1:
+        yield from _wrong_for_task(given, possible[0])
+
+
+def _wrong_for_task(given: Mapping[str, Any], task: str) -> Iterator[Conflict]:
     if task == "chat" and given.get("chat_template") == "none":
         yield Conflict("chat_template", "a chat needs a template", "name one, such as chatml, or remove the key")
     if task not in LANGUAGE_TASKS and str(given.get("overlong")).lower() == "split":
@@ -94,7 +99,7 @@ def _repeated_paths(key: str, value: object) -> Iterator[Conflict]:
     seen: list[Mapping[str, Any]] = []
     for index, entry in enumerate(entries(value)):
         same = {name: entry.get(name) for name in ("path", "task", "columns")}
-        if same in seen:
+        if same["path"] is not None and same in seen:
             hint = "remove it, or use weight to visit its examples more often"
             yield Conflict(_entry_key(value, key, index, "path"), "is listed twice", hint)
         seen.append(same)

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from entrenar_core.config.base import NOT_ALLOWED, Path, nested_section
+from entrenar_core.config.base import NOT_ALLOWED, Available, KeyPath, Path, entry_section, nested_section, schema_path
 from entrenar_core.config.suggest import hint_for_value, near_word
 
 _SHOWN = 60
@@ -32,9 +32,9 @@ def show_value(value: object, text: str | None) -> str:
 def _shown(value: object, text: str | None) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and len(json.dumps(value, default=str)) > _SHOWN:
         return f"a mapping with {_counted(len(value), 'key')}"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, Mapping)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return text or json.dumps(value, default=str)
 
@@ -52,7 +52,8 @@ def what_is_allowed(field: FieldInfo) -> str:
 
 def _noun(field: FieldInfo) -> str:
     """What kind of value a field takes."""
-    words, nested = allowed_words(field), nested_section(field)
+    available = next((mark.words for mark in field.metadata if isinstance(mark, Available)), ())
+    words, nested = available or allowed_words(field), nested_section(field)
     if words:
         return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
     if nested is not None:
@@ -69,13 +70,15 @@ def allowed_words(field: FieldInfo) -> Sequence[str]:
     return []
 
 
-def describe(error: ErrorDetails, path: Path, field: FieldInfo, text: str | None) -> tuple[str, str | None]:
-    """The message and the hint for a wrong value of a known key."""
-    value = error["input"]
+def describe(error: ErrorDetails, loc: KeyPath, field: FieldInfo, text: str | None) -> tuple[str, str | None]:
+    """The message and the hint for a wrong value of a known key; `loc` is the key in the schema."""
+    value, path = error["input"], schema_path(loc)
     if error["type"] == NOT_ALLOWED:
         allowed = error["ctx"]["allowed"]
     elif error["type"] == "string_too_short":
         allowed = "text that is not empty"
+    elif isinstance(loc[-1], int) and entry_section(field) is not None:
+        allowed = "a path, or a mapping such as {path: FILE, weight: 1}"
     else:
         allowed = what_is_allowed(field)
     words = ["all"] if path[-1] == "target_modules" else allowed_words(field)

@@ -105,7 +105,7 @@ def _value_problems(
         if place in reported or not place:
             continue
         reported.add(place)
-        yield _wrong_value(error, place, source, fields[schema_path(loc)])
+        yield _wrong_value(error, place, loc, source, fields[schema_path(loc)])
 
 
 def _in_file(loc: KeyPath, source: Source) -> KeyPath:
@@ -123,14 +123,14 @@ def _in_file(loc: KeyPath, source: Source) -> KeyPath:
     return place
 
 
-def _wrong_value(error: ErrorDetails, place: KeyPath, source: Source, field: FieldInfo) -> Placed:
+def _wrong_value(error: ErrorDetails, place: KeyPath, loc: KeyPath, source: Source, field: FieldInfo) -> Placed:
     """A missing key, or a value that the field does not take."""
     key = dotted(place)
     if error["type"] == "missing":
         found = source.place(place)
         return found.order, Problem(found.where, key, f"required key is missing ({field.description})")
     found = source.place(place, of_value=True)
-    return found.order, Problem(found.where, key, *describe(error, schema_path(place), field, found.text))
+    return found.order, Problem(found.where, key, *describe(error, loc, field, found.text))
 
 
 def _unknown_key(where: str, place: KeyPath, fields: Mapping[Path, FieldInfo]) -> Problem:
@@ -141,4 +141,14 @@ def _unknown_key(where: str, place: KeyPath, fields: Mapping[Path, FieldInfo]) -
 def _conflict_problems(source: Source) -> Iterator[Placed]:
     for place, conflict in conflicts_below(Config, source.data):
         found = source.place(place)
-        yield found.order, Problem(found.where, dotted(place), conflict.message, conflict.hint)
+        message = conflict.message + _in_other_files(conflict.message, found.where, source)
+        yield found.order, Problem(found.where, dotted(place), message, conflict.hint)
+
+
+def _in_other_files(message: str, where: str, source: Source) -> str:
+    """Where the keys of a message stand that were not set in the same file."""
+    for word in message.split():
+        other = source.keys.get(tuple(word.strip(",;:").split(".")))
+        if "." in word and other is not None and other.where.split(":")[0] != where.split(":", maxsplit=1)[0]:
+            return f" (set in {other.where}; null takes it away)"
+    return ""

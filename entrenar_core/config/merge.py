@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import AnyCase, Conflict, NonEmpty, Section, not_allowed
+from entrenar_core.config.base import AnyCase, Available, Conflict, NonEmpty, Section, not_allowed
 from entrenar_core.config.foreign_keys import NOT_YET
 
 MethodName = Literal[
@@ -42,7 +42,7 @@ _Written = Annotated[list[NonEmpty | MergeModel], Field(min_length=1)] | None
 class Merge(Section):
     """The trained model, and others, joined over the base: base + lambda * sum of weight * change."""
 
-    method: Annotated[MethodName, AnyCase] = Field(
+    method: Annotated[MethodName, AnyCase, Available(AVAILABLE_METHODS)] = Field(
         description="how the changes are joined; ties and task_arithmetic are available"
     )
     density: float = Field(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from entrenar_core.config.base import AnyCase, Conflict, Section
+from entrenar_core.config.base import AnyCase, Available, Conflict, Section
 from entrenar_core.config.foreign_keys import NOT_YET
 
 TypeName = Literal[
@@ -38,13 +38,15 @@ class Quantize(Section):
     """Weights in few bits."""
 
     bits: Literal[4, 8] | None = Field(default=None, description="4 stands for type q4_0, 8 for q8_0")
-    type: Annotated[TypeName | None, AnyCase] = Field(default=None, description="a GGUF type, instead of bits")
+    type: Annotated[TypeName | None, AnyCase, Available(AVAILABLE_TYPES)] = Field(
+        default=None, description="a GGUF type, instead of bits"
+    )
     symmetric: bool = Field(default=True, description="one scale and no offset for each group of weights")
-    granularity: Annotated[Literal["block", "per_channel", "per_tensor"], AnyCase] = Field(
+    granularity: Annotated[Literal["block", "per_channel", "per_tensor"], AnyCase, Available(("block",))] = Field(
         default="block", description="how many weights share a scale"
     )
     per_channel: bool | None = Field(default=None, description="true: short for granularity: per_channel")
-    stage: Annotated[Literal["base", "qat", "output"] | None, AnyCase] = Field(
+    stage: Annotated[Literal["base", "qat", "output"] | None, AnyCase, Available(("base",))] = Field(
         default=None,
         description="base: hold the frozen base in few bits (QLoRA); qat: quantize while training; "
         "output: quantize what is written; default: base with lora, else output",

@@ -120,7 +120,7 @@ def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     output = _given(given.get("output"))
     if "path" not in _given(given.get("model")):
         yield Conflict("merge", "needs a base model in model.path: it joins what differs from it", "remove it")
-    if output.get("gguf") is False:
+    if output.get("gguf") is False and "lora" in given:
         yield Conflict("output.gguf", "is false, and merge needs a model to write", "set it to true, or remove merge")
     elif "lora" in given and output.get("merge_adapter") is False:
         yield Conflict(

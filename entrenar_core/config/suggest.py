@@ -18,17 +18,24 @@ def hint_for_key(path: Path, known: Iterable[Path]) -> str:
     if name in siblings:
         return f"did you mean {_dotted(section, name)}?"
     if name in COLUMN_ROLES and section[:1] == ("data",):
-        return f"use {_dotted(section)}.columns: {{{COLUMN_ROLES[name]}: COLUMN}}"
+        return _column_hint(section, name)
     if name in RENAMED and RENAMED[name] != _dotted(section):
         return f"use {RENAMED[name]}"
     if name in EXPLAINED:
         return EXPLAINED[name]
+    return _elsewhere(name, known) or _closest(name, section, siblings, known)
+
+
+def _elsewhere(name: str, known: Sequence[Path]) -> str | None:
+    """The same key in other sections, or the column that it names."""
     elsewhere = [_dotted(key) for key in known if key[-1] == name]
     if elsewhere:
         return f"use {' or '.join(elsewhere[:3])}"
-    if name in COLUMN_ROLES:
-        return f"use data.columns: {{{COLUMN_ROLES[name]}: COLUMN}}"
-    return _closest(name, section, siblings, known)
+    return _column_hint(("data",), name) if name in COLUMN_ROLES else None
+
+
+def _column_hint(section: Path, name: str) -> str:
+    return f"use {_dotted(section)}.columns: {{{COLUMN_ROLES[name]}: COLUMN}}"
 
 
 def _closest(name: str, section: Path, siblings: Sequence[str], known: Sequence[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -91,16 +92,23 @@ _NEVER_CLOSED: tuple[tuple[str, str], ...] = (
 def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[Any, str, str | None]:
     """Where a scanner or parser error stands, what it means, and what to do."""
     problem, mark = str(error.problem), error.problem_mark or error.context_mark
+    assert mark is not None, "a MarkedYAMLError has a mark"
     said = f"{error.context} {problem}"
     for pattern, message in _NEVER_CLOSED:
         if pattern in said:
-            return error.context_mark or mark, message, None
+            return error.context_mark or mark, message, _bare_variable(text.splitlines()[mark.line :])
     for pattern, message, hint in _PLAIN_WORDS:
         if pattern in said:
             return mark, message, hint
-    if "mapping values are not allowed here" in said and mark is not None:
+    if "mapping values are not allowed here" in said:
         return (mark, *_misplaced_colon(text.splitlines()[mark.line][: mark.column]))
     return mark, f"not valid YAML: {problem}", None
+
+
+def _bare_variable(lines: Sequence[str]) -> str | None:
+    """Advice if a bracket seems open because of the braces of a variable on the first of these lines."""
+    found = bool(lines) and "${" in lines[0]
+    return 'between { } and [ ], a variable stands in quotes: "${NAME}"' if found else None
 
 
 def _misplaced_colon(before: str) -> tuple[str, str]:

@@ -154,7 +154,8 @@ def test_a_cycle_shows_its_links(tmp_path: Path) -> None:
     files = {"a.yaml": "base: b.yaml", "b.yaml": "x: 1\ninclude: [c.yaml]", "c.yaml": "base: ./b.yaml"}
     [problem] = problems(tmp_path, files)
     assert problem == (
-        "c.yaml:1:7: base: the files include each other: b.yaml -> c.yaml -> b.yaml; remove one of these links"
+        "c.yaml:1:7: base: the files include each other: a.yaml -> b.yaml -> c.yaml -> b.yaml; "
+        "remove one of these links"
     )
 
 
