@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
-from entrenar_cli.quantities import duration, perplexity, rate, short_count, size
-from entrenar_cli.summary import Fact, RunSummary, before_the_run
+from entrenar_cli.quantities import duration, rate, short_count, size
+from entrenar_cli.summary import Fact, RunSummary, before_the_run, prediction_facts, quality
 from entrenar_core.events import (
     Eval,
     Event,
     Finished,
     Generated,
     Notice,
+    Predicted,
     Progress,
     Reporter,
     RunStarted,
@@ -87,6 +88,9 @@ class RichReporter:
                 self._stop()
                 self.first_step = event.first_step
                 self._facts(before_the_run(event))
+            case Predicted():
+                self._stop()
+                self._facts(prediction_facts(event))
             case Finished():
                 self._stop()
                 self.console.print()
@@ -129,7 +133,7 @@ class RichReporter:
             case Eval():
                 line.append("eval    ", style="magenta")
                 line.append(f"step {event.step}  loss ").append(f"{event.loss:.4f}", style="bold")
-                line.append(f"  perplexity {perplexity(event.loss)}  {duration(event.seconds)}")
+                line.append(f"  {'  '.join(quality(event))}  {duration(event.seconds)}")
                 line.append("  best so far" if event.is_best else "", style="green")
             case Saved():
                 line.append("saved   ", style="green").append(f"{event.kind} ")

@@ -1,7 +1,8 @@
 """The reporter for scripts: every event and every error is one JSON object on one line.
 
 `event` is the kind (``run_started``, ``step``, ``eval``, ``saved``, ``progress``, ``notice``, ``generated``,
-``finished``, ``error``), the other keys are its fields. Numbers that JSON does not know (NaN, infinity) become null.
+``predicted``, ``finished``, ``error``), the other keys are its fields. Numbers that JSON does not know (NaN, infinity)
+become null.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TextIO
 
 from entrenar_core.events import Event
 
-JsonValue = str | int | float | bool | None
+JsonValue = str | int | float | bool | None | dict[str, "JsonValue"]
 
 
 class JsonReporter:
@@ -42,6 +43,8 @@ def write_line(out: TextIO, content: Mapping[str, object]) -> None:
 def _plain(value: object) -> JsonValue:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (str, int, float)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TextIO
 
 from entrenar_cli.quantities import exact_count
-from entrenar_cli.summary import Fact, RunSummary, before_the_run, eval_line, saved_line, step_line
-from entrenar_core.events import Eval, Event, Finished, Generated, Notice, Progress, RunStarted, Saved, Step
+from entrenar_cli.summary import Fact, RunSummary, before_the_run, eval_line, prediction_facts, saved_line, step_line
+from entrenar_core.events import Eval, Event, Finished, Generated, Notice, Predicted, Progress, RunStarted, Saved, Step
 
 
 class PlainReporter:
@@ -46,6 +46,8 @@ class PlainReporter:
                 self._line(saved_line(event))
             case Notice():
                 self._line(event.message if event.level == "info" else f"{event.level}: {event.message}")
+            case Predicted():
+                self._facts(prediction_facts(event))
             case Finished():
                 self._facts(self.summary.facts(event))
 

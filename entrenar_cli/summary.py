@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
-from entrenar_core.events import Eval, Event, Finished, RunStarted, Saved, Step
+from entrenar_core.events import Eval, Event, Finished, Predicted, RunStarted, Saved, Step
 
 _RESULTS = ("model", "adapter")
 """Kinds of files that a person wants to find again; the others are beside them."""
+
+_METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
 Fact = tuple[str, str]
 """A name and what there is to say."""
@@ -46,9 +49,38 @@ def eval_line(event: Eval) -> str:
     """One evaluation as a line of a log."""
     best = "  best so far" if event.is_best else ""
     return (
-        f"validation at step {event.step}  loss {event.loss:.4f}  perplexity {perplexity(event.loss)}"
+        f"validation at step {event.step}  loss {event.loss:.4f}  {'  '.join(quality(event))}"
         f"  in {duration(event.seconds)}{best}"
     )
+
+
+def quality(event: Eval) -> list[str]:
+    """What the loss comes to: the metrics of a head, or the perplexity of a language model."""
+    return metric_texts(event.metrics) or [f"perplexity {perplexity(event.loss)}"]
+
+
+def metric_texts(metrics: Mapping[str, float | None]) -> list[str]:
+    """``accuracy 0.9531``, one text for each metric."""
+    return [
+        f"{_METRIC_NAMES.get(name, name)} {'undefined' if value is None else f'{value:.4g}'}"
+        for name, value in metrics.items()
+    ]
+
+
+def prediction_facts(event: Predicted) -> list[Fact]:
+    """What became of the rows, and how good the predictions are where that is known."""
+    facts = [("predictions", f"{event.path} ({_rows(event.rows)} in {duration(event.seconds)})")]
+    if event.without_text:
+        facts.append(("without text", f"{_rows(event.without_text)}: no prediction"))
+    if event.truncated:
+        facts.append(("truncated", f"{_rows(event.truncated)} longer than the model was trained for"))
+    if event.metrics:
+        facts.append(("quality", f"{', '.join(metric_texts(event.metrics))} on {_rows(event.judged)}"))
+    return facts
+
+
+def _rows(count: int) -> str:
+    return f"{exact_count(count)} row{'s' if count != 1 else ''}"
 
 
 def saved_line(event: Saved) -> str:
@@ -66,6 +98,7 @@ class RunSummary:
     peak_memory_bytes: int = 0
     first_step: int = 0
     best: Eval | None = None
+    last: Eval | None = None
     results: list[Saved] = field(default_factory=list)
 
     def note(self, event: Event) -> None:
@@ -77,8 +110,9 @@ class RunSummary:
             self.supervised_tokens += event.supervised_tokens
             self.seconds += event.seconds
             self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
-        elif isinstance(event, Eval) and event.is_best:
-            self.best = event
+        elif isinstance(event, Eval):
+            self.last = event
+            self.best = event if event.is_best else self.best
         elif isinstance(event, Saved) and event.kind in _RESULTS:
             self.results.append(event)
 
@@ -91,9 +125,11 @@ class RunSummary:
             ("training loss", f"{finished.train_loss:.4f}"),
         ]
         if finished.val_loss is not None:
-            facts.append(("validation loss", f"{finished.val_loss:.4f} (perplexity {perplexity(finished.val_loss)})"))
+            said = "" if self.last is None else f" ({', '.join(quality(self.last))})"
+            facts.append(("validation loss", f"{finished.val_loss:.4f}{said}"))
         if self.best is not None and self.best.loss != finished.val_loss:
-            facts.append(("best validation loss", f"{self.best.loss:.4f} at step {exact_count(self.best.step)}"))
+            said = ", ".join([f"{self.best.loss:.4f}", *metric_texts(self.best.metrics)])
+            facts.append(("best validation loss", f"{said} at step {exact_count(self.best.step)}"))
         if self.seconds > 0:
             total, supervised = rate(self.tokens, self.seconds), rate(self.supervised_tokens, self.seconds)
             facts.append(("speed", f"{short_count(total)} tokens/s, {short_count(supervised)} of them supervised"))

@@ -5,7 +5,8 @@ Stages emit events and know nothing of terminals; the command line turns them in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -45,13 +46,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Eval:
-    """A pass over the validation set. `loss` is the mean over its supervised tokens."""
+    """A pass over the validation set. `loss` is the mean over its supervised tokens.
+
+    `metrics` has what a head is measured by (``accuracy``, ``macro_f1``; ``mse``, ``mae``, ``r2``), None for one that
+    the data do not define, and is empty for a language model.
+    """
 
     step: int
     loss: float
     supervised_tokens: int
     seconds: float
     is_best: bool
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,23 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """A file of predictions that is complete on disk.
+
+    `rows` are those of the file; of them `without_text` have no prediction, and `truncated` were read only in part.
+    `metrics` judge the `judged` rows whose true class or number the data have; see `Eval`.
+    """
+
+    path: Path
+    rows: int
+    without_text: int
+    truncated: int
+    judged: int
+    metrics: Mapping[str, float | None]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """Sent once, at the end of a run."""
 
@@ -98,7 +121,7 @@ class Finished:
     seconds: float
 
 
-Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Finished
+Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Predicted | Finished
 
 
 class Reporter(Protocol):

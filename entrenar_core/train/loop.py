@@ -204,6 +204,7 @@ class Trainer:
             supervised_tokens=found.supervised_tokens,
             seconds=time.perf_counter() - started,
             is_best=self.state.best_step == self.state.step,
+            metrics=found.metrics,
         )
         self._log(event)
         for callback in self.callbacks:

@@ -6,11 +6,13 @@ around one.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Backend
 from entrenar_core.data.batch import Batch
+from entrenar_core.model.head_metrics import Answers, Metrics
 from entrenar_core.model.module import PassKey
 
 
@@ -29,6 +31,19 @@ class Learner(Protocol):
 
         The key names the pass, so that random masks can be drawn again; None means evaluation.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuredLearner(Learner, Protocol):
+    """A learner whose answers can be right or wrong; `entrenar_core.model.heads.SequenceModel` is one."""
+
+    def loss_and_answers(self, batch: Batch, scale: float) -> tuple[Tensor, Answers]:
+        """`loss` in evaluation and the answers that it judges, from one forward pass."""
+        ...
+
+    def measure(self, answers: Sequence[Answers]) -> Metrics:
+        """Metrics over the answers of all batches, at least one answer in all."""
         ...
 
 

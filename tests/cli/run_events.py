@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from entrenar_core.events import Eval, Event, Finished, Notice, Progress, RunStarted, Saved, Step
+from entrenar_core.events import Eval, Event, Finished, Notice, Predicted, Progress, RunStarted, Saved, Step
 
 STARTED = RunStarted("base.gguf", "llama", 7_080_000, 262_144, 7000, 473, 4, 0, 2, "cpu", Path("runs/quick"))
 EVAL = Eval(step=4, loss=1.5, supervised_tokens=44_000, seconds=2.34, is_best=True)
+CLASS_EVAL = replace(EVAL, metrics={"accuracy": 0.953125, "macro_f1": 0.94})
+NUMBER_EVAL = replace(EVAL, metrics={"mse": 1.5, "mae": 0.81, "r2": None})
+PREDICTED = Predicted(Path("out.parquet"), 1200, 3, 1, 1197, {"accuracy": 0.953125, "macro_f1": 0.94}, 4.0)
 FINISHED = Finished(steps=4, reason="all steps are done", train_loss=1.6, val_loss=1.5, seconds=126.3)
 
 

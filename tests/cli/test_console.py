@@ -14,7 +14,7 @@ from entrenar_cli.console import RichReporter, open_reporter
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
 from entrenar_core.events import Event, Generated, Progress
-from tests.cli.run_events import EVAL, FINISHED, events_of_a_run, step
+from tests.cli.run_events import CLASS_EVAL, EVAL, FINISHED, PREDICTED, events_of_a_run, step
 
 
 def shown(*events: Event, width: int = 120) -> tuple[str, str]:
@@ -70,6 +70,17 @@ def test_generated_text_goes_out_as_it_comes() -> None:
 def test_an_evaluation_before_any_bar_is_a_line() -> None:
     screen, _ = shown(EVAL)
     assert screen == "eval    step 4  loss 1.5000  perplexity 4.482  2.3 s  best so far\n"
+
+
+def test_a_head_is_shown_by_its_metrics() -> None:
+    screen, _ = shown(CLASS_EVAL)
+    assert screen == "eval    step 4  loss 1.5000  accuracy 0.9531  macro-F1 0.94  2.3 s  best so far\n"
+
+
+def test_predictions_are_summed_up() -> None:
+    screen, _ = shown(Progress("predicting", 1, 2), PREDICTED)
+    assert "predictions  out.parquet (1,200 rows in 4.0 s)" in screen
+    assert "quality      accuracy 0.9531, macro-F1 0.94 on 1,197 rows" in screen
 
 
 def test_the_reporter_fits_where_the_output_goes(monkeypatch: pytest.MonkeyPatch) -> None:

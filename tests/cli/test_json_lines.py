@@ -10,7 +10,7 @@ from pathlib import Path
 
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_core.events import Event, Generated, Saved
-from tests.cli.run_events import STARTED, events_of_a_run, step
+from tests.cli.run_events import NUMBER_EVAL, STARTED, events_of_a_run, step
 
 
 def lines(*events: Event) -> list[dict[str, object]]:
@@ -33,6 +33,10 @@ def test_the_fields_are_those_of_the_event() -> None:
         {"event": "saved", "kind": "model", "path": "a/b.gguf", "n_bytes": 5}
     ]
     assert lines(STARTED)[0]["output_dir"] == "runs/quick"
+
+
+def test_metrics_are_an_object_of_their_own() -> None:
+    assert lines(NUMBER_EVAL)[0]["metrics"] == {"mse": 1.5, "mae": 0.81, "r2": None}
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:

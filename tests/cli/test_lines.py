@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from entrenar_cli.lines import PlainReporter
 from entrenar_core.events import Event, Generated
-from tests.cli.run_events import EVAL, FINISHED, STARTED, events_of_a_run, step
+from tests.cli.run_events import (
+    CLASS_EVAL,
+    EVAL,
+    FINISHED,
+    NUMBER_EVAL,
+    PREDICTED,
+    STARTED,
+    events_of_a_run,
+    step,
+)
 
 
 def log_of(*events: Event, log_every: int = 1) -> tuple[list[str], str]:
@@ -52,6 +61,34 @@ def test_generated_text_is_all_there_is_on_stdout_and_ends_its_line() -> None:
     log, out = log_of(Generated("Once "), Generated("upon"), EVAL)
     assert out == "Once upon\n"
     assert len(log) == 1
+
+
+def test_a_head_is_shown_by_its_metrics_and_not_by_a_perplexity() -> None:
+    log, _ = log_of(CLASS_EVAL, FINISHED)
+    assert log[0] == "validation at step 4  loss 1.5000  accuracy 0.9531  macro-F1 0.94  in 2.3 s  best so far"
+    assert "validation loss: 1.5000 (accuracy 0.9531, macro-F1 0.94)" in log
+
+
+def test_a_metric_that_the_data_do_not_define_is_said() -> None:
+    assert "MSE 1.5  MAE 0.81  R² undefined" in log_of(NUMBER_EVAL)[0][0]
+
+
+def test_the_best_evaluation_is_named_with_its_metrics_where_it_is_not_the_last() -> None:
+    log, _ = log_of(CLASS_EVAL, replace(CLASS_EVAL, step=8, is_best=False), replace(FINISHED, val_loss=1.7))
+    assert "best validation loss: 1.5000, accuracy 0.9531, macro-F1 0.94 at step 4" in log
+
+
+def test_a_run_that_ends_where_it_goes_on_has_no_evaluation_to_speak_of() -> None:
+    assert "validation loss: 1.5000" in log_of(STARTED, FINISHED)[0]
+
+
+def test_predictions_are_summed_up() -> None:
+    assert log_of(PREDICTED)[0] == [
+        "predictions: out.parquet (1,200 rows in 4.0 s)",
+        "without text: 3 rows: no prediction",
+        "truncated: 1 row longer than the model was trained for",
+        "quality: accuracy 0.9531, macro-F1 0.94 on 1,197 rows",
+    ]
 
 
 def test_a_run_that_went_on_counts_its_own_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,14 @@ def test_each_event_is_one_json_object_with_all_its_values(metrics: MetricsFile)
         **{"tokens": 30, "supervised_tokens": 20, "seconds": 0.1, "peak_memory_bytes": 1000},
     }
     assert second == {
-        **{"event": "eval", "step": 1, "loss": 0.25, "supervised_tokens": 20, "seconds": 0.1, "is_best": True}
+        **{"event": "eval", "step": 1, "loss": 0.25, "supervised_tokens": 20, "seconds": 0.1, "is_best": True},
+        "metrics": {},
     }
+
+
+def test_metrics_of_a_head_are_written_with_the_evaluation(metrics: MetricsFile) -> None:
+    metrics.append(replace(evaluation(1), metrics={"mae": 0.5, "r2": None}))
+    assert json.loads(metrics.path.read_text())["metrics"] == {"mae": 0.5, "r2": None}
 
 
 def test_a_line_can_be_read_as_soon_as_it_is_written(metrics: MetricsFile) -> None:
