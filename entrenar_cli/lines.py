@@ -40,12 +40,8 @@ class PlainReporter:
                 self.line_is_open = not event.text.endswith("\n")
             case RunStarted():
                 self._facts(before_the_run(event))
-            case Eval():
-                self._line(eval_line(event))
-            case Saved():
-                self._line(saved_line(event))
-            case Notice():
-                self._line(event.message if event.level == "info" else f"{event.level}: {event.message}")
+            case Eval() | Saved() | Notice():
+                self._line(_line_of(event))
             case Predicted():
                 self._facts(prediction_facts(event))
             case Finished():
@@ -77,3 +73,13 @@ class PlainReporter:
 
     def _line(self, text: str) -> None:
         print(text, file=self.log, flush=True)
+
+
+def _line_of(event: Eval | Saved | Notice) -> str:
+    match event:
+        case Eval():
+            return eval_line(event)
+        case Saved():
+            return saved_line(event)
+        case Notice():
+            return event.message if event.level == "info" else f"{event.level}: {event.message}"
