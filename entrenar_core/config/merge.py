@@ -65,16 +65,16 @@ class Merge(Section):
             available = " or ".join(AVAILABLE_METHODS)
             yield Conflict("method", f"value {given['method']} {NOT_YET}", f"set it to {available}")
         if method == "task_arithmetic":
-            for key in density_keys(given):
+            for key in _densities(given):
                 yield Conflict(key, "task_arithmetic keeps every change and has no density", "remove it, or use ties")
 
 
-def density_keys(given: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys of all densities that are set."""
-    if "density" in given:
+def _densities(given: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted keys of all densities that drop something."""
+    if given.get("density", 1) != 1:
         yield "density"
     models = given.get("models")
     for index, entry in enumerate(models if isinstance(models, (list, tuple)) else ()):
         density = entry.get("density") if isinstance(entry, Mapping) else getattr(entry, "density", None)
-        if density is not None:
+        if density not in (None, 1):
             yield f"models.{index}.density"

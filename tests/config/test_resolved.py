@@ -21,6 +21,13 @@ CONFIGS = [
     " min_lr_ratio: 0.1}",
     "model: {path: base.gguf}\ndata: {train: a, val: b}\ntraining: {max_steps: 10, eval_every: 5,"
     " early_stopping: {patience: 3}}\noutput: {type: f16}",
+    "model: {path: b}\ndata: {train: [a, {path: b, weight: 0.5, task: chat, columns: {messages: c}}], val: v,"
+    " cache: false}",
+    "model: {path: b}\ndata: {train: a, columns: {text: t, label: l}, overlong: drop}\nlora: {}\n"
+    "quantize: {bits: 8}\nmerge: {method: Task_Arithmetic, lambda: 0.5, models: [m.gguf, {path: n, weight: -1}]}",
+    "model: {path: b}\ndata: {train: a}\ninput_features: [{name: x, type: text}]\n"
+    "output_features: [{name: y, type: number}]",
+    "model: {path: b}\ndata: {train: a, task: chat, chat_template: 'price: $${ x }', train_turns: LAST}",
     "model: {architecture: {type: qwen3, hidden_size: 64, num_layers: 2, num_heads: 4, num_kv_heads: 2,"
     " intermediate_size: 128, vocab_size: 512}}\ndata: {train: a}\noptimizer: {grad_clip: null}",
 ]
@@ -51,7 +58,7 @@ def test_keys_of_other_optimizers_are_not_written() -> None:
 @pytest.mark.property
 @given(
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
-    | st.sampled_from(["1e-4", "on", "0o7", "~", "a\nb"])
+    | st.sampled_from(["1e-4", "on", "0o7", "~", "a\nb", "${HOME}", "$${", "${"])
 )
 def test_any_text_survives(text: str) -> None:
     config = Config(model=Model(path="base.gguf"), data=Data(train="a", text=text))

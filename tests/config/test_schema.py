@@ -32,17 +32,23 @@ def test_model_and_data_are_all_that_is_needed() -> None:
     assert config.output.adapter == "none"
 
 
-def test_the_example_of_the_design_without_its_later_sections_is_read() -> None:
+def test_the_example_of_the_design_is_read_as_it_stands() -> None:
     config = read("""
 model:      {path: base.gguf, layers: [q_proj, k_proj, v_proj, o_proj]}
 data:       {train: train.parquet, batch_size: 8, auto_infer_types: true}
 optimizer:  {name: adam, lr: 1e-4}
 lora:       {rank: 64, alpha: 16}
+quantize:   {bits: 4, symmetric: true}
+merge:      {method: TIES, density: 0.2}
 """)
     assert config.optimizer.name == "adam"
     assert config.optimizer.lr == 1e-4
     assert config.lora == Lora(rank=64, alpha=16.0)
     assert config.output.adapter == "gguf"
+    assert config.quantize is not None
+    assert (config.quantize.ggml_type, config.quantize.stage) == ("Q4_0", "base")
+    assert config.merge is not None
+    assert (config.merge.method, config.merge.density, config.merge.normalize) == ("ties", 0.2, True)
 
 
 def test_every_key_is_described() -> None:

@@ -1,0 +1,138 @@
+"""The sections quantize, merge and distill: what they mean, and what this release says it cannot do."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from entrenar_core.config.load import config_from_text
+from entrenar_core.config.merge import AVAILABLE_METHODS, Merge, MethodName
+from entrenar_core.config.problem import ConfigProblems
+from entrenar_core.config.quantize import AVAILABLE_TYPES, Quantize, TypeName
+from entrenar_core.config.root import Config
+
+HEAD = "model: {path: base.gguf}\ndata: {train: a.parquet}\n"
+NOT_YET = "is not available yet in this release"
+
+
+def read(text: str) -> Config:
+    return config_from_text(HEAD + text, "t.yaml")
+
+
+def problem(text: str) -> str:
+    with pytest.raises(ConfigProblems) as caught:
+        read(text)
+    [only] = caught.value.problems
+    return str(only)
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [("bits: 4", "Q4_0"), ("bits: 8", "Q8_0"), ("type: q4_0", "Q4_0"), ("type: Q8_0, granularity: Block", "Q8_0")],
+)
+def test_a_frozen_base_is_held_in_few_bits(keys: str, name: str) -> None:
+    quantize = read(f"lora: {{}}\nquantize: {{{keys}}}").quantize
+    assert quantize is not None
+    assert (quantize.ggml_type, quantize.stage, quantize.symmetric) == (name, "base", True)
+
+
+def test_the_base_is_meant_only_with_lora() -> None:
+    assert problem("quantize: {bits: 4}").startswith(f"t.yaml:3:1: quantize: quantizing the written model {NOT_YET}")
+    assert "base needs a lora section" in problem("quantize: {bits: 4, stage: base}")
+
+
+@pytest.mark.parametrize("kind", sorted(set(get_args(TypeName)) - set(AVAILABLE_TYPES)))
+def test_the_other_types_are_refused_by_name(kind: str) -> None:
+    found = problem(f"lora: {{}}\nquantize: {{type: {kind}}}")
+    assert found == f"t.yaml:4:12: quantize.type: value {kind} {NOT_YET}; set type to q4_0 or q8_0"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("symmetric", "false"),
+        ("granularity", "per_tensor"),
+        ("granularity", "per_channel"),
+        ("per_channel", "true"),
+        ("stage", "qat"),
+        ("stage", "output"),
+        ("calibration", "{method: imatrix}"),
+        ("calibration", "{}"),
+    ],
+)
+def test_no_key_of_quantize_is_without_effect(key: str, value: str) -> None:
+    found = problem(f"lora: {{}}\nquantize: {{bits: 4, {key}: {value}}}")
+    assert found.startswith(f"t.yaml:4:21: quantize.{key}: ")
+    assert NOT_YET in found
+
+
+def test_bits_or_a_type_is_needed_and_not_both() -> None:
+    assert "quantize.bits: required key is missing; set bits to 4" in problem("lora: {}\nquantize: {symmetric: true}")
+    assert "cannot go together with quantize.bits" in problem("lora: {}\nquantize: {bits: 4, type: q4_0}")
+
+
+def test_a_section_built_in_python_is_checked_too() -> None:
+    assert Quantize(bits=8).ggml_type == "Q8_0"
+    with pytest.raises(ValidationError, match="asymmetric quantization"):
+        Quantize(bits=4, symmetric=False)
+
+
+@pytest.mark.parametrize(("method", "normalize"), [("TIES", True), ("ties", True), ("Task_Arithmetic", False)])
+def test_a_merge_alone_is_that_of_the_trained_model(method: str, normalize: bool) -> None:
+    merge = read(f"merge: {{method: {method}}}").merge
+    assert merge is not None
+    assert (merge.method, merge.normalize) == (method.lower(), normalize)
+    assert (merge.density, merge.weight, merge.lambda_, merge.models) == (1.0, 1.0, 1.0, None)
+
+
+def test_other_models_are_paths_with_weights() -> None:
+    merge = read(
+        "merge: {method: ties, lambda: 0.5, models: [a.gguf, {path: b.gguf, weight: 0.3, density: 0.1}]}"
+    ).merge
+    assert merge is not None
+    assert merge.lambda_ == 0.5
+    assert merge.models is not None
+    assert [(model.path, model.weight, model.density) for model in merge.models] == [
+        ("a.gguf", 1.0, None),
+        ("b.gguf", 0.3, 0.1),
+    ]
+
+
+@pytest.mark.parametrize("method", sorted(set(get_args(MethodName)) - set(AVAILABLE_METHODS)))
+def test_the_other_methods_are_refused_by_name(method: str) -> None:
+    found = problem(f"merge: {{method: {method}}}")
+    assert found == f"t.yaml:3:9: merge.method: value {method} {NOT_YET}; set it to ties or task_arithmetic"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("merge: {method: task_arithmetic, density: 0.5}", "merge.density: task_arithmetic keeps every change"),
+        (
+            "merge: {method: task_arithmetic, models: [{path: a, density: 0.5}]}",
+            "merge.models[0].density: task_arithmetic keeps every change",
+        ),
+        (
+            "lora: {}\nmerge: {method: ties}\noutput: {merge_adapter: false}",
+            "output.merge_adapter: is false, and merge",
+        ),
+        ("lora: {}\nmerge: {method: ties}\noutput: {gguf: false}", "output.gguf: is false, and merge"),
+        ("distill: {teacher: big.gguf}", f"distill: this section {NOT_YET}; remove it"),
+    ],
+)
+def test_what_a_merge_or_a_teacher_excludes(text: str, says: str) -> None:
+    assert says in problem(text)
+
+
+def test_a_merge_needs_a_base() -> None:
+    shape = "type: llama, hidden_size: 64, num_layers: 2, num_heads: 4, intermediate_size: 128, vocab_size: 512"
+    with pytest.raises(ConfigProblems, match="merge: needs a base model"):
+        config_from_text(f"model: {{architecture: {{{shape}}}}}\ndata: {{train: a}}\nmerge: {{method: ties}}", "t.yaml")
+
+
+def test_lambda_is_the_only_name_of_its_key() -> None:
+    assert Merge.model_validate({"method": "ties", "lambda": 0.5}).lambda_ == 0.5
+    with pytest.raises(ValidationError):
+        Merge.model_validate({"method": "ties", "lambda_": 0.5})
