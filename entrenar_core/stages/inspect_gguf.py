@@ -1,0 +1,332 @@
+"""What a GGUF file holds: a model, a LoRA adapter, a task head, or something else that only has keys and tensors.
+
+Only the header is read. A file is looked at even when this release could not train it; then `obstacle` says why.
+Texts come from the file as they are: whoever shows them has to make them harmless.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from entrenar_core.errors import EntrenarError
+from entrenar_core.gguf import keys
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.model.load import read_spec
+
+PROVENANCE = "entrenar."
+"""How the keys begin that say what this program made the file from."""
+
+SPECIAL_IDS: Mapping[str, str] = {
+    "bos": keys.TOKENIZER_BOS_ID,
+    "eos": keys.TOKENIZER_EOS_ID,
+    "eot": keys.TOKENIZER_EOT_ID,
+    "eom": keys.TOKENIZER_EOM_ID,
+    "unknown": keys.TOKENIZER_UNKNOWN_ID,
+    "separator": keys.TOKENIZER_SEPARATOR_ID,
+    "padding": keys.TOKENIZER_PADDING_ID,
+}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """All tensors of one GGML type. `values` counts weights, `n_bytes` what they take in the file."""
+
+    type: str
+    tensors: int
+    values: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class SpecialToken:
+    """What a token is for, its id and its text; `text` is None where the id lies outside the vocabulary."""
+
+    use: str
+    id: int
+    text: str | None
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """The tokenizer; None where the file does not say."""
+
+    model: str | None
+    pre: str | None
+    vocab_size: int
+    special: tuple[SpecialToken, ...]
+    add_bos: bool | None
+    add_eos: bool | None
+
+
+@dataclass(frozen=True)
+class TemplateFacts:
+    """A chat template; the unnamed one is called default."""
+
+    name: str
+    first_line: str
+    characters: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Hyperparameters; None where a key is absent or no single number."""
+
+    layers: int | None
+    hidden_size: int | None
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    intermediate_size: int | None
+    context_length: int | None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A language model. `obstacle`: why this release cannot train it, or None."""
+
+    kind: str
+    path: str
+    files: tuple[str, ...]
+    n_bytes: int
+    version: int
+    name: str | None
+    architecture: str | None
+    parameters: int
+    sizes: Sizes
+    tied_embeddings: bool
+    obstacle: str | None
+    tensor_types: tuple[TensorType, ...]
+    tokenizer: TokenizerFacts | None
+    chat_templates: tuple[TemplateFacts, ...]
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """A LoRA adapter. `ranks` are those that occur; `targets` says for each module how many layers have it."""
+
+    kind: str
+    path: str
+    n_bytes: int
+    name: str | None
+    architecture: str | None
+    ranks: tuple[int, ...]
+    alpha: float | None
+    targets: Mapping[str, int]
+    parameters: int
+    tensor_types: tuple[TensorType, ...]
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """A classification or regression head; `classes` is empty for regression."""
+
+    kind: str
+    path: str
+    n_bytes: int
+    architecture: str | None
+    task: str | None
+    classes: tuple[str, ...]
+    keys: Mapping[str, str]
+    tensor_types: tuple[TensorType, ...]
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class OtherGGUF:
+    """A GGUF file of another kind (an importance matrix, a projector ...): its own keys and its tensors."""
+
+    kind: str
+    path: str
+    n_bytes: int
+    type: str | None
+    keys: Mapping[str, str]
+    tensor_types: tuple[TensorType, ...]
+
+
+def inspect_gguf(path: str) -> ModelFacts | AdapterFacts | HeadFacts | OtherGGUF:
+    """Read the header of a GGUF file.
+
+    Raises:
+        FormatError: it is none, or a damaged one.
+    """
+    with GGUFFile.open(path) as file:
+        kind = file.metadata.get(keys.GENERAL_TYPE)
+        if kind == "adapter":
+            return _adapter(path, file)
+        if kind == "head":
+            return _head(path, file)
+        if kind not in (None, "model") or not _is_model(file):
+            return OtherGGUF(
+                "gguf", path, _n_bytes(file), _text(file, keys.GENERAL_TYPE), _plain_keys(file, ""), _types(file)
+            )
+        return _model(path, file)
+
+
+def _is_model(file: GGUFFile) -> bool:
+    return "token_embd.weight" in file.tensors or keys.TOKENIZER_TOKENS in file.metadata
+
+
+def _model(path: str, file: GGUFFile) -> ModelFacts:
+    infos = file.tensors
+    return ModelFacts(
+        kind="model" if infos else "vocabulary",
+        path=path,
+        files=tuple(str(one) for one in file.paths),
+        n_bytes=_n_bytes(file),
+        version=file.version,
+        name=_text(file, keys.GENERAL_NAME),
+        architecture=_text(file, keys.GENERAL_ARCHITECTURE),
+        parameters=sum(info.n_values for info in infos.values()),
+        sizes=_sizes(file),
+        tied_embeddings=bool(infos) and "output.weight" not in infos,
+        obstacle=_obstacle(file),
+        tensor_types=_types(file),
+        tokenizer=_tokenizer(file),
+        chat_templates=_templates(file),
+        provenance=_plain_keys(file, PROVENANCE),
+    )
+
+
+def _adapter(path: str, file: GGUFFile) -> AdapterFacts:
+    pairs = {name: info for name, info in file.tensors.items() if name.endswith(".lora_a") and len(info.shape) == 2}
+    alpha = file.metadata.get(keys.ADAPTER_LORA_ALPHA)
+    return AdapterFacts(
+        kind="adapter",
+        path=path,
+        n_bytes=_n_bytes(file),
+        name=_text(file, keys.GENERAL_NAME),
+        architecture=_text(file, keys.GENERAL_ARCHITECTURE),
+        ranks=tuple(sorted({info.shape[0] for info in pairs.values()})),
+        alpha=alpha if isinstance(alpha, float) else None,
+        targets=targets_of(pairs),
+        parameters=sum(info.n_values for info in file.tensors.values()),
+        tensor_types=_types(file),
+        provenance=_plain_keys(file, PROVENANCE),
+    )
+
+
+def targets_of(lora_a: Sequence[str] | Mapping[str, TensorInfo]) -> dict[str, int]:
+    """From names like ``blk.3.attn_q.weight.lora_a`` to how many layers have an adapter on each module."""
+    parts = [name.removesuffix(".lora_a").removesuffix(".weight").split(".") for name in lora_a]
+    return dict(sorted(Counter(part[-1] for part in parts).items()))
+
+
+def _head(path: str, file: GGUFFile) -> HeadFacts:
+    found = {key: value for key, value in file.metadata.items() if key.startswith(PROVENANCE)}
+    classes = next((value for key, value in found.items() if key.endswith(".classes")), [])
+    task = next((value for key, value in found.items() if key.endswith(".task")), None)
+    return HeadFacts(
+        kind="head",
+        path=path,
+        n_bytes=_n_bytes(file),
+        architecture=_text(file, keys.GENERAL_ARCHITECTURE),
+        task=task if isinstance(task, str) else None,
+        classes=tuple(str(one) for one in classes) if isinstance(classes, list) else (),
+        keys=_plain_keys(file, ""),
+        tensor_types=_types(file),
+        provenance=_plain_keys(file, PROVENANCE),
+    )
+
+
+def _sizes(file: GGUFFile) -> Sizes:
+    def size(suffix: str) -> int | None:
+        value = file.metadata.get(keys.architecture_key(_text(file, keys.GENERAL_ARCHITECTURE) or "", suffix))
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    hidden, heads = size(keys.EMBEDDING_LENGTH), size(keys.HEAD_COUNT)
+    implied = hidden // heads if hidden and heads else None
+    return Sizes(
+        layers=size(keys.BLOCK_COUNT),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=size(keys.HEAD_COUNT_KV) or heads,
+        head_dim=size(keys.KEY_LENGTH) or implied,
+        intermediate_size=size(keys.FEED_FORWARD_LENGTH),
+        context_length=size(keys.CONTEXT_LENGTH),
+    )
+
+
+def _obstacle(file: GGUFFile) -> str | None:
+    try:
+        read_spec(file)
+    except EntrenarError as error:
+        return error.message if error.hint is None else f"{error.message}; {error.hint}"
+    return None
+
+
+def _types(file: GGUFFile) -> tuple[TensorType, ...]:
+    """Types with the most bytes first."""
+    found: dict[str, list[TensorInfo]] = {}
+    for info in file.tensors.values():
+        found.setdefault(info.type_name, []).append(info)
+    types = [
+        TensorType(name, len(infos), sum(info.n_values for info in infos), sum(info.n_bytes for info in infos))
+        for name, infos in found.items()
+    ]
+    return tuple(sorted(types, key=lambda one: (-one.n_bytes, one.type)))
+
+
+def _tokenizer(file: GGUFFile) -> TokenizerFacts | None:
+    tokens = file.metadata.get(keys.TOKENIZER_TOKENS)
+    if not isinstance(tokens, list):
+        return None
+    return TokenizerFacts(
+        model=_text(file, keys.TOKENIZER_MODEL),
+        pre=_text(file, keys.TOKENIZER_PRE),
+        vocab_size=len(tokens),
+        special=_special_tokens(file, tokens),
+        add_bos=_flag(file, keys.TOKENIZER_ADD_BOS),
+        add_eos=_flag(file, keys.TOKENIZER_ADD_EOS),
+    )
+
+
+def _special_tokens(file: GGUFFile, tokens: Sequence[object]) -> tuple[SpecialToken, ...]:
+    special = []
+    for use, key in SPECIAL_IDS.items():
+        token_id = file.metadata.get(key)
+        if isinstance(token_id, int) and not isinstance(token_id, bool):
+            text = str(tokens[token_id]) if 0 <= token_id < len(tokens) else None
+            special.append(SpecialToken(use, token_id, text))
+    return tuple(special)
+
+
+def _templates(file: GGUFFile) -> tuple[TemplateFacts, ...]:
+    prefix = f"{keys.CHAT_TEMPLATE}."
+    found = []
+    for key in file.metadata:
+        if key == keys.CHAT_TEMPLATE or key.startswith(prefix):
+            text = file.metadata[key]
+            if isinstance(text, str):
+                lines = [line for line in text.splitlines() if line.strip()]
+                found.append(TemplateFacts(key.removeprefix(prefix) if key != keys.CHAT_TEMPLATE else "default",
+                                           lines[0] if lines else "", len(text)))  # fmt: skip
+    return tuple(found)
+
+
+def _plain_keys(file: GGUFFile, prefix: str) -> dict[str, str]:
+    """Keys that begin so and hold one text or number; of a list, how long it is."""
+    found = {}
+    for key, value in file.metadata.items():
+        if key.startswith(prefix):
+            is_scalar = isinstance(value, str | int | float)
+            found[key] = str(value) if is_scalar else f"list of {len(value)}"  # type: ignore[arg-type]
+    return found
+
+
+def _n_bytes(file: GGUFFile) -> int:
+    return sum(path.stat().st_size for path in file.paths)
+
+
+def _text(file: GGUFFile, key: str) -> str | None:
+    value = file.metadata.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _flag(file: GGUFFile, key: str) -> bool | None:
+    value = file.metadata.get(key)
+    return value if isinstance(value, bool) else None
