@@ -39,7 +39,7 @@ _Blocks = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | No
 
 
 class Distill(Section):
-    """Learning from a larger model."""
+    """Learning from a larger model; the section is checked, and not available yet in this release."""
 
     teacher: str | None = Field(default=None, min_length=1, description="a GGUF file whose predictions are learned")
     teachers: Annotated[tuple[Teacher, ...] | None, BeforeValidator(_teachers, json_schema_input_type=_Teachers)] = (

@@ -44,7 +44,9 @@ class Config(Section):
     lora: Lora | None = Field(default=None, description="train a low-rank adapter; absent: train the whole model")
     quantize: Quantize | None = Field(default=None, description="hold or write weights in few bits; absent: no change")
     merge: Merge | None = Field(default=None, description="join the trained model with others over the base")
-    distill: Distill | None = Field(default=None, description="learn from a larger model")
+    distill: Distill | None = Field(
+        default=None, description="learn from a larger model; not available yet in this release"
+    )
     training: Training = Field(default_factory=Training, description="length, rhythm and place of the run")
     output: Output = Field(default_factory=Output, description="the files of a finished run")
 

@@ -28,8 +28,8 @@ KEYS = [
 SCALARS = st.sampled_from(
     ["1", "0", "-1", "1e-4", ".nan", "-.inf", "true", "no", "null", "", "~", "x", "'8'", "adamw", "sgd", "all", "a*",
      "[]", "{}", "[q_proj]", "[0.9, 0.99]", "llama", "9" * 400, "1e400", '"\\ud800"', "!!int 3", "&a 1", "*a", "%", "@",
-     "'${NO_SUCH}'", "'${N:-1}'", "ties", "chat", "text", "4", "[a, a]", "[{path: a, weight: 2}]", "{text: a, label: b}",
-     "[{name: a, type: text}]"]
+     "'${NO_SUCH}'", "'${N:-1}'", "ties", "chat", "text", "4", "[a, a]", "[{path: a, weight: 2}]",
+     "{text: a, label: b}", "[{name: a, type: text}]"]
 )  # fmt: skip
 VALUES = st.recursive(
     SCALARS,
