@@ -21,7 +21,8 @@ Written by `python docs/make_config_reference.py` from the schema that checks yo
 
 Scalars follow YAML 1.2: `1e-4` is a number, `on` and `no` are text. Words such as `adamw` or `TIES` may be written in
 any case. An unknown key is an error with its line and column and the nearest known key.
-`entrenar train FILE --set section.key=value` overrides a key. Paths of models and data are relative to the folder you run the command in.
+`entrenar train FILE --set section.key=value` overrides a key. Paths of models and data are relative to the folder you
+run the command in.
 
 `entrenar schema --output entrenar.schema.json` writes the JSON Schema of this page. With the line
 `# yaml-language-server: $schema=entrenar.schema.json` at its top, an editor completes and checks the file.
