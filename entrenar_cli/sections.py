@@ -108,7 +108,7 @@ def _table(section: Table) -> RenderableType:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     rows, numbers = _cells(section)
     for column, name in enumerate(rows[0]):
         is_number = column in numbers

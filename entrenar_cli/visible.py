@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b", "\\": "\\"}
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\x1b"}
 _HARMLESS_FORMATS = {"\u200c", "\u200d"}
 """Joiners, which belong into the words of some scripts and into emoji; they have no power over the terminal."""
 
@@ -59,8 +59,5 @@ def _shown(character: str) -> str:
 
 
 def _is_harmless(character: str) -> bool:
-    return (
-        unicodedata.category(character)[0] != "C"
-        and character not in "\u2028\u2029"
-        or (character in _HARMLESS_FORMATS)
-    )
+    is_shown = unicodedata.category(character)[0] != "C" and character not in "\u2028\u2029"
+    return is_shown or character in _HARMLESS_FORMATS

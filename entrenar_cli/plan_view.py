@@ -1,0 +1,130 @@
+"""How a dry run is shown: the plan as sections, then a few examples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from entrenar_cli.preview import print_previews
+from entrenar_cli.quantities import duration, exact_count, rate, short_count, size
+from entrenar_cli.sections import Facts, Section, Table, print_sections
+from entrenar_cli.visible import shortened
+from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan, TokenCounts
+
+LONGEST_REASON = 60
+MAX_COLUMNS = 30
+
+
+def show_plan(plan: RunPlan, out: TextIO | None = None) -> None:
+    """Write the plan and its examples to `out` (default: stdout)."""
+    stream = sys.stdout if out is None else out
+    print_sections(plan_sections(plan), stream)
+    print_previews(plan.previews, stream)
+
+
+def plan_sections(plan: RunPlan) -> list[Section]:
+    """What there is to say, without the examples."""
+    return [
+        Facts("plan", [*_model(plan), *_run(plan.steps, plan.time), ("output", plan.output_dir)]),
+        *(_source(source, "data") for source in plan.train),
+        *(_source(source, "validation data") for source in plan.val),
+        _tokens(plan),
+        _memory(plan),
+        _disk(plan),
+        Facts("warnings", [(f"{number}.", text) for number, text in enumerate(plan.warnings, start=1)]),
+    ]
+
+
+def _model(plan: RunPlan) -> list[tuple[str, str]]:
+    share = rate(100 * plan.trainable_parameters, plan.parameters)
+    trained = f"{short_count(plan.trainable_parameters)} of {short_count(plan.parameters)} parameters ({share:.2g} %)"
+    return [
+        ("model", f"{shortened(plan.model, 80)} ({plan.architecture})"),
+        ("method", plan.method),
+        ("trained", trained),
+    ]
+
+
+def _run(steps: StepPlan, time: TimePlan | None) -> list[tuple[str, str]]:
+    batch = f"{exact_count(steps.batch_rows)} rows of up to {exact_count(steps.row_width)} tokens"
+    times = f", {steps.batches_per_step} batches to a step" if steps.batches_per_step > 1 else ""
+    found = [
+        ("steps", f"{exact_count(steps.steps)} ({steps.epochs:.2g} epochs)"),
+        ("batch", f"{batch}{times}"),
+        ("evaluations", exact_count(steps.evaluations) if steps.evaluations else ""),
+    ]
+    if time is None:
+        return found
+    speed = f"{short_count(time.tokens_per_second)} tokens/s, {time.seconds_per_step:.2g} s a step"
+    return [*found, ("time", f"about {duration(time.seconds)} ({speed}; {time.method})")]
+
+
+def _source(source: SourcePlan, what: str) -> Section:
+    weight = "" if source.weight == 1 else f", weight {source.weight:g}"
+    why = f" ({source.reason})" if source.reason else ""
+    facts = f"{exact_count(source.rows)} rows, {size(source.n_bytes)}{weight}; task: {source.task}{why}"
+    rows = [
+        (shortened(one.name, 40), one.kind, one.role or "ignored", shortened(one.reason, LONGEST_REASON))
+        for one in sorted(source.columns, key=lambda one: one.role is None)[:MAX_COLUMNS]
+    ]
+    hidden = len(source.columns) - len(rows)
+    more = [(f"and {hidden} more", "", "ignored", "")] if hidden else []
+    title = f"{what}: {shortened(source.path, 100)}: {facts}"
+    return Table(title, ("column", "type", "used as", "because"), rows + more)
+
+
+def _tokens(plan: RunPlan) -> Table:
+    sets = [("train", plan.train_tokens), *([("validation", plan.val_tokens)] if plan.val_tokens else [])]
+    columns = ["set", "samples", "tokens", "learned", "share", "too long", "cut off", "refused"]
+    rows = [(name, *_counts(counts)) for name, counts in sets]
+    title = "tokens of one epoch"
+    if any(counts.is_estimate for _, counts in sets):
+        title += " (estimated from a part of the data)"
+    reasons = [f"{name}: {exact_count(n)} {why}" for name, counts in sets for why, n in (counts.refused or {}).items()]
+    if reasons:
+        title += f"; refused: {'; '.join(reasons)}"
+    return Table(title, columns, rows, frozenset(range(1, len(columns))))
+
+
+def _counts(counts: TokenCounts) -> Sequence[str]:
+    share = rate(100 * counts.supervised_tokens, counts.total_tokens)
+    return (
+        exact_count(counts.samples),
+        exact_count(counts.total_tokens),
+        exact_count(counts.supervised_tokens),
+        f"{share:.1f} %",
+        exact_count(counts.overlong_samples),
+        exact_count(counts.truncated_tokens),
+        exact_count(sum((counts.refused or {}).values())),
+    )
+
+
+def _memory(plan: RunPlan) -> Table:
+    total = plan.memory.total
+    rows = [(name, size(n_bytes), f"{rate(100 * n_bytes, total):.0f} %") for name, n_bytes in plan.memory.parts]
+    rows.append(("peak", size(total), ""))
+    return Table(f"memory: {memory_sentence(plan)}", ("part", "size", "share"), rows, frozenset({1, 2}))
+
+
+def memory_sentence(plan: RunPlan) -> str:
+    """Whether the run fits, and what to change where it does not."""
+    verdict = plan.memory_verdict
+    needed = f"needs {size(verdict.needed)}"
+    if verdict.available is None:
+        return f"{needed}; how much is free is not known"
+    if verdict.fits:
+        return f"{needed} of {size(verdict.available)} that are free"
+    short = f"{needed}, but only {size(verdict.available)} are free: it will not fit"
+    if verdict.change is None:
+        return f"{short}; use a smaller model, or LoRA"
+    return f"{short}; {verdict.change.keys} would need {size(verdict.change.needed)}"
+
+
+def _disk(plan: RunPlan) -> Table:
+    disk = plan.disk
+    rows = [(name, size(n_bytes)) for name, n_bytes in disk.parts]
+    rows.append(("all", size(disk.total)))
+    free = "" if disk.free is None else f" of {size(disk.free)} that are free"
+    verdict = "" if disk.fits else ": it will not fit"
+    return Table(f"disk: needs {size(disk.total)}{free}{verdict}", ("file", "size"), rows, frozenset({1}))
