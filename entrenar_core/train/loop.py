@@ -133,7 +133,7 @@ class Trainer:
         event = Step(
             step=self.state.step,
             total_steps=self.settings.total_steps,
-            epoch=taken.epoch + (taken.first + len(taken.batches)) / self.train.batches_per_epoch(taken.epoch),
+            epoch=self.train.epochs_done(taken.epoch, taken.first + len(taken.batches)),
             loss=gradient.loss,
             lr=lr,
             grad_norm=gradient.norm,

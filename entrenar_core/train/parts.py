@@ -48,9 +48,16 @@ class MeasuredLearner(Learner, Protocol):
 
 
 class BatchSource(Protocol):
-    """Batches by (epoch, index), the same for the same pair; `entrenar_core.data.loader.Loader` is one."""
+    """Batches by (epoch, index), the same for the same pair; `entrenar_core.data.loader.Loader` is one.
+
+    A source that streams gives segments of its data in place of epochs.
+    """
 
     def batches_per_epoch(self, epoch: int) -> int: ...
+
+    def epochs_done(self, epoch: int, batches: int) -> float:
+        """How often all data have been gone through after `batches` batches of `epoch`."""
+        ...
 
     def batch(self, epoch: int, index: int) -> Batch: ...
 

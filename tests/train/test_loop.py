@@ -51,6 +51,9 @@ def test_batches_wrap_around_epochs_and_every_batch_of_an_epoch_comes_once() -> 
         def batches_per_epoch(self, epoch: int) -> int:
             return source.batches_per_epoch(epoch)
 
+        def epochs_done(self, epoch: int, batches: int) -> float:
+            return source.epochs_done(epoch, batches)
+
         def batch(self, epoch: int, index: int) -> Batch:
             taken.append((epoch, index))
             return source.batch(epoch, index)
@@ -134,6 +137,9 @@ def test_validation_data_without_targets_are_an_error() -> None:
         def batches_per_epoch(self, epoch: int) -> int:
             return 1
 
+        def epochs_done(self, epoch: int, batches: int) -> float:
+            return float(epoch + batches)
+
         def batch(self, epoch: int, index: int) -> Batch:
             return empty
 
@@ -148,6 +154,9 @@ def test_a_step_without_supervised_tokens_is_skipped_and_said() -> None:
     class WithAHole:
         def batches_per_epoch(self, epoch: int) -> int:
             return source.batches_per_epoch(epoch)
+
+        def epochs_done(self, epoch: int, batches: int) -> float:
+            return source.epochs_done(epoch, batches)
 
         def batch(self, epoch: int, index: int) -> Batch:
             batch = source.batch(epoch, index)
