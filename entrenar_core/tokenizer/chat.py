@@ -9,7 +9,8 @@ stays text. Whatever keeps a conversation from being trained on becomes a `ChatR
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from entrenar_core.errors import TokenizerError
@@ -34,7 +35,7 @@ from entrenar_core.tokenizer.conversation import (
     ConversationError,
     conversation_from_value,
 )
-from entrenar_core.tokenizer.tokenizer import Tokenizer
+from entrenar_core.tokenizer.tokenizer import Piece, Tokenizer
 
 NOTHING_TO_LEARN = "nothing to learn"
 NOT_UNICODE = "text that is not valid Unicode"
@@ -90,6 +91,7 @@ class ChatEncoder:
     """Encodes conversations with one template for one tokenizer.
 
     Attributes:
+        tokenizer: of the model.
         notices: what a user should know about template and vocabulary, each once; grows while encoding.
     """
 
@@ -105,7 +107,7 @@ class ChatEncoder:
     ) -> None:
         """
         Args:
-            tokenizer: of the model.
+            tokenizer: gives the ids.
             template: renders the conversations.
             add_bos: None asks the tokenizer. Whatever is added, a BOS of the template is not doubled.
             add_eos: put EOS after a last turn that nothing else ends.
@@ -115,7 +117,7 @@ class ChatEncoder:
         Raises:
             TokenizerError: a BOS is asked for that the tokenizer does not have.
         """
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._bos = _bos_ids(tokenizer, tokenizer.add_bos if add_bos is None else add_bos)
         self._add_eos = add_eos
@@ -133,13 +135,10 @@ class ChatEncoder:
         """Tokens and mask of every conversation, or why there are none, in order."""
         rendered = [self._render(conversation) for conversation in conversations]
         usable = [chat for chat in rendered if isinstance(chat, _Rendered)]
-        pieces = iter(self._tokenizer.encode_chats([(chat.text, chat.data) for chat in usable]))
-        return [
-            self._encode(chat, Chat(chat.text, chat.spans, next(pieces))) if isinstance(chat, _Rendered) else chat
-            for chat in rendered
-        ]
+        pieces = iter(self.tokenizer.encode_chats([(chat.text, chat.data) for chat in usable]))
+        return [self._encode(chat, next(pieces)) if isinstance(chat, _Rendered) else chat for chat in rendered]
 
-    def _render(self, conversation: Conversation) -> _Rendered | ChatRefusal:
+    def _render(self, conversation: Conversation, *, add_generation_prompt: bool = False) -> _Rendered | ChatRefusal:
         fault = _fault_of(conversation)
         if fault is not None:
             return ChatRefusal(fault)
@@ -147,7 +146,7 @@ class ChatEncoder:
         refusal: TemplateRefusal | None = None
         for messages in marked_messages(conversation, self._forms):
             try:
-                text = self._template.render_marked(messages, tools=tools)
+                text = self._template.render_marked(messages, tools=tools, add_generation_prompt=add_generation_prompt)
             except TemplateRefusal as error:
                 refusal = refusal or error
                 continue
@@ -158,7 +157,7 @@ class ChatEncoder:
 
     def _checked(self, conversation: Conversation, text: str) -> _Rendered | ChatRefusal:
         """The rendered text without the BOS that is added anyway, as llama.cpp does it."""
-        bos = "".join(map(self._tokenizer.token_text, self._bos))
+        bos = "".join(map(self.tokenizer.token_text, self._bos))
         first = next((begin for begin, _, _ in spans_of(text)), len(text))
         if bos and text.startswith(bos) and first >= len(bos):
             text = text[len(bos) :]
@@ -171,14 +170,16 @@ class ChatEncoder:
             return ChatRefusal(NOT_UNICODE, str(error))
         return _Rendered(conversation, plain(text), spans)
 
-    def _encode(self, rendered: _Rendered, chat: Chat) -> EncodedChat | ChatRefusal:
-        assistants, trained = self._assistants(rendered.conversation)
-        turns = list(assistant_turns(chat, self._shape, assistants, self._tokenizer.stop_ids))
-        self._notice(rendered.conversation, turns)
+    def _encode(self, rendered: _Rendered, pieces: Sequence[Piece]) -> EncodedChat | ChatRefusal:
+        conversation = rendered.conversation
+        chat = Chat(rendered.text, rendered.spans, pieces, partial(self._prompt_for, conversation))
+        assistants, trained = self._assistants(conversation)
+        turns = list(assistant_turns(chat, self._shape, assistants, self.tokenizer.stop_ids))
+        self._notice(conversation, turns, trained)
         tokens = self._bos + [token_id for piece in chat.pieces for token_id in piece.ids]
         flags = self._flags(chat, turns, trained)
-        if self._add_eos and self._tokenizer.eos_id is not None and _is_open(chat, turns):
-            tokens.append(self._tokenizer.eos_id)
+        if self._add_eos and self.tokenizer.eos_id is not None and _is_open(chat, turns):
+            tokens.append(self.tokenizer.eos_id)
             flags += b"\1" if turns[-1].message in trained else b"\0"
         if flags.find(1, 1) < 0:
             return ChatRefusal(NOTHING_TO_LEARN)
@@ -187,8 +188,14 @@ class ChatEncoder:
     def _flags(self, chat: Chat, turns: Sequence[Turn], trained: Collection[int]) -> bytes:
         """The mask of all tokens, BOS included."""
         chosen = [(turn.begin, turn.end) for turn in turns if (turn.message in trained) is not self._train_prompt]
-        flags = bytes(len(self._bos)) + supervised_tokens(chat.pieces, chosen, self._tokenizer.covered_bytes)
+        flags = bytes(len(self._bos)) + supervised_tokens(chat.pieces, chosen, self.tokenizer.covered_bytes)
         return bytes(1 - flag for flag in flags) if self._train_prompt else flags
+
+    def _prompt_for(self, conversation: Conversation, index: int) -> str:
+        """What the model is given to write message `index`; empty where the template does not tell."""
+        before = replace(conversation, messages=conversation.messages[:index])
+        rendered = self._render(before, add_generation_prompt=True)
+        return rendered.text if isinstance(rendered, _Rendered) else ""
 
     def _assistants(self, conversation: Conversation) -> tuple[set[int], set[int]]:
         """The messages of the assistant, and those of them that are trained on."""
@@ -199,12 +206,14 @@ class ChatEncoder:
 
     def _turn_shape(self) -> TurnShape:
         prompt = self._forms.prompt
-        (pieces,) = self._tokenizer.encode_chats([(prompt, bytes(len(prompt)))])
+        (pieces,) = self.tokenizer.encode_chats([(prompt, bytes(len(prompt)))])
         return turn_shape(prompt, self._forms.plain_tail, self._forms.ending, pieces)
 
-    def _notice(self, conversation: Conversation, turns: Sequence[Turn]) -> None:
+    def _notice(self, conversation: Conversation, turns: Sequence[Turn], trained: set[int]) -> None:
         if not self._forms.system and any(message["role"] == "system" for message in conversation.messages):
             self._say("system", "the chat template has no system role: a system text goes in front of the next message")
+        if not {turn.message for turn in turns} >= trained:
+            self._say("left out", "the chat template leaves out some turns of the assistant, or writes nothing of them")
         for turn in turns:
             if turn.ending is Ending.TEXT:
                 closing = f"the chat template ends turns of the assistant with {turn.closing.strip()!r}"

@@ -51,19 +51,20 @@ class TemplateForms:
 
 def find_forms(template: ChatTemplate) -> TemplateForms:
     """Render small conversations and see what comes of them."""
-    user = mark(_USER, 1)
+    user, answer = mark(_USER, 1), mark(_ANSWER, 2)
     as_text, as_parts = {"role": "user", "content": user}, {"role": "user", "content": _as_parts(user)}
+    answer_in_parts = {"role": ASSISTANT, "content": _as_parts(answer)}
     system = {"role": "system", "content": mark(_SYSTEM, 0)}
     probes = [_Probe(template, None), _Probe(template, [])]
     probe = next((probe for probe in probes if probe.renders([as_text], [as_parts], [system, as_text])), probes[0])
     takes_system = probe.shows([system, as_text], _SYSTEM) or probe.shows([system, as_parts], _SYSTEM)
-    parts = probe.shows([as_parts], _USER)
+    parts = probe.shows([as_parts, answer_in_parts], _USER, _ANSWER)
     texts = probe.shows([as_text], _USER) or not parts
     question = [as_text if texts else as_parts]
     if takes_system and not probe.renders(question):
         question = [system, *question]
-    answer = {"role": ASSISTANT, "content": mark(_ANSWER, 2) if texts else _as_parts(mark(_ANSWER, 2))}
-    ending = probe.tail([*question, answer])
+    last = {"role": ASSISTANT, "content": answer} if texts else answer_in_parts
+    ending = probe.tail([*question, last])
     return TemplateForms(
         parts=parts,
         texts=texts,
@@ -86,10 +87,11 @@ class _Probe:
     def renders(self, *conversations: Messages) -> bool:
         return any(self._render(messages) is not None for messages in conversations)
 
-    def shows(self, messages: Messages, text: str) -> bool:
-        """Whether the template writes `text` as data that can be followed."""
+    def shows(self, messages: Messages, *texts: str) -> bool:
+        """Whether the template writes the texts as data that can be followed."""
         rendered = self._render(messages) or ""
-        return any(text in rendered[begin:end] for begin, end, _ in spans_of(rendered))
+        data = [rendered[begin:end] for begin, end, _ in spans_of(rendered)]
+        return all(any(text in stretch for stretch in data) for text in texts)
 
     def tail(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
         """What the template writes after the last text of the data."""

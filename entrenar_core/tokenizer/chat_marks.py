@@ -57,7 +57,7 @@ class Marked(str):
 
     def __getitem__(self, key: SupportsIndex | slice) -> Marked:
         if not isinstance(key, slice):
-            index = range(len(self))[int(key)]
+            index = range(len(self))[key]
             return self._cut(index, index + 1)
         start, stop, step = key.indices(len(self))
         if step == 1:
@@ -254,9 +254,8 @@ def fill(operation: Callable[[Any], str], values: Any) -> str:
     if not has_data(values):
         return filled
     texts: list[Marked] = []
-    traced = operation(_replaced(values, texts))
-    parts = _PLACEHOLDER.split(traced)
-    parts[1::2] = [texts[int(number)] for number in parts[1::2]]
+    parts = _PLACEHOLDER.split(operation(_replaced(values, texts)))
+    parts[1::2] = [texts[int(number)] if int(number) < len(texts) else "" for number in parts[1::2]]
     result = join(parts)
     return result if result == filled else all_data(filled, origin_of(values))
 

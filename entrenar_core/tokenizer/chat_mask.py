@@ -11,13 +11,17 @@ tool calls, and what the template writes around them.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import accumulate
 
 from entrenar_core.errors import TokenizerError
 from entrenar_core.tokenizer.chat_marks import Span
 from entrenar_core.tokenizer.tokenizer import Piece
+
+CoveredBytes = Callable[[Sequence[int]], Sequence[int]]
 
 _NOWHERE = -3
 _WORD_ENDS = re.compile(r"[\s>\]]")
@@ -36,12 +40,14 @@ class TurnShape:
     """What a template writes around a turn of the assistant.
 
     Attributes:
-        prompt: the generation prompt, which comes before the turn; may be empty.
+        question_end: what follows a question when an answer is asked for: the end of that turn, the generation prompt.
+        prompt: the generation prompt alone; may be empty.
         ending: what follows the last turn; may be empty.
         borders: lengths of the prompt after which a special token or a word of it ends, in order. A turn that follows
             less of the prompt than the first of them follows none of it.
     """
 
+    question_end: str = ""
     prompt: str = ""
     ending: str = ""
     borders: tuple[int, ...] = ()
@@ -49,11 +55,24 @@ class TurnShape:
 
 @dataclass(frozen=True)
 class Chat:
-    """A rendered chat: its text, the spans that are data, the pieces it was encoded in."""
+    """A rendered chat.
+
+    Attributes:
+        text: all of it.
+        spans: the data in it.
+        pieces: in which it was encoded.
+        prompt_for: renders the prompt for a message, with all messages before it; empty where that cannot be.
+    """
 
     text: str
     spans: Sequence[Span]
     pieces: Sequence[Piece]
+    prompt_for: Callable[[int], str]
+
+    @property
+    def special(self) -> list[tuple[int, int]]:
+        """Where special tokens are."""
+        return [(piece.begin, piece.end) for piece in self.pieces if piece.prepared is None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ def turn_shape(with_prompt: str, without: str, ending: str, pieces: Sequence[Pie
         begin = max((border for border in borders if border <= begin), default=0)
     prompt = with_prompt[begin:]
     first = next((end for start, end in special if start >= begin), begin + (len(prompt) + 1) // 2)
-    return TurnShape(prompt, ending, tuple(border - begin for border in borders if border >= first))
+    return TurnShape(with_prompt, prompt, ending, tuple(border - begin for border in borders if border >= first))
 
 
 def _borders(text: str, special: Sequence[tuple[int, int]]) -> list[int]:
@@ -103,30 +122,30 @@ def assistant_turns(
     stops = [(piece.begin, piece.end) for piece in chat.pieces if piece.prepared is None and piece.ids[0] in stop_ids]
     stretches = [(0, 0, _NOWHERE), *_stretches(chat.spans, stops), (len(chat.text), len(chat.text), _NOWHERE)]
     seen: set[int] = set()
-    for before, (begin, end, message), after in zip(stretches, stretches[1:], stretches[2:], strict=False):
-        if message not in assistants:
-            continue
-        start = _prompt_end(chat.text, shape, before[1], begin, end)
-        if start is None and message in seen:
+    for (_, before, _), (begin, end, message), (after, _, _) in zip(
+        stretches, stretches[1:], stretches[2:], strict=False
+    ):
+        if message not in assistants or (message in seen and _whole_prompt(chat, shape, before, begin, end) is None):
             continue
         seen.add(message)
-        stop, ending = _turn_end(chat, shape, stops, end, after[0])
-        yield Turn(begin if start is None else start, stop, message, ending, chat.text[end:stop])
+        start = _turn_begin(chat, shape, before, (begin, end, message))
+        stop, ending = _turn_end(chat, shape, stops, end, after)
+        yield Turn(start, stop, message, ending, chat.text[end:stop])
 
 
 def supervised_tokens(
-    pieces: Sequence[Piece], regions: Sequence[tuple[int, int]], covered_bytes: Callable[[int], int]
+    pieces: Sequence[Piece], regions: Sequence[tuple[int, int]], covered_bytes: CoveredBytes
 ) -> bytes:
     """1 for each token that has a character in one of the regions, else 0.
 
     Args:
         pieces: of one chat, in order.
         regions: stretches of characters, in order and without overlap.
-        covered_bytes: how many bytes of a piece's prepared text a token stands for.
+        covered_bytes: how many bytes of a piece's prepared text each of its tokens stands for.
     """
     flags: list[bytes] = []
     for piece in pieces:
-        inside = [(b, e) for b, e in regions if b < piece.end and e > piece.begin]
+        inside = [(b, e) for b, e in regions if b < min(e, piece.end) and e > piece.begin]
         if not inside or (inside[0][0] <= piece.begin and inside[0][1] >= piece.end):
             flags.append((b"\1" if inside else b"\0") * len(piece.ids))
         elif piece.prepared is None:
@@ -136,9 +155,7 @@ def supervised_tokens(
     return b"".join(flags)
 
 
-def _cut_piece(
-    piece: Piece, prepared: str, regions: Sequence[tuple[int, int]], covered_bytes: Callable[[int], int]
-) -> bytes:
+def _cut_piece(piece: Piece, prepared: str, regions: Sequence[tuple[int, int]], covered_bytes: CoveredBytes) -> bytes:
     """The flags of a piece that lies partly in regions."""
     in_front = len(prepared) - (piece.end - piece.begin)
 
@@ -146,15 +163,14 @@ def _cut_piece(
         """Bytes of the prepared text before a character of the chat; what stands in front belongs to the first one."""
         return 0 if character <= piece.begin else len(prepared[: character - piece.begin + in_front].encode())
 
-    borders = [(place(begin), place(min(end, piece.end))) for begin, end in regions]
-    flags = bytearray()
-    begin = 0
-    for token_id in piece.ids:
-        end = begin + covered_bytes(token_id)
-        flags.append(any(begin < region_end and end > region_begin for region_begin, region_end in borders))
-        begin = end
-    if begin != place(piece.end):
-        raise TokenizerError(f"the tokens of {prepared[:40]!r} spell {begin} bytes, not {place(piece.end)}")
+    ends = list(accumulate(covered_bytes(piece.ids)))
+    if ends[-1] != place(piece.end):
+        raise TokenizerError(f"the tokens of {prepared[:40]!r} spell {ends[-1]} bytes, not {place(piece.end)}")
+    begins = [0, *ends[:-1]]
+    flags = bytearray(len(ends))
+    for begin, end in regions:
+        first, last = bisect_right(ends, place(begin)), bisect_left(begins, place(min(end, piece.end)))
+        flags[first:last] = b"\1" * (last - first)
     return bytes(flags)
 
 
@@ -174,55 +190,82 @@ def _first_stop(stops: Sequence[tuple[int, int]], begin: int, end: int) -> int |
     return next((stop for start, stop in stops if start >= begin and stop <= end), None)
 
 
-def _prompt_end(text: str, shape: TurnShape, before: int, begin: int, end: int) -> int | None:
-    """Where the generation prompt ends, or as much of it as the template wrote in front of the text at `begin`.
+def _turn_begin(chat: Chat, shape: TurnShape, before: int, stretch: Span) -> int:
+    """Where the generation prompt ends that the template wrote between `before` and the text of a message."""
+    begin, end, message = stretch
+    if shape.prompt:
+        place = _whole_prompt(chat, shape, before, begin, end) or _part_of_prompt(chat, shape, before, begin)
+        if place is not None:
+            return place
+    elif shape.question_end and chat.text.startswith(shape.question_end, before, begin):
+        return before + len(shape.question_end)
+    return _end_of_common_part(chat, chat.prompt_for(message), before, begin)
 
-    The whole prompt may reach into the text, which then repeats what the model is given. None: there is no prompt.
-    """
-    prompt = shape.prompt
-    if not prompt:
+
+def _whole_prompt(chat: Chat, shape: TurnShape, before: int, begin: int, end: int) -> int | None:
+    """Where the whole prompt ends. It may reach into the text, which then repeats what the model is given."""
+    if not shape.prompt:
         return None
-    whole = text.rfind(prompt, before, min(begin + len(prompt) - 1, end))
-    if whole >= 0:
-        return whole + len(prompt)
+    place = chat.text.rfind(shape.prompt, before, min(begin + len(shape.prompt) - 1, end))
+    return place + len(shape.prompt) if place >= 0 else None
+
+
+def _part_of_prompt(chat: Chat, shape: TurnShape, before: int, begin: int) -> int | None:
+    """Where as much of the prompt ends as the template wrote; None if that is too little to tell."""
     best, place = 0, None
-    start = text.find(prompt[0], before, begin)
+    start = chat.text.find(shape.prompt[0], before, begin)
     while start >= 0:
-        length = common_length(prompt, text[start:begin])
+        length = common_length(shape.prompt, chat.text[start:begin])
         follows = max((border for border in shape.borders if border <= length), default=0)
         if follows and length >= best:
             best, place = length, begin if start + length == begin else start + follows
-        start = text.find(prompt[0], start + 1, begin)
+        start = chat.text.find(shape.prompt[0], start + 1, begin)
     return place
+
+
+def _end_of_common_part(chat: Chat, prompt: str, before: int, begin: int) -> int:
+    """Where the text leaves the path of a rendered prompt; `begin` if that is not between the two messages."""
+    length = common_length(prompt, chat.text)
+    if length >= begin or length < before:
+        return begin
+    if length < len(prompt):
+        length = max((border for border in _borders(chat.text, chat.special) if border <= length), default=0)
+    return length if length >= before else begin
 
 
 def _turn_end(
     chat: Chat, shape: TurnShape, stops: Sequence[tuple[int, int]], end: int, after: int
 ) -> tuple[int, Ending]:
+    """Where the turn ends whose text ends at `end`, if the next text of a message begins at `after`."""
     stop = _first_stop(stops, end, after)
     if stop is not None:
         return stop, Ending.STOP
     gap = chat.text[end:after]
     if after == len(chat.text):
-        length = len(gap.rstrip())
-        if not length:
-            return after, Ending.NOTHING
+        length = len(gap.rstrip()) or len(gap)
+    elif shape.ending and gap.startswith(shape.ending):
+        length = len(shape.ending)
     else:
-        ends_like_the_last = shape.ending and gap.startswith(shape.ending)
-        length = len(shape.ending) if ends_like_the_last else _leading_special(chat, shape, end, after)
+        length = _length_to_special(chat, shape, end, after)
     return end + length, Ending.TEXT if gap[:length].strip() else Ending.NOTHING
 
 
-def _leading_special(chat: Chat, shape: TurnShape, begin: int, end: int) -> int:
-    """Length up to the end of a special token that comes first in the gap and does not begin the next turn."""
-    for piece in chat.pieces:
-        if begin <= piece.begin < end and piece.prepared is None:
-            is_first = not chat.text[begin : piece.begin].strip()
-            opens = shape.prompt.startswith(chat.text[piece.begin : piece.end])
-            return piece.end - begin if is_first and not opens else 0
-    return 0
+def _length_to_special(chat: Chat, shape: TurnShape, begin: int, end: int) -> int:
+    """Length of the text up to the first special token, and of that token unless it opens the next turn."""
+    first = next((place for place in chat.special if begin <= place[0] < end), None)
+    if first is None:
+        return 0
+    opens = shape.prompt.startswith(chat.text[first[0] : first[1]])
+    return len(chat.text[begin : first[0] if opens else first[1]].rstrip())
 
 
 def common_length(a: str, b: str) -> int:
     """How many characters two texts have in common at their beginnings."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

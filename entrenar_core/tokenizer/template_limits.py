@@ -59,11 +59,15 @@ class Budget:
 
     def reserve(self, size: int, weight: int = 1) -> None:
         """Count `size` characters (entries with a `weight`) before they are built."""
+        self.check_size(size)
         self._built += size * weight
-        if size > LARGEST_TEXT:
-            raise SecurityError(f"the chat template builds a text or list of {size} entries")
         if self._built > MOST_BUILT:
             raise SecurityError(f"the chat template builds texts of more than {MOST_BUILT} characters")
+
+    def check_size(self, size: int) -> None:
+        """Refuse a text of `size` characters, or a list of as many entries, if that is too many."""
+        if size > LARGEST_TEXT:
+            raise SecurityError(f"the chat template builds a text or list of {size} entries")
 
     def reserve_binop(self, operator: str, left: Any, right: Any) -> None:
         """Count what `left + right`, `left * right` or `left ** right` makes."""

@@ -139,7 +139,13 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def _concat(self, parts: Iterable[str]) -> str:
         """What a template, a macro or a block writes."""
-        texts = [self.budget.charge(part) for part in parts]
+        texts: list[str] = []
+        length = 0
+        for part in parts:
+            texts.append(part)
+            length += len(part)
+            self.budget.check_size(length)
+        self.budget.reserve(length)
         return join(texts) if any(isinstance(text, Marked) for text in texts) else "".join(texts)
 
 

@@ -75,6 +75,7 @@ class Tokenizer:
         self._model = model
         self._splitter = SpecialSplitter(vocabulary)
         self._bytes_of: dict[tuple[int, bool], bytes] = {}
+        self._covered: dict[int, int] = {}
         self.strips_leading_space = strips_leading_space
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
@@ -130,9 +131,11 @@ class Tokenizer:
             for cuts, sources in zip(cut, prepared, strict=True)
         ]
 
-    def covered_bytes(self, token_id: int) -> int:
-        """How many bytes of `Piece.prepared` a token of the piece stands for."""
-        return self._model.covered_bytes(token_id)
+    def covered_bytes(self, ids: Sequence[int]) -> list[int]:
+        """How many bytes of `Piece.prepared` each token of the piece stands for."""
+        known = self._covered
+        known.update((token_id, self._model.covered_bytes(token_id)) for token_id in set(ids).difference(known))
+        return [known[token_id] for token_id in ids]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD.
