@@ -157,13 +157,16 @@ def _head(found: HeadFacts) -> list[Section]:
     facts = Facts(
         f"{found.path}: task head",
         [
-            ("task", found.task or ""),
+            ("task", found.task),
+            ("reads", f"column {shortened(found.text_column, 60)}"),
+            ("answers", f"column {shortened(found.target_column, 60)}"),
             ("classes", f"{len(found.classes)}: {shown}{more}" if found.classes else ""),
+            ("scale", "" if found.classes else f"mean {found.mean:g}, standard deviation {found.std:g}"),
             ("for", f"{found.architecture} models" if found.architecture else ""),
             ("size", size(found.n_bytes)),
         ],
     )
-    return [facts, _types(found.tensor_types), _keys(found.keys, "keys")]
+    return [facts, _types(found.tensor_types), _keys(found.provenance)]
 
 
 def _other(found: OtherGGUF) -> list[Section]:

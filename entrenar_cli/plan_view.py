@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from entrenar_cli.documents import plain
 from entrenar_cli.preview import print_previews
 from entrenar_cli.quantities import duration, exact_count, rate, short_count, size
 from entrenar_cli.sections import Facts, Section, Table, print_sections
@@ -21,6 +22,18 @@ def show_plan(plan: RunPlan, out: TextIO | None = None) -> None:
     stream = sys.stdout if out is None else out
     print_sections(plan_sections(plan), stream)
     print_previews(plan.previews, stream)
+
+
+def plan_document(plan: RunPlan) -> dict[str, object]:
+    """The plan for ``--json``: its fields, and the sums and verdicts that follow from them."""
+    document = plain(plan)
+    assert isinstance(document, dict)
+    document["memory"] |= {"total": plan.memory.total, "needed": plan.memory.needed}
+    document["memory_verdict"] |= {"fits": plan.memory_verdict.fits}
+    document["disk"] |= {"total": plan.disk.total, "fits": plan.disk.fits}
+    for key in ("memory", "disk"):
+        document[key]["parts"] = [{"name": name, "n_bytes": n_bytes} for name, n_bytes in document[key]["parts"]]
+    return document
 
 
 def plan_sections(plan: RunPlan) -> list[Section]:

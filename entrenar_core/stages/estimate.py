@@ -18,6 +18,7 @@ from entrenar_core.lora.inject import LoRASettings
 from entrenar_core.model.load import expected_shapes, optional_shapes
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.dry_pass import BatchShape, PassMemory, dry_pass
+from entrenar_core.train.parts import BatchSource
 
 MIB = 1 << 20
 
@@ -126,6 +127,18 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             ("export", _export_bytes(request, shapes)),
         )
     )
+
+
+def batch_shapes(source: BatchSource, n_batches: int, most: int = 32) -> list[BatchShape]:
+    """Shapes of the first `n_batches` batches of a run, in order; of more than `most`, some at even distances.
+
+    Rows that are not packed have many widths, and buffers of one width do not serve the next, so the order matters.
+    """
+    per_epoch = source.batches_per_epoch(0)
+    wanted = min(n_batches, per_epoch)
+    chosen = range(wanted) if wanted <= most else [place * wanted // most for place in range(most)]
+    shapes = (source.batch(0, index).tokens.shape for index in chosen)
+    return [(rows, width) for rows, width in shapes]
 
 
 def weight_bytes(shapes: Mapping[str, tuple[int, ...]], packed_type: str | None) -> int:

@@ -7,13 +7,14 @@ Texts come from the file as they are: whoever shows them has to make them harmle
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 from entrenar_core.errors import EntrenarError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.model.head_file import read_head_spec
 from entrenar_core.model.load import read_spec
 
 PROVENANCE = "entrenar."
@@ -123,15 +124,18 @@ class AdapterFacts:
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """A classification or regression head; `classes` is empty for regression."""
+    """A classification or regression head. `classes` by id, empty for regression; `mean` and `std` scale numbers."""
 
     kind: str
     path: str
     n_bytes: int
     architecture: str | None
-    task: str | None
+    task: str
     classes: tuple[str, ...]
-    keys: Mapping[str, str]
+    text_column: str
+    target_column: str
+    mean: float
+    std: float
     tensor_types: tuple[TensorType, ...]
     provenance: Mapping[str, str]
 
@@ -217,17 +221,18 @@ def targets_of(lora_a: Sequence[str] | Mapping[str, TensorInfo]) -> dict[str, in
 
 
 def _head(path: str, file: GGUFFile) -> HeadFacts:
-    found = {key: value for key, value in file.metadata.items() if key.startswith(PROVENANCE)}
-    classes = next((value for key, value in found.items() if key.endswith(".classes")), [])
-    task = next((value for key, value in found.items() if key.endswith(".task")), None)
+    spec = read_head_spec(path)
     return HeadFacts(
         kind="head",
         path=path,
         n_bytes=_n_bytes(file),
         architecture=_text(file, keys.GENERAL_ARCHITECTURE),
-        task=task if isinstance(task, str) else None,
-        classes=tuple(str(one) for one in classes) if isinstance(classes, list) else (),
-        keys=_plain_keys(file, ""),
+        task=spec.task.value,
+        classes=spec.classes,
+        text_column=spec.text_column,
+        target_column=spec.target_column,
+        mean=spec.mean,
+        std=spec.std,
         tensor_types=_types(file),
         provenance=_plain_keys(file, PROVENANCE),
     )
@@ -298,24 +303,21 @@ def _special_tokens(file: GGUFFile, tokens: Sequence[object]) -> tuple[SpecialTo
 def _templates(file: GGUFFile) -> tuple[TemplateFacts, ...]:
     prefix = f"{keys.CHAT_TEMPLATE}."
     found = []
-    for key in file.metadata:
-        if key == keys.CHAT_TEMPLATE or key.startswith(prefix):
-            text = file.metadata[key]
-            if isinstance(text, str):
-                lines = [line for line in text.splitlines() if line.strip()]
-                found.append(TemplateFacts(key.removeprefix(prefix) if key != keys.CHAT_TEMPLATE else "default",
-                                           lines[0] if lines else "", len(text)))  # fmt: skip
+    for key, text in file.metadata.items():
+        if isinstance(text, str) and (key == keys.CHAT_TEMPLATE or key.startswith(prefix)):
+            name = "default" if key == keys.CHAT_TEMPLATE else key.removeprefix(prefix)
+            first = next((line for line in text.splitlines() if line.strip()), "")
+            found.append(TemplateFacts(name, first, len(text)))
     return tuple(found)
 
 
 def _plain_keys(file: GGUFFile, prefix: str) -> dict[str, str]:
     """Keys that begin so and hold one text or number; of a list, how long it is."""
-    found = {}
-    for key, value in file.metadata.items():
-        if key.startswith(prefix):
-            is_scalar = isinstance(value, str | int | float)
-            found[key] = str(value) if is_scalar else f"list of {len(value)}"  # type: ignore[arg-type]
-    return found
+    found = {key: value for key, value in file.metadata.items() if key.startswith(prefix)}
+    return {
+        key: f"list of {len(value)}" if isinstance(value, Sized) and not isinstance(value, str) else str(value)
+        for key, value in found.items()
+    }
 
 
 def _n_bytes(file: GGUFFile) -> int:
