@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from entrenar_cli.quantities import exact_count, short_count, size
 from entrenar_cli.sections import Facts, Section, Table
 from entrenar_cli.visible import shortened
+from entrenar_core.stages.data_facts import DataFacts
+from entrenar_core.stages.gguf_facts import AdapterFacts, HeadFacts, ModelFacts, OtherGGUF, TensorType, TokenizerFacts
 from entrenar_core.stages.inspect import Inspected
-from entrenar_core.stages.inspect_gguf import AdapterFacts, HeadFacts, ModelFacts, OtherGGUF, TensorType, TokenizerFacts
 from entrenar_core.stages.inspect_peft import PeftFacts
 from entrenar_core.stages.inspect_run import CheckpointFacts, RunFacts
 
@@ -35,6 +36,8 @@ def sections_of(found: Inspected) -> list[Section]:
             return _run(found)
         case PeftFacts():
             return _peft(found)
+        case DataFacts():
+            return _data(found)
 
 
 def _model(found: ModelFacts) -> list[Section]:
@@ -241,3 +244,27 @@ def _peft(found: PeftFacts) -> list[Section]:
             ],
         )
     ]
+
+
+def _data(found: DataFacts) -> list[Section]:
+    part = "" if found.looked_at == found.rows else f" ({exact_count(found.looked_at)} of them looked at)"
+    facts = Facts(
+        f"{found.path}: data",
+        [
+            ("format", f"{found.format}{_shards(found.files)}"),
+            ("rows", f"{exact_count(found.rows)}{part}"),
+            ("size", size(found.n_bytes)),
+            ("task", found.task or f"none: {found.undecided}"),
+        ],
+    )
+    rows = [
+        (shortened(one.name, 40), one.kind, one.role or "", exact_count(one.missing), one.reason)
+        for one in found.columns
+    ]
+    columns = Table("columns", ("column", "type", "used as", "missing", "because"), rows, frozenset({3}))
+    examples = Table(
+        "values",
+        ("column", "value"),
+        [(shortened(one.name, 40), shortened(value, LONGEST_TEXT)) for one in found.columns for value in one.examples],
+    )
+    return [facts, columns, examples]
