@@ -21,6 +21,9 @@ from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HEAD, HeadSpec, SequenceModel, attach_head
 
+HEAD_FILE = "head.gguf"
+"""Its name in the folder of a run."""
+
 _TYPE = "head"
 _TASK, _CLASSES, _TEXT, _TARGET, _MEAN, _STD = (
     f"head.{name}" for name in ("task", "classes", "text_column", "target_column", "mean", "std")

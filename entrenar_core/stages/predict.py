@@ -1,0 +1,195 @@
+"""`entrenar predict`: what a trained head says of new data, as parquet with a column for each answer.
+
+Rows are read a window at a time, sorted by length into batches inside it, and written in their own order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from entrenar_core.autograd.tape import no_grad
+from entrenar_core.backend.select import select_backend
+from entrenar_core.data.examples import ExampleStore
+from entrenar_core.data.pack import fill, one_per_row
+from entrenar_core.data.predictions import PredictionInput, prediction_writer
+from entrenar_core.data.row_encoders import Frame
+from entrenar_core.errors import ModelError, OutputError
+from entrenar_core.events import Predicted, Progress, Reporter
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.model.heads import HeadSpec, SequenceModel
+from entrenar_core.model.load import read_spec
+from entrenar_core.stages.dataset import DEFAULT_SEQ_LEN
+from entrenar_core.stages.head_run import HeadRun, open_head_run
+from entrenar_core.stages.judge import Judge
+from entrenar_core.tokenizer.build import tokenizer_from_metadata
+from entrenar_core.tokenizer.tokenizer import Tokenizer
+
+PREDICTION, PROBABILITY = "prediction", "probability"
+"""The column of the answer, that of its probability, and (with ``_<class>``) those of all classes' probabilities."""
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """batch_size: texts of one forward pass; None: as in training. columns: those of the data that are kept; None: all.
+    text: the column to read; None: that of the training data. model: takes the place of the base model's path."""
+
+    batch_size: int | None = None
+    columns: Sequence[str] | None = None
+    text: str | None = None
+    model: Path | None = None
+    threads: int | None = None
+
+
+def run_predict(run: Path, data: str, output: Path, *, settings: PredictionSettings, reporter: Reporter) -> Predicted:
+    """Predict on data with the head of a run, and write them with the predictions.
+
+    Args:
+        run: the folder that the training has written.
+        data: a file, a folder or a glob.
+        output: the parquet file.
+        settings: see there.
+        reporter: hears of progress, of labels that the head does not know, and at the end what is returned.
+
+    Raises:
+        EntrenarError: the run, the data or the output cannot be used; nothing is written then.
+    """
+    started = time.perf_counter()
+    trained = open_head_run(run, settings.model)
+    fields = _added_columns(trained.head)
+    found = PredictionInput.open(
+        data,
+        text=settings.text or trained.head.text_column,
+        target=trained.head.target_column,
+        kept=settings.columns,
+        added=list(fields),
+    )
+    _check_output(output, [*found.source.files, *trained.files])
+    judge = Judge(trained.head)
+    with _predictor(trained, settings) as predictor:
+        with prediction_writer(output, found.schema, fields) as writer:
+            for window in found.windows():
+                answered, outputs = predictor.outputs(window.texts)
+                if window.targets is not None:
+                    judge.add(window.targets, answered, outputs)
+                writer.add(window.kept, answered, _columns(trained.head, answered, outputs))
+                reporter.emit(Progress("predicting", predictor.rows, found.source.n_rows))
+        for notice in judge.notices():
+            reporter.emit(notice)
+        event = Predicted(
+            path=output,
+            rows=predictor.rows,
+            without_text=predictor.without_text,
+            truncated=predictor.truncated,
+            judged=judge.count,
+            metrics=judge.metrics(),
+            seconds=time.perf_counter() - started,
+        )
+    reporter.emit(event)
+    return event
+
+
+def _check_output(path: Path, inputs: Sequence[Path]) -> None:
+    if path.exists() and any(path.samefile(one) for one in inputs if one.exists()):
+        raise OutputError(
+            "this file is read, and would be written over", where=str(path), hint="choose another --output"
+        )
+    if not path.parent.is_dir():
+        raise OutputError("its folder does not exist", where=str(path), hint=f"create the folder {path.parent} first")
+
+
+@contextmanager
+def _predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[_Predictor]:
+    with GGUFFile.open(run.model) as file:
+        spec, tokenizer = read_spec(file), tokenizer_from_metadata(file.metadata, str(run.model))
+        frame = Frame.of(tokenizer, run.config.data.add_bos, run.config.data.add_eos, str(run.model))
+        backend = select_backend("auto", settings.threads)
+        try:
+            model = run.load(file, backend)
+            seq_len = run.config.data.seq_len or min(spec.context_length, DEFAULT_SEQ_LEN)
+            batch_size = settings.batch_size or run.config.data.batch_size
+            yield _Predictor(model, tokenizer, frame, seq_len, batch_size)
+        finally:
+            backend.close()
+
+
+@dataclass
+class _Predictor:
+    """Counts what becomes of the rows. `truncated` are those of which only the first `seq_len` tokens were read."""
+
+    model: SequenceModel
+    tokenizer: Tokenizer
+    frame: Frame
+    seq_len: int
+    batch_size: int
+    rows: int = 0
+    without_text: int = 0
+    truncated: int = 0
+
+    def outputs(self, texts: Sequence[str | None]) -> tuple[npt.NDArray[np.bool_], np.ndarray]:
+        """Which of n rows have an answer, bool [n], and the outputs of the head for those, [answered, C].
+
+        Raises:
+            ModelError: the model computes numbers that are not finite.
+        """
+        present = [text for text in texts if text is not None]
+        encoded = iter(self.tokenizer.encode_batch(present))
+        rows = [[] if text is None else [*self.frame.bos, *next(encoded), *self.frame.eos] for text in texts]
+        answered = np.array([bool(tokens) for tokens in rows], dtype=np.bool_)
+        self.rows += len(rows)
+        self.without_text += int(np.count_nonzero(~answered))
+        self.truncated += sum(len(tokens) > self.seq_len for tokens in rows)
+        found = self._outputs_of([tokens[: self.seq_len] for tokens in rows if tokens])
+        if not np.isfinite(found).all():
+            raise ModelError("the model computes numbers that are not finite", hint="its weights are damaged")
+        return answered, found
+
+    def _outputs_of(self, documents: Sequence[Sequence[int]]) -> np.ndarray:
+        found = np.empty((len(documents), self.model.spec.n_outputs))
+        store = ExampleStore()
+        for tokens in documents:
+            store.add([*tokens, 0], bytes(len(tokens)) + b"\1")
+        examples = store.finish(rows=len(documents))
+        order = np.argsort(-examples.lengths, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            pad_id = self.tokenizer.pad_id or 0
+            batch = fill(examples, one_per_row(chosen), seq_len=self.seq_len, pad_id=pad_id)
+            with no_grad():
+                found[chosen] = self.model.outputs(batch).numpy()
+        return found
+
+
+def _added_columns(head: HeadSpec) -> dict[str, type]:
+    """Names of the columns that are added, and whether they hold text or numbers."""
+    if not head.is_classification:
+        return {PREDICTION: float}
+    return {PREDICTION: str, PROBABILITY: float, **{f"{PROBABILITY}_{name}": float for name in head.classes}}
+
+
+def _columns(head: HeadSpec, answered: npt.NDArray[np.bool_], outputs: np.ndarray) -> Mapping[str, npt.NDArray[Any]]:
+    """The columns [n] that are added, from the outputs [answered, C]; rows without an answer hold anything."""
+    if not head.is_classification:
+        return {PREDICTION: _spread(answered, head.numbers(outputs))}
+    probabilities = head.probabilities(outputs)
+    names = np.array(head.classes, dtype=object)
+    columns = {
+        PREDICTION: _spread(answered, names[outputs.argmax(axis=1)]),
+        PROBABILITY: _spread(answered, probabilities.max(axis=1, initial=0.0)),
+    }
+    for index, name in enumerate(head.classes):
+        columns[f"{PROBABILITY}_{name}"] = _spread(answered, probabilities[:, index])
+    return columns
+
+
+def _spread(answered: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    found = np.zeros(len(answered), dtype=values.dtype)
+    found[answered] = values
+    return found
