@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from entrenar_core.model.initialize import random_model, spec_metadata
 from entrenar_core.model.load import load_model, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.stages.merge_result import MergePlan, open_merge
+from entrenar_core.stages.packing import check_packing
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 from entrenar_core.tokenizer.train import train_bpe
@@ -38,7 +40,8 @@ Entries = Sequence[tuple[str, MetadataValue]]
 class BaseModel:
     """A model that is known but not loaded.
 
-    name: for messages. file: None for a new model. metadata: every GGUF key of the result.
+    name: for messages. file: None for a new model. metadata: every GGUF key of the result. merge: the models that the
+    trained one is joined with, if the config has a merge section.
     """
 
     name: str
@@ -46,28 +49,36 @@ class BaseModel:
     tokenizer: Tokenizer
     metadata: Entries
     file: GGUFFile | None
+    merge: MergePlan | None = None
 
     def build(self, config: Config, backend: Backend) -> LanguageModel:
-        """The model on a backend, with adapters where the config asks for LoRA."""
+        """The model on a backend, with the adapters and the packed base that the config asks for."""
         checkpointing = config.training.activation_checkpointing
         if self.file is None:
             return random_model(self.spec, backend, config.training.seed, checkpoint_activations=checkpointing)
         trainable = config.lora is None
-        model = load_model(self.file, backend, trainable=trainable, checkpoint_activations=checkpointing)
+        model = load_model(
+            self.file,
+            backend,
+            trainable=trainable,
+            checkpoint_activations=checkpointing,
+            pack_as=packed_type(config),
+        )
         if config.lora is not None:
             inject_lora(model, lora_settings(config), config.training.seed)
         return model
 
     def digest(self) -> str:
         """Hex SHA-256 of the base file's content, or of the new model's metadata."""
-        content = hashlib.sha256()
         if self.file is None:
-            content.update(repr([(key, value.value) for key, value in self.metadata]).encode())
-            return content.hexdigest()
-        for path in self.file.paths:
-            with path.open("rb") as stream:
-                hashlib.file_digest(stream, lambda: content)
-        return content.hexdigest()
+            return hashlib.sha256(repr([(key, value.value) for key, value in self.metadata]).encode()).hexdigest()
+        return _digest(self.file)
+
+    def digests(self) -> dict[str, str]:
+        """What the result depends on besides data and config, by name: the base and the models it is merged with."""
+        others = () if self.merge is None else self.merge.others
+        merged = {f"merge.models.{index}": _digest(other.file) for index, other in enumerate(others)}
+        return {"model": self.digest(), **merged}
 
     def non_finite_tensors(self) -> list[str]:
         """The tensors of the base file that hold a NaN or an infinity: what to look at when a loss is not finite."""
@@ -76,9 +87,25 @@ class BaseModel:
         return [name for name in self.file.tensors if not np.isfinite(self.file.load(name)).all()]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         if self.file is not None:
             self.file.close()
+        if self.merge is not None:
+            self.merge.close()
+
+
+def _digest(file: GGUFFile) -> str:
+    content = hashlib.sha256()
+    for path in file.paths:
+        with path.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: content)
+    return content.hexdigest()
+
+
+def packed_type(config: Config) -> str | None:
+    """The block type that the frozen base is held in, or None for dense weights."""
+    quantize = config.quantize
+    return quantize.ggml_type if quantize is not None and quantize.stage == "base" else None
 
 
 def lora_settings(config: Config) -> LoRASettings:
@@ -101,7 +128,12 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
         return _new_base(config, config.model.architecture, reporter)
     file = GGUFFile.open(str(config.model.path))
     try:
-        return _base_of(file)
+        base = _base_of(file)
+        if (packed := packed_type(config)) is not None:
+            check_packing(file, packed, reporter)
+        if config.merge is None:
+            return base
+        return replace(base, merge=open_merge(config.merge, file, reporter))
     except EntrenarError:
         file.close()
         raise

@@ -6,22 +6,20 @@ time, so folding an adapter into a large model never holds more than one of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Notice, Reporter, Saved
 from entrenar_core.gguf.keys import GENERAL_FILE_TYPE
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, encode_tensor, write_gguf
-from entrenar_core.lora.files import AdapterPair
-
-Values = Callable[[], np.ndarray]
-"""Computes the float32 values of one tensor when its turn comes."""
+from entrenar_core.stages.changes import Values
 
 Metadata = Iterable[tuple[str, MetadataValue]]
 
@@ -29,7 +27,7 @@ FLOAT_FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 """`general.file_type` of models whose matrices are all of one floating type (llama.cpp's enum)."""
 
 FALLBACK_TYPE = "F16"
-"""What a trained matrix becomes when its own block type cannot be encoded in this release."""
+"""What a changed matrix becomes when its own block type cannot be encoded in this release."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +95,6 @@ def export_new(
     _write(path, _with_file_type(list(metadata), targets, types), provenance, plans, reporter)
 
 
-def merged_values(base: GGUFFile, pairs: Mapping[str, AdapterPair]) -> dict[str, Values]:
-    """W + scale·B·A for every adapted weight, computed when it is asked for."""
-    return {name: _merge(base, name, pair) for name, pair in pairs.items()}
-
-
-def _merge(base: GGUFFile, name: str, pair: AdapterPair) -> Values:
-    def compute() -> np.ndarray:
-        values = base.load(name)
-        values += pair.delta()
-        return values
-
-    return compute
-
-
 def _loader(base: GGUFFile, name: str) -> Values:
     return lambda: base.load(name)
 
@@ -122,22 +106,30 @@ def output_type(target: _Target, wanted: str) -> str:
         return target.source_type if is_float else "F32"
     if wanted != "auto":
         return wanted.upper()
-    return target.source_type if is_float or target.values is None else FALLBACK_TYPE
+    return target.source_type if target.source_type in ENCODABLE or target.values is None else FALLBACK_TYPE
 
 
 def _say_what_was_not_kept(
     targets: Sequence[_Target], types: Mapping[str, str], wanted: str, reporter: Reporter
 ) -> None:
-    lost = sorted({t.source_type for t in targets if wanted == "auto" and types[t.name] != t.source_type})
+    """Changed matrices of block types: which ones become F16, and which ones are rounded to blocks again."""
+    changed = [
+        t for t in targets if wanted == "auto" and t.values is not None and t.source_type not in FLOAT_FILE_TYPES
+    ]
+    lost = [target for target in changed if types[target.name] != target.source_type]
+    rounded = [target for target in changed if types[target.name] == target.source_type]
     if lost:
-        count = sum(types[t.name] != t.source_type for t in targets)
-        reporter.emit(
-            Notice(
-                "warning",
-                f"{count} trained tensors of type {', '.join(lost)} are written as {FALLBACK_TYPE}:"
-                " this release cannot encode block types",
-            )
-        )
+        names = _type_names(lost)
+        message = f"are written as {FALLBACK_TYPE}: this release cannot encode these types"
+        reporter.emit(Notice("warning", f"{len(lost)} changed tensors of type {names} {message}"))
+    if rounded:
+        names = _type_names(rounded)
+        message = "as in the base: changes smaller than its steps are lost; set output.type to f16 to keep them"
+        reporter.emit(Notice("warning", f"{len(rounded)} changed tensors are rounded to {names} {message}"))
+
+
+def _type_names(targets: Sequence[_Target]) -> str:
+    return ", ".join(sorted({target.source_type for target in targets}))
 
 
 def _encoded(target: _Target, type_name: str, values: Values, path: Path) -> TensorPlan:

@@ -7,7 +7,6 @@ Then the loop runs, and the result is exported from the base file and the traine
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +24,10 @@ from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.optim.base import Optimizer
 from entrenar_core.optim.build import build_optimizer, build_schedule
 from entrenar_core.stages.base_model import BaseModel, open_base
+from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.dataset import DataSets, open_data
-from entrenar_core.stages.export import Metadata, Values, export_new, export_over_base, merged_values
+from entrenar_core.stages.export import Metadata, export_new, export_over_base
+from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import (
     ADAPTER,
     METRICS,
@@ -119,7 +120,8 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
 
 def _input_files(config: Config) -> list[Path]:
     sources = [source.path for source in (*config.data.train, *(config.data.val or ()))]
-    files = (config.model.path, config.model.tokenizer, *sources)
+    merged = [] if config.merge is None else [model.path for model in config.merge.models or ()]
+    files = (config.model.path, config.model.tokenizer, *merged, *sources)
     return [Path(file) for file in files if file is not None]
 
 
@@ -164,7 +166,7 @@ def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend,
     )
     record = RunRecord(
         config=config.model_dump(mode="json"),
-        inputs={"model": base.digest(), **data.digests()},
+        inputs={**base.digests(), **data.digests()},
         environment=describe_environment(backend=backend.name, threads=backend.n_threads),
     )
     return _Run(config, base, data, backend, model, optimizer, settings, record, folder)
@@ -203,11 +205,11 @@ def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunRe
 
 
 def _run_started(run: _Run, state: TrainState) -> RunStarted:
-    parameters, trainable = run.model.parameters(), run.model.trainable()
+    trainable = run.model.trainable()
     return RunStarted(
         model=run.base.name,
         architecture=run.base.spec.architecture,
-        parameters=sum(tensor.data.size for tensor in parameters.values()),
+        parameters=run.model.count_values(),
         trainable_parameters=sum(tensor.data.size for tensor in trainable.values()),
         train_examples=len(run.data.train),
         val_examples=0 if run.data.val is None else len(run.data.val),
@@ -259,11 +261,8 @@ def _export_model(run: _Run, reporter: Reporter) -> Path | None:
         weights = {name: tensor.numpy() for name, tensor in run.model.parameters().items()}
         export_new(path, base.metadata, weights, output.type, run.provenance(), reporter)
         return path
-    changed: Mapping[str, Values]
-    if run.config.lora is not None:
-        changed = merged_values(base.file, adapter_pairs(run.model))
-    else:
-        changed = {name: tensor.numpy for name, tensor in run.model.trainable().items()}
+    changes = Changes.of(run.model, base.file)
+    changed = changes.values() if base.merge is None else merged_values(changes, base.merge)
     export_over_base(path, base.file, changed, output.type, run.provenance(), reporter)
     return path
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Notice, Saved
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.lora.files import AdapterPair
-from entrenar_core.stages.export import Values, export_new, export_over_base, merged_values
+from entrenar_core.stages.changes import Values
+from entrenar_core.stages.export import export_new, export_over_base
 from tests.model.tiny import lively_weights
 from tests.stages import gguf_py
 from tests.stages.tiny_base import FILE_TYPES, base_entries, base_spec, write_base
@@ -99,15 +100,40 @@ def test_a_file_type_is_added_where_the_base_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
-def test_a_trained_tensor_of_a_block_type_becomes_f16_and_that_is_said(tmp_path: Path, type_name: str) -> None:
+def test_a_changed_tensor_keeps_a_block_type_that_can_be_encoded_and_that_is_said(
+    tmp_path: Path, type_name: str
+) -> None:
     base = write_base(tmp_path / "base.gguf", type_name=type_name)
     path, listener = export(tmp_path, base, {Q: new_values(base, Q), K: new_values(base, K)})
-    found = gguf_py.types(path)
-    assert (found[Q], found[K], found["blk.0.attn_v.weight"]) == ("F16", "F16", type_name)
-    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name], "most of it still is"
+    assert gguf_py.types(path) == gguf_py.types(base)
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name]
+    rounded = codec_for(type_name).decode(codec_for(type_name).encode(new_values(base, Q)))
+    assert np.array_equal(gguf_py.values(path, Q), rounded)
     (notice,) = listener.of(Notice)
     assert notice.level == "warning"
-    assert f"2 trained tensors of type {type_name} are written as F16" in notice.message
+    assert f"2 changed tensors are rounded to {type_name} as in the base" in notice.message
+    assert "output.type to f16" in notice.message
+
+
+def test_a_changed_tensor_of_another_block_type_becomes_f16_and_that_is_said(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="Q5_0")
+    path, listener = export(tmp_path, base, {Q: new_values(base, Q), K: new_values(base, K)})
+    found = gguf_py.types(path)
+    assert (found[Q], found[K], found["blk.0.attn_v.weight"]) == ("F16", "F16", "Q5_0")
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES["Q5_0"], "most of it still is"
+    (notice,) = listener.of(Notice)
+    assert notice.level == "warning"
+    assert "2 changed tensors of type Q5_0 are written as F16" in notice.message
+
+
+@pytest.mark.parametrize("value", [np.nan, 6e7])
+def test_a_value_that_no_block_holds_is_not_written(tmp_path: Path, value: float) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="Q8_0")
+    changed = new_values(base, K)
+    changed[3, 5] = value
+    with pytest.raises((FormatError, TrainingError), match=f"tensor {K}"):
+        export(tmp_path, base, {K: changed})
+    assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
 
 
 @pytest.mark.parametrize("value", [65520.0, -1e6])
@@ -138,14 +164,6 @@ def test_a_failed_export_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         export(tmp_path, base, {Q: np.full_like(new_values(base, Q), 1e6)})
     assert path.read_bytes() == before
-
-
-def test_merged_values_are_the_base_plus_scaled_b_times_a(tmp_path: Path, rng: np.random.Generator) -> None:
-    base = write_base(tmp_path / "base.gguf", type_name="Q8_0")
-    a, b = rng.standard_normal((4, 32)).astype(np.float32), rng.standard_normal((32, 4)).astype(np.float32)
-    with GGUFFile.open(base) as file:
-        merged = merged_values(file, {Q: AdapterPair(a, b, 0.5)})[Q]()
-    np.testing.assert_allclose(merged, gguf_py.values(base, Q) + 0.5 * b @ a, rtol=1e-5, atol=1e-6)
 
 
 def test_a_new_model_is_f16_with_vectors_in_f32(tmp_path: Path) -> None:

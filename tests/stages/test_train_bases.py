@@ -16,7 +16,7 @@ from entrenar_core.stages.train import run_training
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from tests.model.tiny import lively_weights
 from tests.stages import gguf_py
-from tests.stages.tiny_base import NEW_MODEL, base_spec, config, train, write_base
+from tests.stages.tiny_base import FILE_TYPES, NEW_MODEL, base_spec, config, train, write_base
 from tests.train.tiny_model import Listener
 
 pytestmark = pytest.mark.integration
@@ -36,21 +36,20 @@ def test_lora_on_a_quantized_base_keeps_what_it_does_not_touch(folder: Path, typ
     after = gguf_py.raw_tensors(folder / "run" / "model.gguf")
     for name, (kind, content) in gguf_py.raw_tensors(folder / "base.gguf").items():
         if name.split(".")[-2] in ("attn_q", "attn_v"):
-            assert after[name][0] == "F16"
+            assert after[name][0] == kind
         else:
             assert after[name] == (kind, content)
     warnings = [notice.message for notice in listener.of(Notice) if notice.level == "warning"]
     assert len(warnings) == 1
-    assert f"4 trained tensors of type {type_name} are written as F16" in warnings[0]
+    assert f"4 changed tensors are rounded to {type_name} as in the base" in warnings[0]
 
 
-def test_full_fine_tuning_of_a_quantized_base_writes_f16(folder: Path) -> None:
+def test_full_fine_tuning_of_a_quantized_base_writes_its_type(folder: Path) -> None:
     write_base(folder / "base.gguf", type_name="Q8_0")
     _, listener = train(folder, lora=None)
-    found = gguf_py.types(folder / "run" / "model.gguf")
-    assert found == {name: "F16" if array.ndim > 1 else "F32" for name, array in lively_weights(base_spec()).items()}
-    assert gguf_py.number(folder / "run" / "model.gguf", "general.file_type") == 1
-    assert any("written as F16" in notice.message for notice in listener.of(Notice))
+    assert gguf_py.types(folder / "run" / "model.gguf") == gguf_py.types(folder / "base.gguf")
+    assert gguf_py.number(folder / "run" / "model.gguf", "general.file_type") == FILE_TYPES["Q8_0"]
+    assert any("rounded to Q8_0" in notice.message for notice in listener.of(Notice))
 
 
 def test_tied_embeddings_stay_tied(folder: Path) -> None:

@@ -31,7 +31,7 @@ from tests.model.tiny import build, lively_weights, tiny_spec
 from tests.train.tiny_model import Listener
 
 VOCAB, CONTEXT = 300, 64
-FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q8_0": 7}
+FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8}
 NAMES, THINGS = ("Ada", "Bo", "Cleo", "Dan"), ("red ball", "blue hat", "old key", "small boat", "green lamp")
 
 NEW_MODEL: dict[str, Any] = {

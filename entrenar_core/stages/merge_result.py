@@ -1,0 +1,164 @@
+"""Joins a trained model with others over their common base, as the `merge` section says.
+
+Every model stands for what it changed: the trained one against what it started from, another one against the base file.
+result = start + λ·method(changes), tensor by tensor. The other files are opened and compared with the base before
+training, and stay open until the result is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from entrenar_core.codecs.registry import codec_for
+from entrenar_core.config.merge import Merge
+from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.events import Notice, Reporter
+from entrenar_core.gguf.keys import TOKENIZER_TOKENS
+from entrenar_core.gguf.names import ROPE_FREQS
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.merge.registry import MergeMethod, merge_method
+from entrenar_core.model.load import read_spec
+from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.stages.changes import Changes, Values
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """A model that is joined with the trained one."""
+
+    file: GGUFFile
+    weight: float
+    density: float
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """The `merge` section with its files open. `weight` and `density` are those of the trained model."""
+
+    method: MergeMethod
+    weight: float
+    density: float
+    lambda_: float
+    normalize: bool
+    others: tuple[OtherModel, ...]
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for other in self.others:
+            other.file.close()
+
+
+def open_merge(section: Merge, base: GGUFFile, reporter: Reporter) -> MergePlan:
+    """Open the models of a `merge` section and check that they fit the base.
+
+    Raises:
+        FormatError: a file cannot be read, or a tensor of it cannot be decoded.
+        ModelError: a model has other tensors, shapes or constants than the base; the first difference is named.
+    """
+    others = []
+    with ExitStack() as opened:
+        for entry in section.models or ():
+            file = opened.enter_context(GGUFFile.open(entry.path))
+            _check_fits(file, base, reporter)
+            density = section.density if entry.density is None else entry.density
+            others.append(OtherModel(file, entry.weight, density))
+        opened.pop_all()
+    return MergePlan(
+        merge_method(section.method),
+        section.weight,
+        section.density,
+        section.lambda_,
+        section.normalize,
+        tuple(others),
+    )
+
+
+def merged_values(changes: Changes, plan: MergePlan) -> dict[str, Values]:
+    """The tensors of the result that differ from the base file.
+
+    A tensor that only a packed base has rounded is as it was held, and one that no model changed is not among them.
+    `rope_freqs` is no weight and stays that of the base.
+    """
+    touched = [name for name in changes.base.tensors if name != ROPE_FREQS and _is_touched(name, changes, plan)]
+    return {**changes.held, **{name: _joined(name, changes, plan) for name in touched}}
+
+
+def _is_touched(name: str, changes: Changes, plan: MergePlan) -> bool:
+    if name in changes.adapters or name in changes.trained:
+        return True
+    return any(_differs(other.file, changes.base, name) for other in plan.others)
+
+
+def _differs(file: GGUFFile, base: GGUFFile, name: str) -> bool:
+    same_type = file.tensors[name].type_name == base.tensors[name].type_name
+    return not (same_type and np.array_equal(file.raw(name), base.raw(name)))
+
+
+def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
+    def compute() -> np.ndarray:
+        base = changes.base.load(name)
+        trained = changes.delta(name)
+        deltas = [np.zeros_like(base) if trained is None else trained]
+        deltas += [other.file.load(name) - base for other in plan.others]
+        weights = [plan.weight, *(other.weight for other in plan.others)]
+        densities = [plan.density, *(other.density for other in plan.others)]
+        values = changes.start(name)
+        values += plan.method(deltas, weights, densities, lambda_=plan.lambda_, normalize=plan.normalize)
+        return values
+
+    return compute
+
+
+def _check_fits(file: GGUFFile, base: GGUFFile, reporter: Reporter) -> None:
+    source, spec = str(file.paths[0]), read_spec(file)
+    for problem in _tensor_problems(file, base):
+        hint = f"only models of the shape of {base.paths[0]} can be merged with it"
+        raise ModelError(problem, where=source, hint=hint)
+    for difference in _spec_differences(spec, read_spec(base)):
+        raise ModelError(difference, where=source, hint="the models compute differently, so they have no common base")
+    _check_decodable(file, source)
+    if not _same_tokens(file, base):
+        message = f"{source} has another vocabulary than the base; the result has that of the base"
+        reporter.emit(Notice("warning", message))
+
+
+def _tensor_problems(file: GGUFFile, base: GGUFFile) -> Iterator[str]:
+    for name, info in base.tensors.items():
+        other = file.tensors.get(name)
+        if other is None:
+            if name != ROPE_FREQS:
+                yield f"the tensor {name} of the base is missing"
+        elif other.shape != info.shape:
+            yield f"the tensor {name} has shape {list(other.shape)}, in the base {list(info.shape)}"
+    for name in file.tensors:
+        if name not in base.tensors and name != ROPE_FREQS:
+            yield f"the base has no tensor {name}"
+
+
+def _spec_differences(spec: DecoderSpec, base: DecoderSpec) -> Iterator[str]:
+    if spec.architecture != base.architecture:
+        yield f"the architecture is {spec.architecture}, in the base {base.architecture}"
+    for field in fields(DecoderSpec):
+        ours, theirs = getattr(spec, field.name), getattr(base, field.name)
+        if field.name not in ("context_length", "norm_eps") and ours != theirs:
+            yield f"{field.name} is {ours}, in the base {theirs}"
+
+
+def _check_decodable(file: GGUFFile, source: str) -> None:
+    for name, info in file.tensors.items():
+        try:
+            codec_for(info.type_name)
+        except FormatError as error:
+            raise FormatError(error.message, where=f"{source}: tensor {name}", hint=error.hint) from error
+
+
+def _same_tokens(file: GGUFFile, base: GGUFFile) -> bool:
+    return bool(np.array_equal(np.asarray(_tokens(file)), np.asarray(_tokens(base))))
+
+
+def _tokens(file: GGUFFile) -> object:
+    return file.metadata.get(TOKENIZER_TOKENS, [])
