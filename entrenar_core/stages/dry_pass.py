@@ -7,7 +7,8 @@ and no memory, and a step takes milliseconds whatever the size of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,12 +20,17 @@ from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.pool import Pool
 from entrenar_core.backend.threads import Threads
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
-from entrenar_core.data.batch import Batch
+from entrenar_core.data.batch import IGNORE, Batch
+from entrenar_core.gguf.tensor_info import TensorInfo, packed_shape
 from entrenar_core.lora.inject import LoRASettings, adaptable_layers, attach, target_modules
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.load import expected_shapes
+from entrenar_core.model.heads import HeadSpec, SequenceModel, attach_head
+from entrenar_core.model.load import Shape, expected_shapes
 from entrenar_core.model.module import PassKey
+from entrenar_core.model.packed import PackedWeight, is_packable
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
 
@@ -54,10 +60,12 @@ def dry_pass(
     optimizer: OptimizerConfig,
     batches: Sequence[BatchShape],
     *,
+    shapes: Mapping[str, Shape] | None = None,
     lora: LoRASettings | None = None,
+    packed_type: str | None = None,
+    head: HeadSpec | None = None,
     checkpoint_activations: bool = False,
     threads: int | None = None,
-    optional_tensors: Sequence[tuple[str, tuple[int, ...]]] = (),
 ) -> PassMemory:
     """Take one step for each batch shape and say what was held.
 
@@ -65,10 +73,12 @@ def dry_pass(
         spec: of the model.
         optimizer: the section of the config.
         batches: rows and width of each; every position is taken to be supervised.
+        shapes: of the weights; default: those that the spec implies.
         lora: settings of the adapters; None: all weights are trained.
+        packed_type: the block type in which the matrices of blocks are held; None: float32.
+        head: of a model that answers with a class or a number.
         checkpoint_activations: see `LanguageModel`.
         threads: thread budget; scratch memory grows with it.
-        optional_tensors: name and shape of tensors that the file has besides those that the spec implies.
 
     Raises:
         ConfigError, ModelError: LoRA targets that name no layer.
@@ -76,7 +86,8 @@ def dry_pass(
     """
     backend = _IdleBackend(threads)
     try:
-        model = _model(spec, backend, lora, checkpoint_activations, optional_tensors)
+        weights = _weights(shapes or expected_shapes(spec), backend, lora is None, packed_type)
+        model = _learner(spec, weights, backend, lora, head, checkpoint_activations)
         trained = model.trainable()
         steps = build_optimizer(optimizer, trained)
         state = backend.pool.statistics().in_use
@@ -84,7 +95,7 @@ def dry_pass(
         kept = gradients = 0
         for number, shape in enumerate(batches):
             with np.errstate(all="ignore"):
-                after_forward, after_backward = _step(model, backend.pool, _batch(spec, shape), number)
+                after_forward, after_backward = _step(model, backend.pool, _batch(shape, head), number)
             kept, gradients = max(kept, after_forward - state), max(gradients, after_backward - state)
             steps.zero_grad()
         rest = max(0, backend.pool.statistics().held - state - gradients)
@@ -94,7 +105,7 @@ def dry_pass(
         backend.close()
 
 
-def _step(model: LanguageModel, pool: Pool, batch: Batch, number: int) -> tuple[int, int]:
+def _step(model: LanguageModel | SequenceModel, pool: Pool, batch: Batch, number: int) -> tuple[int, int]:
     """Bytes in use after forward and after backward."""
     with Tape() as tape:
         loss = model.loss(batch, 1.0, PassKey(0, number, 0))
@@ -103,27 +114,45 @@ def _step(model: LanguageModel, pool: Pool, batch: Batch, number: int) -> tuple[
     return after_forward, pool.statistics().in_use
 
 
-def _model(
+def _weights(
+    shapes: Mapping[str, Shape], backend: CpuBackend, trained: bool, packed_type: str | None
+) -> dict[str, Tensor | PackedWeight]:
+    """Weights of these shapes whose memory nobody touches."""
+    weights: dict[str, Tensor | PackedWeight] = {}
+    for name, shape in shapes.items():
+        if packed_type is not None and is_packable(described(name, shape), packed_type):
+            blocks = np.empty(packed_shape(shape, TYPE_BY_NAME[packed_type]), np.uint8)
+            weights[name] = PackedWeight(name, PackedMatrix(blocks, packed_type), backend)
+        else:
+            weights[name] = Tensor(np.empty(shape, np.float32), backend, requires_grad=trained, name=name)
+    return weights
+
+
+def described(name: str, shape: Shape) -> TensorInfo:
+    """A tensor of no file."""
+    return TensorInfo(name, shape, "F32", 4 * math.prod(shape), 0)
+
+
+def _learner(
     spec: DecoderSpec,
+    weights: Mapping[str, Tensor | PackedWeight],
     backend: CpuBackend,
     lora: LoRASettings | None,
+    head: HeadSpec | None,
     checkpoint_activations: bool,
-    optional_tensors: Sequence[tuple[str, tuple[int, ...]]],
-) -> LanguageModel:
-    shapes = {**expected_shapes(spec), **dict(optional_tensors)}
-    weights = {name: _untouched(name, shape, backend, lora is None) for name, shape in shapes.items()}
+) -> LanguageModel | SequenceModel:
     model = LanguageModel(spec, weights, backend, checkpoint_activations=checkpoint_activations)
     if lora is not None:
         _adapt(model, lora)
-    return model
-
-
-def _untouched(name: str, shape: tuple[int, ...], backend: CpuBackend, trained: bool) -> Tensor:
-    return Tensor(np.empty(shape, np.float32), backend, requires_grad=trained, name=name)
+    if head is None:
+        return model
+    size = (head.n_outputs, spec.hidden_size)
+    return attach_head(model, head, np.empty(size, np.float32), np.empty(size[0], np.float32))
 
 
 def _adapt(model: LanguageModel, lora: LoRASettings) -> None:
     """What `inject_lora` does, without drawing the start values."""
+    model.freeze()
     layers = list(adaptable_layers(model))
     targets = target_modules(lora.targets, {layer.name.split(".")[-1] for _, _, layer in layers})
     for holder, attribute, layer in layers:
@@ -133,11 +162,14 @@ def _adapt(model: LanguageModel, lora: LoRASettings) -> None:
             setattr(holder, attribute, attach(layer, a, b, lora.scale, lora.dropout))
 
 
-def _batch(spec: DecoderSpec, shape: BatchShape) -> Batch:
+def _batch(shape: BatchShape, head: HeadSpec | None) -> Batch:
+    """A batch that fills its rows; a head is asked at the last position, a language model at every one."""
     rows, width = shape
     positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
     zeros = np.zeros(shape, np.int32)
-    return Batch(zeros, zeros, positions, zeros, rows * width, rows * width)
+    labels = zeros if head is None else np.where(positions == width - 1, zeros, np.int32(IGNORE))
+    values = None if head is None else np.zeros(shape, np.float32)
+    return Batch(zeros, labels, positions, zeros, rows * width, rows * (width if head is None else 1), values)
 
 
 class _IdleThreads(Threads):

@@ -7,17 +7,19 @@ against ``ru_maxrss`` of real runs in the tests and in ``python -m benchmarks me
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
-from entrenar_core.gguf.names import MODULES, ROPE_FREQS
+from entrenar_core.gguf.names import ROPE_FREQS
+from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.lora.inject import LoRASettings
-from entrenar_core.model.load import expected_shapes, optional_shapes
+from entrenar_core.model.heads import HeadSpec
+from entrenar_core.model.load import expected_shapes
+from entrenar_core.model.packed import is_block_matrix, is_packable
 from entrenar_core.model.spec import DecoderSpec
-from entrenar_core.stages.dry_pass import BatchShape, PassMemory, dry_pass
+from entrenar_core.stages.dry_pass import BatchShape, PassMemory, described, dry_pass
 from entrenar_core.train.parts import BatchSource
 
 MIB = 1 << 20
@@ -58,9 +60,11 @@ class MemoryRequest:
         checkpoint_activations: `training.activation_checkpointing`.
         threads: `training.threads`.
         packed_type: the block type (Q4_0, Q8_0) that a frozen base is held in; None: float32.
-        tensors: name and shape of the file's tensors; empty: those that the spec implies.
+        head: of a run that trains a class or a number.
+        tensors: of the base file; empty for a new model.
         base_bytes: size of the base model's files; 0 for a new model.
         vocab_size: tokens of the tokenizer; None: as many as the embedding has.
+        merged_models: models that the result is merged from, the trained one included; 0: no merge.
         data_tokens, data_examples, data_bytes: of everything that is read and held; 0 tokens for streamed data.
     """
 
@@ -71,9 +75,11 @@ class MemoryRequest:
     checkpoint_activations: bool = False
     threads: int | None = None
     packed_type: str | None = None
-    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    head: HeadSpec | None = None
+    tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     base_bytes: int = 0
     vocab_size: int | None = None
+    merged_models: int = 0
     data_tokens: int = 0
     data_examples: int = 0
     data_bytes: int = 0
@@ -103,30 +109,37 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         ConfigError, ModelError: LoRA targets that name no layer.
         MemoryError: not even the address space for it can be had.
     """
-    batches = list(request.batches) * (2 if len(request.batches) == 1 else 1)
-    optional = optional_shapes(request.spec)
-    extra = [(name, shape) for name, shape in request.tensors.items() if name in optional and name != ROPE_FREQS]
+    tensors = _tensors(request)
     held = dry_pass(
         request.spec,
         request.optimizer,
-        batches,
+        list(request.batches) * (2 if len(request.batches) == 1 else 1),
+        shapes={name: info.shape for name, info in tensors.items()},
         lora=request.lora,
+        packed_type=request.packed_type,
+        head=request.head,
         checkpoint_activations=request.checkpoint_activations,
         threads=request.threads,
-        optional_tensors=extra,
     )
-    shapes = {**expected_shapes(request.spec), **dict(extra)}
+    weights, in_place = weight_bytes(tensors, request.packed_type)
     return MemoryEstimate(
         (
             ("Python and libraries", LIBRARIES),
             ("tokenizer", BYTES_PER_TOKEN_NAME * (request.vocab_size or request.spec.vocab_size)),
-            (MAPPED, request.base_bytes),
+            (MAPPED, max(0, request.base_bytes - in_place)),
             ("data", _data_bytes(request)),
-            ("weights", weight_bytes(shapes, request.packed_type)),
-            *_engine_parts(held, request, shapes),
-            ("export", _export_bytes(request, shapes)),
+            ("weights", weights + in_place),
+            *_engine_parts(held, request, tensors),
+            ("export", _export_bytes(request, tensors)),
         )
     )
+
+
+def _tensors(request: MemoryRequest) -> dict[str, TensorInfo]:
+    """All weights of the model; the factors of RoPE are a constant and no weight."""
+    if not request.tensors:
+        return {name: described(name, shape) for name, shape in expected_shapes(request.spec).items()}
+    return {name: info for name, info in request.tensors.items() if name != ROPE_FREQS}
 
 
 def batch_shapes(source: BatchSource, n_batches: int, most: int = 32) -> list[BatchShape]:
@@ -141,33 +154,28 @@ def batch_shapes(source: BatchSource, n_batches: int, most: int = 32) -> list[Ba
     return [(rows, width) for rows, width in shapes]
 
 
-def weight_bytes(shapes: Mapping[str, tuple[int, ...]], packed_type: str | None) -> int:
-    """Bytes of a model's weights: float32, or with the matrices of its blocks packed as `packed_type`."""
-    total = 0
-    for name, shape in shapes.items():
-        if packed_type is not None and is_packable(name, shape, packed_type):
-            total += math.prod(shape[:-1]) * TYPE_BY_NAME[packed_type].row_bytes(shape[-1])
+def weight_bytes(tensors: Mapping[str, TensorInfo], packed_type: str | None) -> tuple[int, int]:
+    """Bytes of the weights in memory of their own, and of those that are used where they lie in the mapped file."""
+    own = in_place = 0
+    for info in tensors.values():
+        if packed_type is None or not is_packable(info, packed_type):
+            own += 4 * info.n_values
+        elif info.type_name == packed_type:
+            in_place += info.n_bytes
         else:
-            total += 4 * math.prod(shape)
-    return total
-
-
-def is_packable(name: str, shape: tuple[int, ...], packed_type: str) -> bool:
-    """Whether QLoRA holds this tensor packed: a linear layer of a block whose rows are whole blocks of the type."""
-    module = name.split(".")[-2]
-    return len(shape) == 2 and module in MODULES.values() and shape[-1] % TYPE_BY_NAME[packed_type].block_size == 0
+            own += tensor_bytes(info.shape, TYPE_BY_NAME[packed_type])
+    return own, in_place
 
 
 def _engine_parts(
-    held: PassMemory, request: MemoryRequest, shapes: Mapping[str, tuple[int, ...]]
+    held: PassMemory, request: MemoryRequest, tensors: Mapping[str, TensorInfo]
 ) -> tuple[tuple[str, int], ...]:
-    largest = max(4 * math.prod(shape) for shape in shapes.values())
-    count = request.threads or held.threads
+    largest = max(4 * info.n_values for info in tensors.values())
     parts = [
         ("optimizer state", held.optimizer),
         ("gradients", held.gradients),
         ("activations", held.activations),
-        ("work buffers", held.work + count * min(BLAS_PER_THREAD, largest)),
+        ("work buffers", held.work + held.threads * min(BLAS_PER_THREAD, largest)),
     ]
     return (("adapters", held.adapters), *parts) if request.lora is not None else tuple(parts)
 
@@ -177,9 +185,10 @@ def _data_bytes(request: MemoryRequest) -> int:
     return reading + BYTES_PER_TOKEN * request.data_tokens + BYTES_PER_EXAMPLE * request.data_examples
 
 
-def _export_bytes(request: MemoryRequest, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _export_bytes(request: MemoryRequest, tensors: Mapping[str, TensorInfo]) -> int:
     """What writing the result needs beyond what is there: one tensor is merged and checked at a time."""
-    if request.lora is None:
-        return max(math.prod(shape) for shape in shapes.values())  # one flag a value
-    blocks = [math.prod(shape) for name, shape in shapes.items() if name.split(".")[-2] in MODULES.values()]
-    return 12 * max(blocks)  # the weight, B·A, and that times the scale
+    changed = [info.n_values for info in tensors.values() if request.lora is None or is_block_matrix(info)]
+    largest = max(changed)
+    if request.merged_models:
+        return 4 * largest * (2 + 3 * request.merged_models)
+    return 12 * largest if request.lora is not None else largest  # W, B·A and its multiple; or one flag a value
