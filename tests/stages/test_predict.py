@@ -71,6 +71,16 @@ def test_numbers_are_predicted_in_their_own_units(tmp_path: Path) -> None:
     np.testing.assert_allclose(table["prediction"].to_pylist(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_the_base_is_held_in_the_blocks_that_it_was_trained_in(tmp_path: Path) -> None:
+    write_run(tmp_path, STARS)
+    write_new(tmp_path, review=TEXTS)
+    dense = predict(tmp_path)[0]["prediction"].to_numpy()
+    resolved = tmp_path / "run" / "config.resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("quantize: null", "quantize: {type: q4_0}"))
+    packed = predict(tmp_path)[0]["prediction"].to_numpy()
+    assert 1e-3 < np.abs(packed - dense).max() < 3
+
+
 def test_answers_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     write_run(tmp_path, STARS)
     write_new(tmp_path, review=TEXTS * 5)
