@@ -226,7 +226,7 @@ def _part_of_prompt(chat: Chat, shape: TurnShape, before: int, begin: int) -> in
 def _end_of_common_part(chat: Chat, prompt: str, before: int, begin: int) -> int:
     """Where the text leaves the path of a rendered prompt; `begin` if that is not between the two messages."""
     length = common_length(prompt, chat.text)
-    if length >= begin or length < before:
+    if not prompt or length >= begin or length < before:
         return begin
     if length < len(prompt):
         length = max((border for border in _borders(chat.text, chat.special) if border <= length), default=0)
