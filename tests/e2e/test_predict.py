@@ -11,8 +11,6 @@ import pytest
 from tests.e2e.command import entrenar, tree
 from tests.stages.head_folder import MOODS, write_run
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
