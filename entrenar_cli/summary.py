@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
 from entrenar_core.events import Eval, Event, Finished, Predicted, RunStarted, Saved, Step
 
-_RESULTS = ("model", "adapter")
+_RESULTS = ("model", "adapter", "head")
 """Kinds of files that a person wants to find again; the others are beside them."""
 
 _METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE", "mae": "MAE", "r2": "R²"}

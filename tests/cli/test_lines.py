@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 from entrenar_cli.lines import PlainReporter
-from entrenar_core.events import Event, Generated
+from entrenar_core.events import Event, Generated, Saved
 from tests.cli.run_events import (
     CLASS_EVAL,
     EVAL,
@@ -80,6 +81,11 @@ def test_the_best_evaluation_is_named_with_its_metrics_where_it_is_not_the_last(
 
 def test_a_run_that_ends_where_it_goes_on_has_no_evaluation_to_speak_of() -> None:
     assert "validation loss: 1.5000" in log_of(STARTED, FINISHED)[0]
+
+
+def test_the_head_is_among_the_results() -> None:
+    log, _ = log_of(Saved("head", Path("runs/quick/head.gguf"), 2048), FINISHED)
+    assert log[-1] == "head: runs/quick/head.gguf (2.0 KiB)"
 
 
 def test_predictions_are_summed_up() -> None:
