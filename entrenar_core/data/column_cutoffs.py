@@ -18,7 +18,7 @@ CATEGORY_MAX_SHARE = 0.5
 CATEGORY_MAX_DISTINCT = 1000
 """A category has at most this many distinct values; more are names."""
 
-CODES_MAX_DISTINCT = 20
+CODES_MAX_DISTINCT = 10
 """Whole numbers without a gap, from -1, 0 or 1 on, are the codes of a category up to this many; more are numbers."""
 
 LABEL_FREE_ROWS = 20

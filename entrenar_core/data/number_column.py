@@ -33,9 +33,11 @@ def number_verdict(distinct: Distinct, n_nulls: int, *, stored: str = "") -> Ver
     )
 
 
-def shown(number: float) -> str:
+def shown(number: np.number) -> str:
     """A number as a person writes it: 3 for 3.0."""
-    return str(int(number)) if number == np.floor(number) and abs(number) < 2**63 else f"{float(number):g}"
+    value = number.item()
+    is_whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**63)
+    return str(int(value)) if is_whole else f"{value:g}"
 
 
 def _kind(distinct: Distinct, numbers: np.ndarray, is_whole: bool, rows: str, stored: str) -> tuple[Kind, bool, str]:

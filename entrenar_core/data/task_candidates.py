@@ -102,15 +102,15 @@ def heads_by_type(columns: Columns, task: Task, texts: Sequence[str]) -> list[Ta
 
 def readable(columns: Columns, besides: str | None = None) -> list[str]:
     """The texts that a prediction may be made from: by name, else by type, else whatever consists of strings."""
-    named = [name for name in _spelled(spelling(columns), TEXT_NAMES) if columns[name].is_text_like]
-    rest = [column for column in columns.values() if column.name != besides and column.is_text_like]
-    strings = [column.name for column in rest if not column.is_id and column.name.lower() not in _NOT_READ]
-    return [name for name in named if name != besides] or prose(columns, besides) or sorted(strings)
+    rest = {name: column for name, column in columns.items() if name != besides and column.is_text_like}
+    named = _spelled(spelling(rest), TEXT_NAMES)
+    strings = [name for name, column in rest.items() if not column.is_id and name.lower() not in _NOT_READ]
+    return named or prose(rest) or sorted(strings)
 
 
-def prose(columns: Columns, besides: str | None = None) -> list[str]:
+def prose(columns: Columns) -> list[str]:
     """Columns of text that are no ids; those known as metadata only where there is no other."""
-    texts = [name for name in _of_kind(columns, Kind.TEXT) if not columns[name].is_id and name != besides]
+    texts = [name for name in _of_kind(columns, Kind.TEXT) if not columns[name].is_id]
     return [name for name in texts if name.lower() not in METADATA_NAMES] or texts
 
 

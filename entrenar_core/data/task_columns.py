@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +26,10 @@ class Task(StrEnum):
         """Names of the columns that the task needs, and of those that it can do without."""
         return TASK_ROLES[self.value]
 
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NO_NAMES = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+"""Words that YAML, or some reader of it, takes for something else than text."""
 
 TARGET_ROLES: Mapping[Task, str] = {Task.CLASSIFICATION: "label", Task.REGRESSION: "target"}
 """The role of what a head learns to say of a text."""
@@ -53,3 +59,9 @@ class TaskColumns:
 
     def __str__(self) -> str:
         return f"{self.task}: " + " + ".join(f"{role} {name!r}" for role, name in self.columns.items())
+
+
+def yaml_name(name: str) -> str:
+    """A column name as YAML has it, in quotes where it would be read as something else."""
+    is_plain = _PLAIN_NAME.fullmatch(name) is not None and name.lower() not in _NO_NAMES
+    return name if is_plain else json.dumps(name, ensure_ascii=False)

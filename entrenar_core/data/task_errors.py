@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from entrenar_core.config.roles import ROLE_NAMES, SHORT_ROLES, listed, tasks_with
 from entrenar_core.data.column_types import ColumnType, Kind
-from entrenar_core.data.task_columns import Task, TaskColumns
+from entrenar_core.data.task_columns import Task, TaskColumns, yaml_name
 from entrenar_core.data.task_fit import Misfit
 from entrenar_core.errors import DataError
 
@@ -19,9 +17,6 @@ MAX_LISTED = 20
 
 MAX_CANDIDATES = 8
 """Choices that an error shows."""
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_NO_NAMES = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
 
 @dataclass(frozen=True)
@@ -65,12 +60,14 @@ class TaskErrors:
             f"there is no text column; {self.shown()}", hint or "a model learns from text: add a column of strings"
         )
 
-    def not_named(self, task: Task | None) -> DataError:
+    def not_named(self, task: Task | None, given: Mapping[str, str]) -> DataError:
         """Inference is off."""
         roles = task.roles.required if task is not None else ("text",)
-        line = ", ".join(f"{role}: ..." for role in roles)
+        line = ", ".join(f"{role}: {yaml_name(given[role]) if role in given else '...'}" for role in roles)
+        missing = listed([role_key(role) for role in roles if role not in given])
+        what = f"{role_key(next(iter(given)))} is set, but {missing} is not," if given else "no column is named"
         return self._error(
-            "no column is named and inference is off",
+            f"{what} and inference is off",
             f"set data.columns: {{{line}}}, or data.auto_infer_types: true; {self.shown()}",
         )
 
@@ -142,9 +139,3 @@ def yaml_lines(candidates: Iterable[TaskColumns]) -> str:
 
 def _pairs(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{role}: {yaml_name(name)}" for role, name in columns.items())
-
-
-def yaml_name(name: str) -> str:
-    """A column name as YAML has it, in quotes where it would be read as something else."""
-    is_plain = _PLAIN_NAME.fullmatch(name) is not None and name.lower() not in _NO_NAMES
-    return name if is_plain else json.dumps(name, ensure_ascii=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from entrenar_core.data.column_types import ColumnType, Kind
-from entrenar_core.data.task_columns import TaskColumns
+from entrenar_core.data.task_columns import TaskColumns, yaml_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Misfit:
 
 
 STRINGS = "name a column of strings, or store this one as strings"
+MESSAGES = "a conversation is a list of {role, content} or of {from, value}, or the JSON text of one"
 
 
 def misfit(role: str, column: ColumnType, *, is_named: bool) -> Misfit | None:
@@ -82,7 +83,7 @@ _ROLES: Mapping[str, _Rule] = {
     "messages": (
         "messages",
         _is_messages,
-        "a conversation is a list of {role, content} or of {from, value}, or the JSON text of one",
+        MESSAGES,
     ),
     "tools": ("a list of tools", _is_tools, "tools are a list of JSON schemas, or the JSON text of one"),
     "label": ("a label", _is_label, "a label has few values that repeat: words, whole numbers, true and false"),
@@ -92,15 +93,19 @@ _ROLES: Mapping[str, _Rule] = {
 
 def _other_task(role: str, column: ColumnType) -> str | None:
     """The task for which a column fits that does not fit this one."""
-    if role == "label" and column.is_numeric and not column.is_id:
-        return f"to predict a number, set task: regression and columns: {{target: {column.name}}}"
-    if role == "target" and column.is_label_like and not column.is_id:
-        return f"to predict classes, set task: classification and columns: {{label: {column.name}}}"
-    if role != "messages" and column.kind is Kind.MESSAGES:
-        return f"to train on conversations, set task: chat and columns: {{messages: {column.name}}}"
+    name = yaml_name(column.name)
+    if column.kind is Kind.MESSAGES:
+        return f"to train on conversations, set task: chat and columns: {{messages: {name}}}"
     if role == "messages" and column.is_text_like:
-        return (
-            "a conversation is a list of {role, content} or of {from, value}, or the JSON text of one; "
-            f"to train on it as plain text, set columns: {{text: {column.name}}}"
-        )
+        return f"{MESSAGES}; to train on it as plain text, set columns: {{text: {name}}}"
+    if role in ("label", "target") and not column.is_id and not column.is_constant:
+        return _other_head(role, column, name)
+    return None
+
+
+def _other_head(role: str, column: ColumnType, name: str) -> str | None:
+    if role == "label" and column.is_numeric:
+        return f"to predict a number, set task: regression and columns: {{target: {name}}}"
+    if role == "target" and column.is_label_like:
+        return f"to predict classes, set task: classification and columns: {{label: {name}}}"
     return None

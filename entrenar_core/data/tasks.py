@@ -31,7 +31,7 @@ def choose_task(columns: Mapping[str, ColumnType], request: TaskRequest, *, wher
     if task is not None and set(task.roles.required) <= set(request.columns):
         return _named(task, request, errors)
     if not request.auto_infer_types:
-        raise errors.not_named(task)
+        raise errors.not_named(task, request.columns)
     if task is None:
         found = by_name(columns) or by_type(columns)
         return _only(found, errors, is_named=False)
@@ -43,19 +43,23 @@ def choose_task(columns: Mapping[str, ColumnType], request: TaskRequest, *, wher
 def _requested_task(request: TaskRequest, errors: TaskErrors) -> Task | None:
     """The task that is set, or that the named columns belong to."""
     roles = set(request.columns)
-    if request.task is not None:
-        if request.task not in set(Task):
-            raise errors.unknown_task(request.task)
-        task = Task(request.task)
-        if not roles <= set(task.roles.all):
-            raise errors.foreign_role(task, next(role for role in request.columns if role not in task.roles.all))
-        return task
-    if not roles:
-        return None
+    if request.task is None:
+        return _task_with(roles, errors) if roles else None
+    if request.task not in set(Task):
+        raise errors.unknown_task(request.task)
+    task = Task(request.task)
+    for role in request.columns:
+        if role not in task.roles.all:
+            raise errors.foreign_role(task, role)
+    return task
+
+
+def _task_with(roles: set[str], errors: TaskErrors) -> Task:
+    """The task that these roles make up, else the first that has them all."""
     complete = [task for task in Task if set(task.roles.required) <= roles <= set(task.roles.all)]
     fitting = complete or [Task(name) for name in tasks_with(roles)]
     if not fitting:
-        raise errors.no_task_has(list(request.columns))
+        raise errors.no_task_has(sorted(roles))
     return fitting[0]
 
 

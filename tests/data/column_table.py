@@ -53,6 +53,7 @@ NUMBERS = [
         "age", [18 + index * index % 61 for index in range(ROWS)], pa.int8(), Kind.NUMBER, "ages: too many for codes"
     ),
     Example("stars_half", cycle(0.5, 1.0, 1.5, 2.0), pa.float64(), Kind.NUMBER, "few values, but no codes: halves"),
+    Example("items", cycle(*range(19)), pa.float64(), Kind.NUMBER, "too many whole numbers for codes"),
     Example("tens", cycle(10, 20, 30), pa.int64(), Kind.NUMBER, "few whole numbers with gaps"),
     Example("with_nan", [*spread(1.5, 0.25), float("nan")], pa.float64(), Kind.NUMBER, "NaN is missing"),
     Example("as_text", [str(value) for value in spread(1.5, 0.25)], pa.string(), Kind.NUMBER, "numbers as strings"),
@@ -127,7 +128,9 @@ TEXTS = [
     Example("code", [f"x{index}=" + "a+" * 60 for index in range(ROWS)], pa.string(), Kind.TEXT, "code without spaces"),
     Example("answer", [f"It is {index}, I think." for index in range(ROWS)], pa.string(), Kind.TEXT, "short answers"),
     Example("note", [*SENTENCES, None, ""], pa.string(), Kind.TEXT, "with missing ones"),
-    Example("json", ['{"name": "Ada", "age": 36}', '{"name": "Bo"}'], pa.string(), Kind.TEXT, "JSON that is no messages"),
+    Example(
+        "json", ['{"name": "Ada", "age": 36}', '{"name": "Bo"}'], pa.string(), Kind.TEXT, "JSON that is no messages"
+    ),
 ]
 
 DATETIMES = [

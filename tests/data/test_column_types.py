@@ -131,6 +131,11 @@ def test_a_column_too_short_to_tell_can_be_a_label() -> None:
     assert not infer(["2024-01-01"] * 9).is_label_like
 
 
+def test_numbers_of_any_size_are_written_as_a_person_would() -> None:
+    assert "from -9223372036854775808 to 9223372036854775807 " in infer([-(2**63), 2**63 - 1]).reason
+    assert "from 1e+300 to inf " in infer([1e300, float("inf")]).reason
+
+
 def test_more_codes_than_a_category_has_can_still_be_a_label() -> None:
     column = infer([index % 77 for index in range(770)])
     assert column.kind is Kind.NUMBER
