@@ -35,7 +35,7 @@ class GrowingArray(Generic[Scalar]):
     def __len__(self) -> int:
         return self._spilled + len(self._items)
 
-    def extend(self, items: Iterable[int] | Iterable[float]) -> None:
+    def extend(self, items: Iterable[Any]) -> None:
         """Append all of `items`; bytes of 0 and 1 for bool."""
         self._items.extend(items)
         if self.path is not None and len(self._items) * self._items.itemsize > SPILL_BYTES:

@@ -1,66 +1,128 @@
-"""The one door: a file and the `data` section of the YAML in, tokenized examples out.
+"""The one door for data that fit on the disk as tokens: opened sources in, tokenized examples out.
 
-It opens the file, chooses the columns, streams the rows through the tokenizer, and says what it guessed, cut and
-refused; a file that leaves nothing to learn is an error.
+It streams the rows of all sources through their encoders, and says what was cut and refused; data that leave nothing to
+learn are an error. Large data are kept in the token cache and mapped from there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from entrenar_core.config.data import Data
-from entrenar_core.data.columns import ColumnRequest, choose_columns
-from entrenar_core.data.encode import REFUSED_NO_TARGET, REFUSED_TOO_LONG, ExampleFormat, RowEncoder
-from entrenar_core.data.examples import Examples, ExampleStats
-from entrenar_core.data.parquet_source import ParquetSource
+import numpy as np
+import numpy.typing as npt
+
+from entrenar_core.data.cache import WORTH_CACHING, CachedData, TokenCache, cache_key
+from entrenar_core.data.encode import REFUSED_NO_TARGET, REFUSED_TOO_LONG, ExampleBuilder
+from entrenar_core.data.encoders import Encoding
+from entrenar_core.data.examples import Examples, ExampleStats, ExampleStore
+from entrenar_core.data.opening import OpenedSource
 from entrenar_core.errors import DataError
-from entrenar_core.events import Notice, Progress, Reporter, SilentReporter
-
-if TYPE_CHECKING:
-    from entrenar_core.tokenizer.tokenizer import Tokenizer
+from entrenar_core.events import Notice, Progress, Reporter
 
 
-def load_examples(
-    path: str | Path, data: Data, tokenizer: Tokenizer, *, seq_len: int, reporter: Reporter | None = None
-) -> Examples:
-    """Read and tokenize one file (`data.train` or `data.val`) as the `data` section says.
+@dataclass(frozen=True)
+class DataSet:
+    """Tokenized examples of some sources, one source after the other.
+
+    Attributes:
+        bounds: int64 [sources + 1]; source i has the examples bounds[i] to bounds[i + 1].
+        weights: how often each source's examples come in an epoch.
+    """
+
+    examples: Examples
+    bounds: npt.NDArray[np.int64]
+    weights: tuple[float, ...]
+
+
+def load_data(
+    sources: Sequence[OpenedSource],
+    encoding: Encoding,
+    cache: TokenCache | None,
+    tokenizer_digest: str,
+    reporter: Reporter,
+) -> DataSet:
+    """Tokenize all rows of `sources`, or find them in the cache.
 
     Args:
-        seq_len: the longest example in positions; `data.seq_len`, or what the model can do.
-        reporter: hears the columns that were inferred, the progress in rows, and what was refused, cut or split.
+        sources: of data.train or data.val.
+        encoding: how rows become tokens.
+        cache: where large data are kept; None: nowhere, they stay in memory.
+        tokenizer_digest: a hash of the tokenizer, for the cache's key.
+        reporter: hears the progress in rows, and what was refused, cut or split.
 
     Raises:
-        DataError: the file, its columns or its rows cannot be used, or no row has anything to learn.
+        DataError: rows cannot be used, or no row has anything to learn.
+        OutputError: the cache cannot be written.
     """
-    path = Path(path)
-    reporter = reporter or SilentReporter()
-    source = ParquetSource.open(path)
-    request = ColumnRequest(data.text, data.prompt, data.completion, data.auto_infer_types)
-    columns = choose_columns(source.columns, request, where=str(path))
-    if data.text is None and data.prompt is None:
-        reporter.emit(Notice("info", f"{path}: columns inferred: {columns}"))
-
-    fmt = ExampleFormat(
-        seq_len=seq_len,
-        separator=data.separator,
-        train_on_prompt=data.train_on_prompt,
-        add_bos=data.add_bos,
-        add_eos=data.add_eos,
-        overlong=data.overlong,
-    )
-    encoder = RowEncoder(columns, tokenizer, fmt, where=str(path))
-    done = 0
-    for batch in source.read(columns.names):
-        encoder.add(batch)
-        done += len(batch[0])
-        reporter.emit(Progress(f"tokenize {path.name}", done, source.n_rows))
-    examples = encoder.finish()
-    if len(examples) == 0:
-        raise _nothing_left(examples.stats, str(path))
-    for notice in _notices(examples, seq_len, str(path)):
+    where = ", ".join(one.source.name for one in sources)
+    found = _find_or_make(sources, encoding, cache, tokenizer_digest, reporter)
+    if len(found.examples) == 0:
+        raise _nothing_left(found.examples.stats, where)
+    for message in found.notices:
+        reporter.emit(Notice("warning", f"{where}: {message}"))
+    for notice in _notices(found.examples.stats, encoding.fmt.seq_len, where):
         reporter.emit(notice)
-    return examples
+    bounds = np.concatenate(([0], np.cumsum(found.per_source))).astype(np.int64)
+    return DataSet(found.examples, bounds, tuple(one.weight for one in sources))
+
+
+def _find_or_make(
+    sources: Sequence[OpenedSource],
+    encoding: Encoding,
+    cache: TokenCache | None,
+    tokenizer_digest: str,
+    reporter: Reporter,
+) -> CachedData:
+    if cache is None or sum(one.source.n_bytes for one in sources) < WORTH_CACHING:
+        return _tokenize(sources, encoding, None, reporter)
+    key = cache_key(_key_parts(sources, encoding, tokenizer_digest))
+    found = cache.load(key)
+    if found is not None:
+        reporter.emit(Notice("info", f"tokens found in the cache: {cache.folder / key}"))
+        return found
+    with ExitStack() as stack:
+        temporary = stack.enter_context(cache.new_entry(key))
+        made = _tokenize(sources, encoding, temporary, reporter)
+        if len(made.examples):
+            cache.keep(key, temporary, made)
+    return made
+
+
+def _key_parts(sources: Sequence[OpenedSource], encoding: Encoding, tokenizer_digest: str) -> dict[str, Any]:
+    return {
+        "sources": [[one.source.fingerprint(), str(one.task), dict(one.columns.columns)] for one in sources],
+        "format": asdict(encoding.fmt),
+        "template": None if encoding.template is None else encoding.template.text,
+        "labels": None if encoding.labels is None else asdict(encoding.labels),
+        "tokenizer": tokenizer_digest,
+    }
+
+
+def _tokenize(
+    sources: Sequence[OpenedSource], encoding: Encoding, folder: Path | None, reporter: Reporter
+) -> CachedData:
+    builder = ExampleBuilder(encoding.fmt.seq_len, encoding.fmt.overlong, ExampleStore(folder))
+    per_source: list[int] = []
+    notices: list[str] = []
+    for one in sources:
+        before = len(builder)
+        notices += _add_source(one, encoding, builder, reporter)
+        per_source.append(len(builder) - before)
+    return CachedData(builder.finish(), tuple(per_source), tuple(notices))
+
+
+def _add_source(one: OpenedSource, encoding: Encoding, builder: ExampleBuilder, reporter: Reporter) -> Sequence[str]:
+    encoder = encoding.encoder(one.task, one.source.name)
+    done = 0
+    for rows, locate in one.read():
+        builder.add(encoder.encode(rows, locate), encoder.default_overlong)
+        done += len(next(iter(rows.values())))
+        reporter.emit(Progress(f"tokenize {Path(one.source.name).name}", done, one.source.n_rows))
+    return encoder.notices
 
 
 def _nothing_left(stats: ExampleStats, where: str) -> DataError:
@@ -71,26 +133,23 @@ def _nothing_left(stats: ExampleStats, where: str) -> DataError:
     else:
         hint = "check that the chosen columns hold the text"
     return DataError(
-        f"there is nothing to learn from: all {stats.rows} rows were refused ({_reasons(stats)})",
+        f"there is nothing to learn from: all {stats.rows} rows were refused ({reasons(stats)})",
         where=where,
         hint=hint,
     )
 
 
-def _notices(examples: Examples, seq_len: int, where: str) -> list[Notice]:
-    stats = examples.stats
+def _notices(stats: ExampleStats, seq_len: int, where: str) -> Iterator[Notice]:
     refused = sum(stats.refused.values())
-    notices = []
     if refused:
-        notices.append(Notice("warning", f"{where}: {refused} of {stats.rows} rows refused: {_reasons(stats)}"))
+        yield Notice("warning", f"{where}: {refused} of {stats.rows} rows refused: {reasons(stats)}")
     long_rows = f"{where}: rows longer than seq_len {seq_len}: {stats.overlong_rows}"
     if stats.truncated_tokens:
-        message = f"{long_rows} cut, {stats.truncated_tokens} tokens at their ends are not trained"
-        notices.append(Notice("warning", message))
+        yield Notice("warning", f"{long_rows} cut, {stats.truncated_tokens} tokens at their ends are not trained")
     elif stats.overlong_rows:
-        notices.append(Notice("info", f"{long_rows} split into windows"))
-    return notices
+        yield Notice("info", f"{long_rows} split into windows")
 
 
-def _reasons(stats: ExampleStats) -> str:
+def reasons(stats: ExampleStats) -> str:
+    """Why rows were refused, with their numbers."""
     return ", ".join(f"{count} {reason}" for reason, count in stats.refused.items())

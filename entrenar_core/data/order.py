@@ -31,9 +31,17 @@ class Purpose(IntEnum):
 
 def permutation(n: int, *, seed: int, epoch: int, purpose: Purpose) -> Int64Array:
     """A random order of 0..n-1, int64 [n]. `seed` is a non-negative 64-bit number."""
+    return np.argsort(_keys(n, seed, epoch, purpose), kind="stable").astype(np.int64)
+
+
+def uniforms(n: int, *, seed: int, epoch: int, purpose: Purpose) -> npt.NDArray[np.float64]:
+    """Random numbers in [0, 1), float64 [n]; see `permutation`."""
+    return np.asarray((_keys(n, seed, epoch, purpose) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def _keys(n: int, seed: int, epoch: int, purpose: Purpose) -> npt.NDArray[np.uint64]:
     words = [seed & _WORD, seed >> 32, epoch, int(purpose)]
-    keys = np.random.Philox(np.random.SeedSequence(words)).random_raw(n)
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    return np.random.Philox(np.random.SeedSequence(words)).random_raw(n)
 
 
 def group_by_length(order: Int64Array, lengths: Int64Array, batch_size: int) -> Int64Array:

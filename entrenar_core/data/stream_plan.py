@@ -1,7 +1,8 @@
 """The order in which a data set that is never held as a whole is read: short runs of rows, drawn from all row groups.
 
-A row group can only be read from its start, so the runs of one group come in their own order while the groups take
-turns at random. A thousand rows of a pass therefore come from everywhere in the data, and each group is read once.
+A row group can only be read from its start, so the runs of one group come in their own order, spread evenly over the
+pass with a random jitter. A thousand rows of a pass therefore come from everywhere in the data, after a tenth of it a
+tenth of every group is read, and each group is read once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from entrenar_core.data.order import Int64Array, Purpose, permutation
+from entrenar_core.data.order import Int64Array, Purpose, uniforms
 from entrenar_core.data.visits import visit_count
 
 RUN_ROWS = 16
@@ -52,23 +53,17 @@ def plan_pass(
         group_rows: rows of each group, at least 1.
         weights: of each group's source: how often its rows are visited in a pass. A group with weight w goes on where
             the pass before left it.
-        shuffle: take turns at random; otherwise one group after the other.
+        shuffle: mix the groups; otherwise one comes after the other.
         seed: with `index`, all that the order depends on.
     """
     run_rows = run_length(group_rows)
     in_group = np.array([-(-rows // run_rows) for rows in group_rows], dtype=np.int64)
     counts = np.array([visit_count(int(n), w) for n, w in zip(in_group, weights, strict=True)], dtype=np.int64)
     groups = np.repeat(np.arange(len(counts)), counts)
-    if shuffle:
-        groups = groups[permutation(len(groups), seed=seed, epoch=index, purpose=Purpose.STREAM)]
-    runs = (_rank_in_group(groups, counts) + index * counts[groups]) % in_group[groups]
-    return StreamPlan(groups, runs, run_rows)
-
-
-def _rank_in_group(groups: Int64Array, counts: Int64Array) -> Int64Array:
-    """For each visit how many visits to the same group come before it."""
-    by_group = np.argsort(groups, kind="stable")
     first = np.concatenate(([0], np.cumsum(counts)))[:-1]
-    ranks = np.empty(len(groups), dtype=np.int64)
-    ranks[by_group] = np.arange(len(groups)) - np.repeat(first, counts)
-    return ranks
+    ranks = np.arange(len(groups)) - np.repeat(first, counts)
+    if shuffle:
+        jitter = uniforms(len(groups), seed=seed, epoch=index, purpose=Purpose.STREAM)
+        order = np.argsort((ranks + jitter) / counts[groups], kind="stable")
+        groups, ranks = groups[order], ranks[order]
+    return StreamPlan(groups, (ranks + index * counts[groups]) % in_group[groups], run_rows)

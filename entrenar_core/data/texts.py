@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 from entrenar_core.config.data import Data
-from entrenar_core.data.columns import ColumnRequest, choose_columns
-from entrenar_core.data.parquet_source import ParquetSource
+from entrenar_core.data.opening import open_sources
+from entrenar_core.data.row_encoders import each_row
 
 
-def iterate_texts(path: str | Path, data: Data) -> Iterator[str]:
-    """Every non-empty text of the columns that training would use, in the order of the file.
+def iterate_texts(data: Data) -> Iterator[str]:
+    """Every text that is not empty in the columns that training would use, in the order of the sources.
 
     Raises:
-        DataError: as `load_examples`.
+        DataError: as `open_sources`.
     """
-    source = ParquetSource.open(Path(path))
-    request = ColumnRequest(data.text, data.prompt, data.completion, data.auto_infer_types)
-    columns = choose_columns(source.columns, request, where=str(path))
-    for batch in source.read(columns.names):
-        for row in zip(*batch, strict=True):
-            yield from (text for text in row if text)
+    for one in open_sources(data, data.train):
+        for rows, _ in one.read():
+            for row in each_row(rows):
+                yield from _texts_in(list(row.values()))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts in a value that may be nested, as messages are; their keys and roles among them do no harm."""
+    if isinstance(value, str):
+        if value:
+            yield value
+    elif isinstance(value, dict):
+        yield from _texts_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts_in(item)

@@ -7,7 +7,7 @@ that LoRA targets exist. `build` then makes the model on a backend.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,6 +79,23 @@ class BaseModel:
         others = () if self.merge is None else self.merge.others
         merged = {f"merge.models.{index}": _digest(other.file) for index, other in enumerate(others)}
         return {"model": self.digest(), **merged}
+
+    def tokenizer_digest(self) -> str:
+        """Hex SHA-256 of every key that the tokenizer is made from."""
+        content = hashlib.sha256()
+        for key, value in sorted(self.metadata, key=lambda entry: entry[0]):
+            if key.startswith("tokenizer."):
+                content.update(f"{key}\0{value.type}\0".encode())
+                plain = value.plain
+                text = plain.tolist() if isinstance(plain, np.ndarray) else plain
+                content.update(repr(text).encode("utf-8", "surrogatepass"))
+        return content.hexdigest()
+
+    def plain_metadata(self) -> Mapping[str, object]:
+        """Every GGUF key with its value as Python or NumPy has it."""
+        if self.file is not None:
+            return self.file.metadata
+        return {key: value.plain for key, value in self.metadata}
 
     def non_finite_tensors(self) -> list[str]:
         """The tensors of the base file that hold a NaN or an infinity: what to look at when a loss is not finite."""
@@ -174,7 +191,7 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, source: str) -> Non
 def _new_base(config: Config, shape: Architecture, reporter: Reporter) -> BaseModel:
     source = config.model.tokenizer
     if source is None:
-        entries = train_bpe(iterate_texts(config.data.train[0].path, config.data), shape.vocab_size)
+        entries = train_bpe(iterate_texts(config.data), shape.vocab_size)
         where = config.data.train[0].path
     else:
         with GGUFFile.open(source) as file:

@@ -1,61 +1,150 @@
-"""From the `data` section to loaders: read, tokenize, hold out a validation set, and batch."""
+"""From the `data` section to loaders: open, choose the task, tokenize or stream, hold out a validation set, batch."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from entrenar_core.config.root import Config
-from entrenar_core.data.examples import Examples
-from entrenar_core.data.load import load_examples
+from entrenar_core.data.cache import TokenCache, default_cache_folder
+from entrenar_core.data.encoders import LABEL_ROLES, Encoding, ExampleFormat
+from entrenar_core.data.fingerprint import quick_fingerprint
+from entrenar_core.data.labels import Labels, fit_labels
+from entrenar_core.data.load import DataSet, load_data
 from entrenar_core.data.loader import Loader
+from entrenar_core.data.opening import HEAD_TASKS, OpenedSource, open_sources
 from entrenar_core.data.split import split_validation
+from entrenar_core.data.stream import StreamLoader
+from entrenar_core.data.tasks import Task
 from entrenar_core.errors import ConfigError
-from entrenar_core.events import Reporter
+from entrenar_core.events import Notice, Reporter
 from entrenar_core.stages.base_model import BaseModel
+from entrenar_core.tokenizer.chat_template import ChatTemplate, choose_template
 
 DEFAULT_SEQ_LEN = 1024
 """The longest example, in positions, when neither `data.seq_len` nor a shorter context says otherwise."""
 
+STREAM_FROM_BYTES = 2 << 30
+"""Data files that are larger than this together are streamed, unless data.streaming says otherwise."""
+
 TOKENIZER_THREADS = "RAYON_NUM_THREADS"
 """The variable by which the tokenizer's Rust threads, which live in a pool of their own, keep to the budget."""
+
+NO_TEMPLATE = "none"
+"""The value of data.chat_template that asks for plain text."""
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """What is known before anything is tokenized."""
+
+    train: tuple[OpenedSource, ...]
+    val: tuple[OpenedSource, ...]
+    encoding: Encoding
+    streaming: bool
+
+    @property
+    def head_task(self) -> Task | None:
+        """The task of the head that is trained; None for a language model."""
+        return self.train[0].task if self.train[0].task in HEAD_TASKS else None
+
+    def files(self) -> list[Path]:
+        """Every file that is read."""
+        return [file for one in (*self.train, *self.val) for file in one.source.files]
 
 
 @dataclass(frozen=True)
 class DataSets:
-    """Tokenized examples and their loaders; `val` and `val_loader` are None without a validation set."""
+    """Loaders, and the tokenized examples behind them; `train` is None where the data are streamed."""
 
-    train: Examples
-    val: Examples | None
-    train_loader: Loader
+    opened: OpenedData
+    train: DataSet | None
+    val: DataSet | None
+    train_loader: Loader | StreamLoader
     val_loader: Loader | None
+
+    @property
+    def train_examples(self) -> int:
+        """Examples of the training set; rows, where it is streamed."""
+        return sum(one.source.n_rows for one in self.opened.train) if self.train is None else len(self.train.examples)
+
+    @property
+    def val_examples(self) -> int:
+        return 0 if self.val is None else len(self.val.examples)
 
     def digests(self) -> dict[str, str]:
         """A hash of each set, for the record of a run."""
-        found = {"data.train": self.train.digest()}
-        return found if self.val is None else {**found, "data.val": self.val.digest()}
+        train = (
+            quick_fingerprint([one.source for one in self.opened.train])
+            if self.train is None
+            else self.train.examples.digest()
+        )
+        found = {"data.train": train}
+        return found if self.val is None else {**found, "data.val": self.val.examples.digest()}
+
+    def close(self) -> None:
+        """Close the files of a stream."""
+        if isinstance(self.train_loader, StreamLoader):
+            self.train_loader.close()
 
 
-def open_data(config: Config, base: BaseModel, reporter: Reporter) -> DataSets:
-    """Load what `config.data` names, tokenized for `base`.
+def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData:
+    """Find the files, infer types and task, and choose template and labels; nothing is tokenized.
 
     Raises:
-        DataError: files, columns or rows that cannot be used.
-        ConfigError: `data.seq_len` is longer than the model's context.
+        DataError: files, columns or labels that cannot be used.
+        ConfigError: `data.seq_len` is longer than the model's context, or a stream has no max_steps.
+        TokenizerError: the chat template cannot be used.
     """
-    data, seed = config.data, config.training.seed
+    data = config.data
+    fmt = ExampleFormat(
+        seq_len=sequence_length(config, base),
+        separator=data.separator,
+        train_on_prompt=data.train_on_prompt,
+        train_turns=data.train_turns,
+        add_bos=data.add_bos,
+        add_eos=data.add_eos,
+        overlong=data.overlong,
+    )
+    train = open_sources(data, data.train)
+    val = open_sources(data, data.val or (), like=train)
+    for one in (*train, *val):
+        if one.columns.inferred:
+            reporter.emit(Notice("info", f"{one.source.name}: columns inferred: {one.columns}"))
+    template = _template(config, base, (*train, *val))
+    labels = _labels(train)
+    return OpenedData(train, val, Encoding(base.tokenizer, fmt, template, labels), _is_streamed(config, train))
+
+
+def load_datasets(config: Config, base: BaseModel, opened: OpenedData, reporter: Reporter) -> DataSets:
+    """Tokenize what was opened, unless it is streamed, and make the loaders.
+
+    Raises:
+        DataError: rows cannot be used, or no row has anything to learn.
+        OutputError: the token cache cannot be written.
+    """
     if config.training.threads is not None:
         os.environ.setdefault(TOKENIZER_THREADS, str(config.training.threads))
-    seq_len = sequence_length(config, base)
-    val: Examples | None = None
-    train = load_examples(data.train[0].path, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
-    if data.val is not None:
-        val = load_examples(data.val[0].path, data, base.tokenizer, seq_len=seq_len, reporter=reporter)
-    elif data.val_fraction is not None:
-        train, val = split_validation(train, data.val_fraction, seed)
-    return DataSets(
-        train, val, _loader(train, config, base, seq_len, data.shuffle), _val_loader(val, config, base, seq_len)
-    )
+    cache = token_cache(config)
+    digest = base.tokenizer_digest()
+    val = load_data(opened.val, opened.encoding, cache, digest, reporter) if opened.val else None
+    if opened.streaming:
+        stream = _stream(config, base, opened, reporter)
+        return DataSets(opened, None, val, stream, _val_loader(val, config, base, opened))
+    train = load_data(opened.train, opened.encoding, cache, digest, reporter)
+    if config.data.val_fraction is not None:
+        train, val = split_validation(train, config.data.val_fraction, config.training.seed)
+    loader = _loader(train, config, base, opened, config.data.shuffle)
+    return DataSets(opened, train, val, loader, _val_loader(val, config, base, opened))
+
+
+def token_cache(config: Config) -> TokenCache | None:
+    """Where tokenized data are kept; None where the config says nowhere."""
+    if not config.data.cache:
+        return None
+    return TokenCache(Path(config.data.cache_dir) if config.data.cache_dir else default_cache_folder())
 
 
 def sequence_length(config: Config, base: BaseModel) -> int:
@@ -72,18 +161,86 @@ def sequence_length(config: Config, base: BaseModel) -> int:
     return wanted
 
 
-def _loader(examples: Examples, config: Config, base: BaseModel, seq_len: int, shuffle: bool) -> Loader:
-    return Loader(
-        examples,
+def _template(config: Config, base: BaseModel, sources: Sequence[OpenedSource]) -> ChatTemplate | None:
+    """The chat template, where the data go through one: chats always, instructions if the model has one, prompts and
+    completions if the config names one."""
+    choice = config.data.chat_template
+    tasks = {one.task for one in sources}
+    if choice == NO_TEMPLATE or not tasks & {Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION}:
+        return None
+    metadata = base.plain_metadata()
+    if choice is None and (Task.CHAT not in tasks) and not (Task.INSTRUCTION in tasks and _has_template(metadata)):
+        return None
+    tokenizer = base.tokenizer
+    bos, eos = (
+        "" if token_id is None else tokenizer.token_text(token_id) for token_id in (tokenizer.bos_id, tokenizer.eos_id)
+    )
+    return choose_template(choice, metadata, base.name, bos=bos, eos=eos)
+
+
+def _has_template(metadata: Mapping[str, object]) -> bool:
+    return "tokenizer.chat_template" in metadata
+
+
+def _labels(train: Sequence[OpenedSource]) -> Labels | None:
+    task = train[0].task
+    if task not in LABEL_ROLES:
+        return None
+    role = LABEL_ROLES[task]
+    where = f"{train[0].source.name}: column {train[0].columns.columns[role]}"
+    return fit_labels(task, (value for one in train for value in one.labels(role)), where)
+
+
+def _is_streamed(config: Config, train: Sequence[OpenedSource]) -> bool:
+    n_bytes = sum(one.source.n_bytes for one in train)
+    streaming = config.data.streaming
+    if streaming is None:
+        streaming = n_bytes > STREAM_FROM_BYTES
+    if not streaming:
+        return False
+    size = f"the training data have {n_bytes / 2**30:.1f} GiB and are streamed"
+    if config.training.max_steps is None:
+        raise ConfigError(
+            f"{size}, so the number of steps of an epoch is not known",
+            where="training.max_steps",
+            hint="set it, or set data.streaming: false to tokenize all data first",
+        )
+    if config.data.val_fraction is not None:
+        raise ConfigError(
+            f"{size}, so no share of them can be set aside",
+            where="data.val_fraction",
+            hint="name validation files in data.val, or set data.streaming: false to tokenize all data first",
+        )
+    return True
+
+
+def _stream(config: Config, base: BaseModel, opened: OpenedData, reporter: Reporter) -> StreamLoader:
+    return StreamLoader(
+        opened.train,
+        opened.encoding,
         batch_size=config.data.batch_size,
-        seq_len=seq_len,
+        packing=config.data.packing,
+        shuffle=config.data.shuffle,
+        seed=config.training.seed,
+        pad_id=base.tokenizer.pad_id or 0,
+        reporter=reporter,
+    )
+
+
+def _loader(data: DataSet, config: Config, base: BaseModel, opened: OpenedData, shuffle: bool) -> Loader:
+    return Loader(
+        data.examples,
+        batch_size=config.data.batch_size,
+        seq_len=opened.encoding.fmt.seq_len,
         packing=config.data.packing,
         shuffle=shuffle,
         seed=config.training.seed,
         pad_id=base.tokenizer.pad_id or 0,
         group_by_length=True,
+        bounds=data.bounds,
+        weights=data.weights,
     )
 
 
-def _val_loader(examples: Examples | None, config: Config, base: BaseModel, seq_len: int) -> Loader | None:
-    return None if examples is None else _loader(examples, config, base, seq_len, shuffle=False)
+def _val_loader(val: DataSet | None, config: Config, base: BaseModel, opened: OpenedData) -> Loader | None:
+    return None if val is None else _loader(val, config, base, opened, shuffle=False)

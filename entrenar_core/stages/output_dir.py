@@ -8,10 +8,11 @@ from pathlib import Path
 
 from entrenar_core.errors import OutputError
 from entrenar_core.gguf.atomic import remove_partial_files
+from entrenar_core.model.head_file import HEAD_FILE
 
 METRICS, RESOLVED = "metrics.jsonl", "config.resolved.yaml"
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
-RESULTS = (MODEL, ADAPTER)
+RESULTS = (MODEL, ADAPTER, HEAD_FILE)
 
 _OTHER_FOLDER = "choose another training.output_dir"
 

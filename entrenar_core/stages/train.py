@@ -10,23 +10,22 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import entrenar_core
 from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
-from entrenar_core.config.resolved import config_hash, resolved_yaml
+from entrenar_core.config.resolved import resolved_yaml
 from entrenar_core.config.root import Config
 from entrenar_core.errors import FormatError, OutputError, TrainingError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
-from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.files import adapter_pairs, write_adapter
-from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.optim.base import Optimizer
-from entrenar_core.optim.build import build_optimizer, build_schedule
-from entrenar_core.stages.base_model import BaseModel, open_base
+from entrenar_core.model.head_file import HEAD_FILE, write_head
+from entrenar_core.model.heads import SequenceModel
+from entrenar_core.optim.build import build_schedule
+from entrenar_core.stages.assemble import Run, assemble
+from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.changes import Changes
-from entrenar_core.stages.dataset import DataSets, open_data
-from entrenar_core.stages.export import Metadata, export_new, export_over_base
+from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
+from entrenar_core.stages.export import export_new, export_over_base
 from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import (
     ADAPTER,
@@ -39,13 +38,10 @@ from entrenar_core.stages.output_dir import (
 )
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
-from entrenar_core.train.environment import describe_environment
 from entrenar_core.train.interrupt import StopSignal
 from entrenar_core.train.loop import Trainer, TrainResult
 from entrenar_core.train.metrics import MetricsFile
-from entrenar_core.train.parts import steps_of_epochs
 from entrenar_core.train.resume import restore_parameters, resume
-from entrenar_core.train.settings import EarlyStopping, TrainSettings
 from entrenar_core.train.state import TrainState
 
 ResumeFrom = Path | str | None
@@ -62,32 +58,8 @@ class RunResult:
     val_loss: float | None
     model: Path | None
     adapter: Path | None
+    head: Path | None
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Run:
-    """The parts of one run, once all of them are known to fit."""
-
-    config: Config
-    base: BaseModel
-    data: DataSets
-    backend: Backend
-    model: LanguageModel
-    optimizer: Optimizer
-    settings: TrainSettings
-    record: RunRecord
-    folder: Path
-
-    def provenance(self) -> Metadata:
-        """Keys that say where a file comes from; equal runs write equal keys."""
-        found = {
-            "entrenar.version": entrenar_core.__version__,
-            "entrenar.config_sha256": config_hash(self.config),
-            "entrenar.base_sha256": self.record.inputs["model"],
-            "entrenar.data_digest": self.record.inputs["data.train"],
-        }
-        return [(key, MetadataValue.string(value)) for key, value in found.items()]
 
 
 def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Reporter) -> RunResult:
@@ -105,24 +77,28 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
     check_output_dir(folder, _input_files(config))
     checkpoint = _find_checkpoint(folder, resume_from, reporter)
     base = open_base(config, reporter)
+    data: DataSets | None = None
     backend: Backend | None = None
     try:
-        data = open_data(config, base, reporter)
+        opened = open_data(config, base, reporter)
+        check_output_dir(folder, opened.files())
+        data = load_datasets(config, base, opened, reporter)
         backend = select_backend(config.training.device, config.training.threads)
-        run = _assemble(config, base, data, backend, folder)
+        run = assemble(config, base, data, backend)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
         return _train_and_export(run, state, reporter)
     finally:
         base.close()
+        if data is not None:
+            data.close()
         if backend is not None:
             backend.close()
 
 
 def _input_files(config: Config) -> list[Path]:
-    sources = [source.path for source in (*config.data.train, *(config.data.val or ()))]
+    """The model files that are read; those of the data are known when they are opened."""
     merged = [] if config.merge is None else [model.path for model in config.merge.models or ()]
-    files = (config.model.path, config.model.tokenizer, *merged, *sources)
-    return [Path(file) for file in files if file is not None]
+    return [Path(file) for file in (config.model.path, config.model.tokenizer, *merged) if file is not None]
 
 
 def _find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
@@ -148,31 +124,7 @@ def _require_new(folder: Path) -> None:
     require_no_results(folder)
 
 
-def _assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend, folder: Path) -> _Run:
-    model = base.build(config, backend)
-    optimizer = build_optimizer(config.optimizer, model.trainable())
-    training = config.training
-    epochs, stopping = training.epochs or 1, training.early_stopping
-    total_steps = training.max_steps or steps_of_epochs(data.train_loader, epochs, training.grad_accum)
-    settings = TrainSettings(
-        total_steps=total_steps,
-        seed=training.seed,
-        grad_accum=training.grad_accum,
-        grad_clip=config.optimizer.grad_clip,
-        eval_every=training.eval_every,
-        save_every=training.save_every,
-        save_best=training.save_every is not None or stopping is not None,
-        early_stopping=None if stopping is None else EarlyStopping(stopping.patience, stopping.min_delta),
-    )
-    record = RunRecord(
-        config=config.model_dump(mode="json"),
-        inputs={**base.digests(), **data.digests()},
-        environment=describe_environment(backend=backend.name, threads=backend.n_threads),
-    )
-    return _Run(config, base, data, backend, model, optimizer, settings, record, folder)
-
-
-def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunResult:
+def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunResult:
     make_output_dir(run.folder)
     reporter.emit(_run_started(run, state))
     _write_resolved(run, reporter)
@@ -197,22 +149,22 @@ def _train_and_export(run: _Run, state: TrainState, reporter: Reporter) -> RunRe
                 error.hint = f"the base model is damaged: {', '.join(damaged[:3])} holds numbers that are not finite"
             raise
     _return_to_best(run, result, reporter)
-    model, adapter = _export(run, reporter)
+    model, adapter, head = _export(run, reporter)
     end = result.state
     train_loss = math.nan if end.train_loss is None else end.train_loss
     reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds))
-    return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, result.seconds)
+    return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, head, result.seconds)
 
 
-def _run_started(run: _Run, state: TrainState) -> RunStarted:
+def _run_started(run: Run, state: TrainState) -> RunStarted:
     trainable = run.model.trainable()
     return RunStarted(
         model=run.base.name,
         architecture=run.base.spec.architecture,
         parameters=run.model.count_values(),
         trainable_parameters=sum(tensor.data.size for tensor in trainable.values()),
-        train_examples=len(run.data.train),
-        val_examples=0 if run.data.val is None else len(run.data.val),
+        train_examples=run.data.train_examples,
+        val_examples=run.data.val_examples,
         total_steps=run.settings.total_steps,
         first_step=state.step,
         threads=run.backend.n_threads,
@@ -221,14 +173,14 @@ def _run_started(run: _Run, state: TrainState) -> RunStarted:
     )
 
 
-def _write_resolved(run: _Run, reporter: Reporter) -> None:
+def _write_resolved(run: Run, reporter: Reporter) -> None:
     path, content = run.folder / RESOLVED, resolved_yaml(run.config).encode()
     with atomic_file(path) as file:
         file.write(content)
     reporter.emit(Saved("config", path, len(content)))
 
 
-def _return_to_best(run: _Run, result: TrainResult, reporter: Reporter) -> None:
+def _return_to_best(run: Run, result: TrainResult, reporter: Reporter) -> None:
     """With early stopping, the best weights are the result, not the last."""
     best, state = result.best_checkpoint, result.state
     if run.settings.early_stopping is None or state.best_step is None or state.best_step == state.step:
@@ -242,23 +194,23 @@ def _return_to_best(run: _Run, result: TrainResult, reporter: Reporter) -> None:
     reporter.emit(Notice("info", f"the result is the best checkpoint: {place}"))
 
 
-def _export(run: _Run, reporter: Reporter) -> tuple[Path | None, Path | None]:
-    """Model and adapter. If that fails the training is not lost: the last checkpoint leads straight back here."""
+def _export(run: Run, reporter: Reporter) -> tuple[Path | None, Path | None, Path | None]:
+    """Model, adapter and head. If that fails the training is not lost: the last checkpoint leads straight back here."""
     try:
-        return _export_model(run, reporter), _export_adapter(run, reporter)
+        return _export_model(run, reporter), _export_adapter(run, reporter), _export_head(run, reporter)
     except (FormatError, OutputError) as error:
         again = "then run the same command with --resume; the training itself is done and saved"
         error.hint = f"{error.hint}; {again}" if error.hint else again
         raise
 
 
-def _export_model(run: _Run, reporter: Reporter) -> Path | None:
+def _export_model(run: Run, reporter: Reporter) -> Path | None:
     output = run.config.output
     if not output.gguf or (run.config.lora is not None and not output.merge_adapter):
         return None
     path, base = run.folder / MODEL, run.base
     if base.file is None:
-        weights = {name: tensor.numpy() for name, tensor in run.model.parameters().items()}
+        weights = {name: tensor.numpy() for name, tensor in run.backbone.parameters().items()}
         export_new(path, base.metadata, weights, output.type, run.provenance(), reporter)
         return path
     changes = Changes.of(run.model, base.file)
@@ -267,7 +219,7 @@ def _export_model(run: _Run, reporter: Reporter) -> Path | None:
     return path
 
 
-def _export_adapter(run: _Run, reporter: Reporter) -> Path | None:
+def _export_adapter(run: Run, reporter: Reporter) -> Path | None:
     lora = run.config.lora
     if lora is None or run.config.output.adapter == "none":
         return None
@@ -275,4 +227,12 @@ def _export_adapter(run: _Run, reporter: Reporter) -> Path | None:
     pairs = adapter_pairs(run.model)
     size = write_adapter(path, run.base.spec.architecture, pairs, lora.alpha, run.provenance())
     reporter.emit(Saved("adapter", path, size))
+    return path
+
+
+def _export_head(run: Run, reporter: Reporter) -> Path | None:
+    if not isinstance(run.model, SequenceModel):
+        return None
+    path = run.folder / HEAD_FILE
+    reporter.emit(Saved("head", path, write_head(path, run.model, run.provenance())))
     return path

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrenar_core.data.columns import PromptColumns, TextColumn
-from entrenar_core.data.encode import ExampleFormat, RowEncoder
+from entrenar_core.data.encode import ExampleBuilder
+from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.examples import Example, Examples
+from entrenar_core.data.labels import Labels
 from entrenar_core.data.loader import Loader
+from entrenar_core.data.tasks import Task
 from entrenar_core.errors import DataError
 from tests.data.documents import predictions_of_batches, predictions_of_data_set
 
@@ -20,18 +22,34 @@ if TYPE_CHECKING:
     from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 
+def encode(
+    tokenizer: Tokenizer, task: Task, rows: dict[str, list[Any]], seq_len: int, labels: Labels | None = None, **fmt: Any
+) -> Examples:
+    encoding = Encoding(tokenizer, ExampleFormat(seq_len, **fmt), labels=labels)
+    encoder = encoding.encoder(task, "a.parquet")
+    builder = ExampleBuilder(seq_len, encoding.fmt.overlong)
+    builder.add(encoder.encode(rows, "row {}".format), encoder.default_overlong)
+    return builder.finish()
+
+
 def encode_texts(tokenizer: Tokenizer, *texts: str | None, seq_len: int = 1000, **fmt: Any) -> Examples:
-    encoder = RowEncoder(TextColumn("text"), tokenizer, ExampleFormat(seq_len, **fmt), where="a.parquet")
-    encoder.add((list(texts),))
-    return encoder.finish()
+    return encode(tokenizer, Task.TEXT, {"text": list(texts)}, seq_len, **fmt)
 
 
 def encode_pairs(
     tokenizer: Tokenizer, *rows: tuple[str | None, str | None], seq_len: int = 1000, **fmt: Any
 ) -> Examples:
-    encoder = RowEncoder(PromptColumns("p", "c"), tokenizer, ExampleFormat(seq_len, **fmt), where="a.parquet")
-    encoder.add(([prompt for prompt, _ in rows], [completion for _, completion in rows]))
-    return encoder.finish()
+    prompts, completions = ([row[side] for row in rows] for side in (0, 1))
+    return encode(tokenizer, Task.PROMPT_COMPLETION, {"prompt": prompts, "completion": completions}, seq_len, **fmt)
+
+
+def encode_labelled(
+    tokenizer: Tokenizer, *rows: tuple[str | None, Any], seq_len: int = 1000, classes: tuple[str, ...] = (), **fmt: Any
+) -> Examples:
+    """Rows of text and class, or of text and number where there are no classes."""
+    task, role = (Task.CLASSIFICATION, "label") if classes else (Task.REGRESSION, "target")
+    columns = {"text": [text for text, _ in rows], role: [value for _, value in rows]}
+    return encode(tokenizer, task, columns, seq_len, Labels(classes), **fmt)
 
 
 def trained_text(tokenizer: Tokenizer, example: Example) -> str:
@@ -121,6 +139,60 @@ def test_what_is_trained_is_the_completion_and_the_stop_token(
     assert trained[-1] == tokenizer.eos_id
     assert tokenizer.decode(trained[:-1], skip_special=False) == completion
     assert tokenizer.decode(context, skip_special=False) == prompt + separator
+
+
+# -- instructions without a chat template ---------------------------------------------------------------------------
+
+
+def encode_instruction(tokenizer: Tokenizer, instruction: str, more: str | None, output: str) -> Example:
+    rows = {"instruction": [instruction], "input": [more], "output": [output]}
+    return encode(tokenizer, Task.INSTRUCTION, rows, 1000)[0]
+
+
+@pytest.mark.parametrize(("more", "middle"), [("the fox", "### Input:\nthe fox\n\n"), ("", ""), (None, ""), ("  ", "")])
+def test_an_instruction_gets_the_headings_of_alpaca(tokenizer: Tokenizer, more: str | None, middle: str) -> None:
+    example = encode_instruction(tokenizer, "who says hello", more, "the dog")
+    context = tokenizer.decode(example.tokens[~example.supervised].tolist())
+    assert context == f"### Instruction:\nwho says hello\n\n{middle}### Response:\n"
+    assert trained_text(tokenizer, example) == "the dog<|endoftext|>"
+
+
+# -- labelled rows --------------------------------------------------------------------------------------------------
+
+
+def test_the_label_alone_is_trained_and_stands_behind_the_text(tokenizer: Tokenizer) -> None:
+    example = encode_labelled(tokenizer, ("hello world", "dog"), classes=("cat", "dog"))[0]
+    assert example.tokens.tolist() == [*tokenizer.encode("hello world"), tokenizer.eos_id, 1]
+    assert example.supervised.tolist() == [False] * (len(example.tokens) - 1) + [True]
+
+
+def test_a_number_is_kept_beside_the_tokens(tokenizer: Tokenizer) -> None:
+    examples = encode_labelled(tokenizer, ("hello", 4.5), ("world", "-2"), ("fox", None))
+    assert examples.values is not None
+    assert examples.values.tolist() == [4.5, -2.0]
+    assert [examples[index].tokens[-1] for index in range(2)] == [0, 0]
+    assert examples.stats.refused == {"null": 1}
+
+
+def test_a_long_text_is_cut_but_keeps_its_label(tokenizer: Tokenizer) -> None:
+    whole = tokenizer.encode("the quick brown fox jumps")
+    examples = encode_labelled(tokenizer, ("the quick brown fox jumps", "b"), classes=("a", "b"), seq_len=3)
+    assert examples[0].tokens.tolist() == [*whole[:3], 1]
+    assert (examples.stats.overlong_rows, examples.stats.truncated_tokens) == (1, len(whole) + 1 - 3)
+
+
+def test_a_class_that_the_training_data_lack_is_an_error_that_names_the_row(tokenizer: Tokenizer) -> None:
+    with pytest.raises(
+        DataError, match="the label 'bird' is not among the classes of the training data: cat, dog"
+    ) as error:
+        encode_labelled(tokenizer, ("hello", "cat"), ("fox", "bird"), classes=("cat", "dog"))
+    assert error.value.where == "row 1"
+
+
+def test_a_target_that_is_no_number_is_an_error_that_names_the_row(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="the target 'many' is not a finite number") as error:
+        encode_labelled(tokenizer, ("hello", "many"))
+    assert error.value.where == "row 0"
 
 
 # -- refused rows ---------------------------------------------------------------------------------------------------

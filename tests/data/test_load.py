@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from entrenar_core.config.data import Data
+from entrenar_core.data.cache import TokenCache
+from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.examples import Examples
-from entrenar_core.data.load import load_examples
+from entrenar_core.data.load import load_data
+from entrenar_core.data.opening import open_sources
 from entrenar_core.errors import DataError
 from entrenar_core.events import Event, Notice, Progress
 
@@ -33,31 +36,24 @@ class Recorder:
 
 
 def load(
-    path: Path, tokenizer: Tokenizer, *, seq_len: int = 128, reporter: Recorder | None = None, **data: Any
+    path: Path,
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int = 128,
+    reporter: Recorder | None = None,
+    cache: TokenCache | None = None,
+    **data: Any,
 ) -> Examples:
-    return load_examples(path, Data(train=str(path), **data), tokenizer, seq_len=seq_len, reporter=reporter)
+    """The examples of one file, as the stage loads them."""
+    section = Data(train=str(path), **data)
+    fmt = ExampleFormat(seq_len, separator=section.separator, overlong=section.overlong)
+    sources = open_sources(section, section.train)
+    return load_data(sources, Encoding(tokenizer, fmt), cache, "tokenizer", reporter or Recorder()).examples
 
 
 def write(path: Path, **columns: object) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def test_prompt_and_completion_are_found_and_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = write(tmp_path / "a.parquet", id=[1, 2], question=["the fox", "the dog"], answer=["says", "jumps"])
-    reporter = Recorder()
-    examples = load(path, tokenizer, reporter=reporter)
-    assert len(examples) == 2
-    assert any("prompt 'question' + completion 'answer'" in message for message in reporter.notices("info"))
-    trained = examples[1].tokens[examples[1].supervised].tolist()
-    assert tokenizer.decode(trained) == "jumps"
-
-
-def test_named_columns_are_not_announced_as_inferred(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = write(tmp_path / "a.parquet", story=["the fox"], other=["the dog"])
-    reporter = Recorder()
-    assert len(load(path, tokenizer, text="story", reporter=reporter)) == 1
-    assert reporter.notices("info") == []
 
 
 def test_progress_counts_rows_up_to_all_of_them(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -87,9 +83,9 @@ def test_cut_rows_are_a_warning_and_split_rows_a_remark(tmp_path: Path, tokenize
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = write(tmp_path / "a.parquet", text=["", None, " "])
-    with pytest.raises(DataError, match=r"all 3 rows were refused \(2 empty, 1 null\)") as error:
-        load(path, tokenizer)
+    path = write(tmp_path / "a.parquet", text=["the quick brown fox", None, " "])
+    with pytest.raises(DataError, match=r"all 3 rows were refused \(1 longer than seq_len, 1 null, 1 empty\)") as error:
+        load(path, tokenizer, seq_len=2, overlong="drop")
     assert error.value.where == str(path)
 
 

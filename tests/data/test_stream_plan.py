@@ -29,9 +29,20 @@ def test_a_pass_depends_on_seed_and_index_alone(rows: list[int], seed: int) -> N
     assert np.array_equal(first.runs, again.runs)
 
 
-def test_the_first_visits_come_from_all_groups() -> None:
+@pytest.mark.property
+@given(rows=ROWS, seed=st.integers(0, 1000), share=st.floats(0.0, 1.0))
+def test_every_group_is_as_far_as_the_pass(rows: list[int], seed: int, share: float) -> None:
+    plan = plan_pass(rows, [1.0] * len(rows), shuffle=True, seed=seed, index=0)
+    read = plan.groups[: round(share * len(plan))]
+    for group, count in enumerate(rows):
+        runs = -(-count // plan.run_rows)
+        assert abs(np.count_nonzero(read == group) - share * runs) <= 2 + len(rows) * runs / len(plan)
+
+
+def test_groups_of_one_size_all_come_before_one_comes_twice() -> None:
     plan = plan_pass([10_000] * 40, [1.0] * 40, shuffle=True, seed=1, index=0)
-    assert len(set(plan.groups[:200].tolist())) == 40
+    assert set(plan.groups[:40].tolist()) == set(range(40))
+    assert plan.groups[:40].tolist() != sorted(plan.groups[:40].tolist())
 
 
 def test_two_passes_have_two_orders() -> None:

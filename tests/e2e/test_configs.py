@@ -15,10 +15,15 @@ from tests.e2e.command import entrenar, metrics
 from tests.stages import gguf_py
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SHORT = ["training.epochs=null", "training.max_steps=3", "data.batch_size=4"]
 SHORTER = {
+    **dict.fromkeys(("alpaca", "chat", "classification", "multi-source", "regression", "sharegpt"), SHORT),
     "pretrain-tiny": ["training.epochs=null", "training.max_steps=2", "data.batch_size=2", "data.val_fraction=0.001"],
     "quickstart": ["training.max_steps=3", "data.batch_size=4"],
+    "seed-example": ["training.max_steps=3"],
+    "text": ["training.max_steps=3", "data.batch_size=4", "data.val_fraction=0.001", "training.eval_every=null"],
 }
+HEADS = ("classification", "regression")
 
 
 def test_each_configuration_has_its_short_run() -> None:

@@ -1,0 +1,107 @@
+"""``entrenar init``: write a first YAML for a model and a data set."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from entrenar_cli.json_lines import write_line
+from entrenar_cli.options import DebugOption, JsonOption
+
+MODEL_SUFFIXES = (".gguf",)
+DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow", ".feather")
+
+
+def init(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A GGUF model.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="A data file, folder or pattern.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "config.yaml"
+    ),
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="What the data are for, where their columns leave that open."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=NAME", help="A column: --column prompt=question. May be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    json_lines: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a commented YAML for a model and its data; asks for what it cannot find out."""
+    from entrenar_core.errors import DataError, OutputError
+    from entrenar_core.gguf.atomic import atomic_file
+    from entrenar_core.stages.init import InitRequest, draft_config
+
+    if output.exists() and not force:
+        raise OutputError("the file exists already", where=str(output), hint="name another one with -o, or add --force")
+    may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not json_lines
+    model = model or _the_only("model", MODEL_SUFFIXES, may_ask)
+    data = data or _the_only("data", DATA_SUFFIXES, may_ask)
+    columns = _columns(column or [])
+    while True:
+        try:
+            draft = draft_config(InitRequest(model, data, task, columns), str(output))
+            break
+        except DataError as error:
+            if not may_ask or task is not None:
+                raise
+            task = _ask_task(error)
+    content = draft.text.encode()
+    with atomic_file(output) as file:
+        file.write(content)
+    _report(output, draft.text, len(content), json_lines=json_lines)
+
+
+def _the_only(kind: str, suffixes: tuple[str, ...], may_ask: bool) -> str:
+    """The only file here that can be meant, else the answer of a person."""
+    from entrenar_core.errors import ConfigError
+
+    found = sorted(path.name for path in Path().iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    if len(found) == 1:
+        typer.echo(f"{kind}: {found[0]} (the only one here)", err=True)
+        return found[0]
+    listed = f"here are {', '.join(found[:10])}" if found else f"there is none in this folder ({', '.join(suffixes)})"
+    if not may_ask:
+        raise ConfigError(f"which {kind}? {listed}", hint="name both: entrenar init MODEL DATA")
+    typer.echo(f"Which {kind}? {listed}", err=True)
+    return str(typer.prompt("file", err=True))
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    """Roles and columns of ``--column role=name``."""
+    from entrenar_core.errors import ConfigError
+
+    columns = {}
+    for pair in pairs:
+        role, has_name, name = pair.partition("=")
+        if not has_name or not role.strip() or not name:
+            raise ConfigError(
+                "a column is written role=name", where=f"--column {pair}", hint="for example --column prompt=question"
+            )
+        columns[role.strip()] = name
+    return columns
+
+
+def _ask_task(error: Exception) -> str:
+    """What the data leave open, said and asked."""
+    from entrenar_core.config.roles import TASK_ROLES
+
+    typer.echo(str(error), err=True)
+    typer.echo(f"What are the data for? {', '.join(TASK_ROLES)}", err=True)
+    return str(typer.prompt("task", err=True))
+
+
+def _report(path: Path, text: str, n_bytes: int, *, json_lines: bool) -> None:
+    if json_lines:
+        write_line(sys.stdout, {"event": "saved", "kind": "config", "path": str(path), "n_bytes": n_bytes})
+        return
+    typer.echo(text, nl=False)
+    typer.echo(f"\n{path} is written. Next: entrenar train {path} --dry-run", err=True)

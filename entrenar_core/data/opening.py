@@ -1,0 +1,116 @@
+"""From the `data` section to opened sources: files found, column types inferred, the task and its columns chosen.
+
+Nothing is tokenized here, and only a sample of each source is read, so a mistake is found within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from entrenar_core.config.data import Data, Source
+from entrenar_core.config.roles import TASK_ROLES
+from entrenar_core.data.column_types import ColumnType, infer_types
+from entrenar_core.data.row_encoders import Locate, Rows
+from entrenar_core.data.source import DataSource, values_of
+from entrenar_core.data.tasks import Task, TaskColumns, TaskRequest, choose_task
+from entrenar_core.errors import DataError
+
+SAMPLE_ROWS = 20_000
+"""Rows from which types are inferred; a data set that has no more is looked at as a whole."""
+
+HEAD_TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
+"""Tasks that train a head; all others train the language model itself, and may be mixed."""
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """One entry of data.train or data.val. `types` are those of all columns, used or not."""
+
+    source: DataSource
+    columns: TaskColumns
+    types: Mapping[str, ColumnType]
+    weight: float = 1.0
+
+    @property
+    def task(self) -> Task:
+        return self.columns.task
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns that are not read."""
+        return [name for name in self.types if name not in self.columns.names]
+
+    @property
+    def optional(self) -> list[str]:
+        """Columns that a file may lack: they are empty there."""
+        return [name for role, name in self.columns.columns.items() if role in TASK_ROLES[self.task].optional]
+
+    def read(self) -> Iterator[tuple[Rows, Locate]]:
+        """All rows in order, by role, a batch at a time, each with a way to name its rows."""
+        first_row = 0
+        for batch in self.source.read(self.columns.names, self.optional):
+            yield self.rows_of(batch, first_row), self.locate_from(first_row)
+            first_row += batch.num_rows
+
+    def rows_of(self, batch: pa.RecordBatch, first_row: int) -> Rows:
+        """The values of a batch by role; `first_row` is its place in the source, counted from 0."""
+        return {role: values_of(batch, name, first_row, self.source) for role, name in self.columns.columns.items()}
+
+    def locate_from(self, first_row: int) -> Locate:
+        """Names the rows of a batch that begins at `first_row` of the source."""
+        return lambda index: self.source.locate(first_row + index)
+
+    def labels(self, role: str) -> Iterator[Any]:
+        """The values of one role over all rows."""
+        name, first_row = self.columns.columns[role], 0
+        for batch in self.source.read([name]):
+            yield from values_of(batch, name, first_row, self.source)
+            first_row += batch.num_rows
+
+
+def open_sources(
+    data: Data, entries: Sequence[Source], *, like: Sequence[OpenedSource] = ()
+) -> tuple[OpenedSource, ...]:
+    """Open the sources of data.train or data.val.
+
+    Args:
+        data: what holds for all of them.
+        entries: data.train or data.val.
+        like: the training data: validation data that have the same columns are read in the same way.
+
+    Raises:
+        DataError: a source cannot be read, its columns do not tell what to do, or the tasks cannot be mixed.
+    """
+    opened = tuple(_open(data, entry, like) for entry in entries)
+    _check_mix((*like, *opened))
+    return opened
+
+
+def _open(data: Data, entry: Source, like: Sequence[OpenedSource]) -> OpenedSource:
+    source = DataSource.open(entry.path)
+    types = infer_types(source.sample(SAMPLE_ROWS))
+    request = request_of(data, entry)
+    if request.task is None and not request.columns:
+        twin = next((one for one in like if set(one.columns.names) <= types.keys()), None)
+        request = request if twin is None else TaskRequest(str(twin.task), twin.columns.columns)
+    return OpenedSource(source, choose_task(types, request, where=entry.path), types, entry.weight)
+
+
+def request_of(data: Data, entry: Source) -> TaskRequest:
+    """What the YAML says about task and columns of one source; its own keys come before those of the section."""
+    return TaskRequest(task=data.task_of(entry), columns=data.columns_of(entry), auto_infer_types=data.auto_infer_types)
+
+
+def _check_mix(opened: Sequence[OpenedSource]) -> None:
+    tasks = {one.task for one in opened}
+    if len(tasks) > 1 and tasks & set(HEAD_TASKS):
+        listed = "; ".join(f"{one.source.name}: {one.task}" for one in opened)
+        raise DataError(
+            f"these sources cannot go together: {listed}",
+            where="data",
+            hint="a classification or regression head takes one task; set data.task, or give each task its own run",
+        )

@@ -1,0 +1,228 @@
+"""Turns rows into tokens with a mask, one class for each shape of data.
+
+    text                 [bos] text eos                              every token after the first is trained
+    prompt, completion   [bos] prompt separator | completion eos     trained from the bar on
+    chat                 what the chat template makes of the turns   the assistant's turns are trained, with their ends
+    text, label          [bos] text eos label                        the label alone is trained, by a head
+
+Prompt (with its separator) and completion are tokenized apart, so that the mask begins exactly at the completion and no
+token lies across the border. Text is data: what looks like a special token in it stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from entrenar_core.data.labels import Labels
+from entrenar_core.errors import DataError
+
+if TYPE_CHECKING:
+    from entrenar_core.tokenizer.chat import ChatEncoder, ChatRefusal, EncodedChat
+    from entrenar_core.tokenizer.conversation import Conversation
+    from entrenar_core.tokenizer.tokenizer import Tokenizer
+
+Overlong = Literal["truncate", "split", "drop"]
+
+Rows = Mapping[str, Sequence[Any]]
+"""Values by role (``prompt``, ``messages`` ...), the same number for each."""
+
+Locate = Callable[[int], str]
+"""The place of a row of the batch, counted from 0, for messages."""
+
+REFUSED_NULL = "null"
+REFUSED_EMPTY = "empty"
+"""Reasons for which a row is left out: a value is missing; it is blank."""
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """Tokens, and for each whether it is a target (0 or 1).
+
+    With `is_labelled` the last entry of `tokens` is no token but the class that a head shall find (0 for a number,
+    which is in `value`); it stays when the row is cut.
+    """
+
+    tokens: Sequence[int]
+    supervised: bytes
+    is_labelled: bool = False
+    value: float | None = None
+
+
+class RowEncoder(Protocol):
+    """Encodes a batch of rows; a row that cannot be used gives the reason instead."""
+
+    @property
+    def default_overlong(self) -> Overlong:
+        """What happens to rows that are too long, unless the config says so."""
+        ...
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What is worth knowing about the rows encoded so far, each thing once."""
+        ...
+
+    def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The tokens around a text: BOS where it is added, EOS where it is."""
+
+    bos: tuple[int, ...]
+    eos: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, add_bos: bool | None, add_eos: bool, where: str) -> Frame:
+        """`add_bos` None asks the tokenizer. Raises DataError when the tokenizer lacks a token that is asked for."""
+        bos = tokenizer.add_bos if add_bos is None else add_bos
+        return cls(
+            _special(tokenizer.bos_id, bos, "bos", where),
+            _special(tokenizer.eos_id, add_eos, "eos", where),
+        )
+
+
+def _special(token_id: int | None, wanted: bool, kind: str, where: str) -> tuple[int, ...]:
+    if not wanted:
+        return ()
+    if token_id is None:
+        raise DataError(
+            f"data.add_{kind} is on, but the tokenizer of the model has no {kind.upper()} token",
+            where=where,
+            hint=f"set data.add_{kind}: false" + (", and the model will not learn to stop" if kind == "eos" else ""),
+        )
+    return (token_id,)
+
+
+def usable(rows: Rows, required: Sequence[str]) -> list[str | None]:
+    """For each row the reason to refuse it, or None: every required role needs a text that is not blank."""
+    return [_reason(values) for values in zip(*(rows[role] for role in required), strict=True)]
+
+
+def _reason(values: Sequence[Any]) -> str | None:
+    if any(value is None for value in values):
+        return REFUSED_NULL
+    return REFUSED_EMPTY if any(isinstance(value, str) and not value.strip() for value in values) else None
+
+
+class TextEncoder:
+    """Plain text."""
+
+    default_overlong: Overlong = "split"
+    notices: Sequence[str] = ()
+
+    def __init__(self, tokenizer: Tokenizer, frame: Frame) -> None:
+        self._tokenizer = tokenizer
+        self._frame = frame
+
+    def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
+        del locate
+        reasons = usable(rows, ["text"])
+        kept = [text for text, reason in zip(rows["text"], reasons, strict=True) if reason is None]
+        ids = iter(self._tokenizer.encode_batch(kept, add_special=False, parse_special=False))
+        return [self._row(next(ids)) if reason is None else reason for reason in reasons]
+
+    def _row(self, ids: list[int]) -> EncodedRow:
+        tokens = [*self._frame.bos, *ids, *self._frame.eos]
+        return EncodedRow(tokens, b"\1" * len(tokens))
+
+
+class PromptEncoder:
+    """A prompt that is read and a completion that is trained, without a chat template.
+
+    Args:
+        join: makes the text in front of the completion from a row: the prompt with its separator.
+        required: roles that must not be empty; the last one is the completion.
+    """
+
+    default_overlong: Overlong = "truncate"
+    notices: Sequence[str] = ()
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        frame: Frame,
+        *,
+        join: Callable[[Mapping[str, Any]], str],
+        required: Sequence[str],
+        train_on_prompt: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._frame = frame
+        self._join = join
+        self._required = required
+        self._train_on_prompt = train_on_prompt
+
+    def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
+        del locate
+        reasons = usable(rows, self._required)
+        kept = [row for row, reason in zip(each_row(rows), reasons, strict=True) if reason is None]
+        contexts = iter(self._tokenizer.encode_batch([self._join(row) for row in kept]))
+        targets = iter(self._tokenizer.encode_batch([row[self._required[-1]] for row in kept], continues=True))
+        return [self._row(next(contexts), next(targets)) if reason is None else reason for reason in reasons]
+
+    def _row(self, context: list[int], target: list[int]) -> EncodedRow:
+        tokens = [*self._frame.bos, *context, *target, *self._frame.eos]
+        masked = 0 if self._train_on_prompt else len(tokens) - len(target) - len(self._frame.eos)
+        return EncodedRow(tokens, bytes(masked) + b"\1" * (len(tokens) - masked))
+
+
+class ChatRowEncoder:
+    """Conversations through a chat template.
+
+    Args:
+        chat: renders, tokenizes and masks.
+        converse: makes a conversation of a row, or gives the reason why it cannot.
+    """
+
+    default_overlong: Overlong = "truncate"
+
+    def __init__(self, chat: ChatEncoder, converse: Callable[[Mapping[str, Any], str], Conversation | str]) -> None:
+        self._chat = chat
+        self._converse = converse
+
+    @property
+    def notices(self) -> Sequence[str]:
+        return self._chat.notices
+
+    def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
+        found = [self._converse(row, locate(index)) for index, row in enumerate(each_row(rows))]
+        encoded = iter(self._chat.encode_batch([one for one in found if not isinstance(one, str)]))
+        return [one if isinstance(one, str) else _chat_row(next(encoded)) for one in found]
+
+
+def _chat_row(encoded: EncodedChat | ChatRefusal) -> EncodedRow | str:
+    from entrenar_core.tokenizer.chat import ChatRefusal
+
+    return encoded.reason if isinstance(encoded, ChatRefusal) else EncodedRow(encoded.tokens, encoded.supervised)
+
+
+class LabelledEncoder:
+    """A text and what a head shall say of it: one of some classes, or a number."""
+
+    default_overlong: Overlong = "truncate"
+    notices: Sequence[str] = ()
+
+    def __init__(self, tokenizer: Tokenizer, frame: Frame, labels: Labels, role: str) -> None:
+        self._tokenizer = tokenizer
+        self._frame = frame
+        self._labels = labels
+        self._role = role
+
+    def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
+        reasons = usable(rows, ["text", self._role])
+        kept = [index for index, reason in enumerate(reasons) if reason is None]
+        ids = self._tokenizer.encode_batch([rows["text"][index] for index in kept])
+        found: list[EncodedRow | str] = [reason or REFUSED_NULL for reason in reasons]
+        for index, tokens in zip(kept, ids, strict=True):
+            class_id, value = self._labels.target_of(rows[self._role][index], lambda index=index: locate(index))  # type: ignore[misc]
+            framed = [*self._frame.bos, *tokens, *self._frame.eos]
+            found[index] = EncodedRow([*framed, class_id], bytes(len(framed)) + b"\1", is_labelled=True, value=value)
+        return found
+
+
+def each_row(rows: Rows) -> list[dict[str, Any]]:
+    """The rows as mappings from role to value."""
+    roles = list(rows)
+    return [dict(zip(roles, values, strict=True)) for values in zip(*rows.values(), strict=True)]

@@ -1,0 +1,108 @@
+"""The parts of a run put together: model, head, optimizer, data and settings, once all of them are known to fit.
+
+Training and the dry run both start here, so that what is planned is what is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import entrenar_core
+from entrenar_core.backend.base import Backend
+from entrenar_core.config.resolved import config_hash
+from entrenar_core.config.root import Config
+from entrenar_core.data.encoders import LABEL_ROLES
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
+from entrenar_core.optim.base import Optimizer
+from entrenar_core.optim.build import build_optimizer
+from entrenar_core.stages.base_model import BaseModel
+from entrenar_core.stages.dataset import DataSets, OpenedData
+from entrenar_core.stages.export import Metadata
+from entrenar_core.train.checkpoint import RunRecord
+from entrenar_core.train.environment import describe_environment
+from entrenar_core.train.parts import steps_of_epochs
+from entrenar_core.train.settings import EarlyStopping, TrainSettings
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that one run consists of. `model` is the backbone with its head where a head is trained."""
+
+    config: Config
+    base: BaseModel
+    data: DataSets
+    backend: Backend
+    model: LanguageModel | SequenceModel
+    optimizer: Optimizer
+    settings: TrainSettings
+    record: RunRecord
+    folder: Path
+
+    @property
+    def backbone(self) -> LanguageModel:
+        return self.model.backbone if isinstance(self.model, SequenceModel) else self.model
+
+    def provenance(self) -> Metadata:
+        """Keys that say where a file comes from; equal runs write equal keys."""
+        found = {
+            "entrenar.version": entrenar_core.__version__,
+            "entrenar.config_sha256": config_hash(self.config),
+            "entrenar.base_sha256": self.record.inputs["model"],
+            "entrenar.data_digest": self.record.inputs["data.train"],
+        }
+        return [(key, MetadataValue.string(value)) for key, value in found.items()]
+
+
+def assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend) -> Run:
+    """Build the model and all that goes with it.
+
+    Raises:
+        ModelError, FormatError, ConfigError: the model cannot be built as the config says.
+    """
+    backbone = base.build(config, backend)
+    head = head_spec(data.opened)
+    model = backbone if head is None else new_head(backbone, head, config.training.seed)
+    record = RunRecord(
+        config=config.model_dump(mode="json"),
+        inputs={**base.digests(), **data.digests()},
+        environment=describe_environment(backend=backend.name, threads=backend.n_threads),
+    )
+    optimizer = build_optimizer(config.optimizer, model.trainable())
+    settings = train_settings(config, data)
+    return Run(config, base, data, backend, model, optimizer, settings, record, Path(config.training.output_dir))
+
+
+def head_spec(opened: OpenedData) -> HeadSpec | None:
+    """What the head answers; None for a language model."""
+    task, labels = opened.head_task, opened.encoding.labels
+    if task is None or labels is None:
+        return None
+    columns = opened.train[0].columns.columns
+    return HeadSpec(
+        task=task,
+        classes=labels.classes,
+        text_column=columns["text"],
+        target_column=columns[LABEL_ROLES[task]],
+        mean=labels.mean,
+        std=labels.std,
+    )
+
+
+def train_settings(config: Config, data: DataSets) -> TrainSettings:
+    """Length and rhythm of the run; a stream is evaluated at its end, unless the config says when."""
+    training = config.training
+    epochs, stopping = training.epochs or 1, training.early_stopping
+    total_steps = training.max_steps or steps_of_epochs(data.train_loader, epochs, training.grad_accum)
+    return TrainSettings(
+        total_steps=total_steps,
+        seed=training.seed,
+        grad_accum=training.grad_accum,
+        grad_clip=config.optimizer.grad_clip,
+        eval_every=training.eval_every or (total_steps if data.opened.streaming else None),
+        save_every=training.save_every,
+        save_best=training.save_every is not None or stopping is not None,
+        early_stopping=None if stopping is None else EarlyStopping(stopping.patience, stopping.min_delta),
+    )
