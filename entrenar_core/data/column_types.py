@@ -133,6 +133,8 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _verdict(values: pa.ChunkedArray) -> Verdict:
+    if len(values) == 0:
+        return Verdict(Kind.EMPTY, "there are no rows: empty", n_distinct=0)
     if values.null_count == len(values):
         return Verdict(Kind.EMPTY, f"all values are null in {rows_of(len(values), 0)}: empty", n_distinct=0)
     judge = next(judge for is_it, judge in _JUDGES if is_it(values.type))

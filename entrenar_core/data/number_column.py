@@ -26,7 +26,6 @@ def number_verdict(distinct: Distinct, n_nulls: int, *, stored: str = "") -> Ver
         n_values=distinct.n_values,
         n_distinct=distinct.n_distinct,
         distinct=tuple(map(shown, np.sort(numbers)[:DISTINCT_LISTED])) if is_listed else (),
-        mean_words=1.0,
         is_id=is_id,
         is_numeric=True,
         is_whole=is_whole,
@@ -35,9 +34,10 @@ def number_verdict(distinct: Distinct, n_nulls: int, *, stored: str = "") -> Ver
 
 def shown(number: np.number) -> str:
     """A number as a person writes it: 3 for 3.0."""
-    value = number.item()
-    is_whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**63)
-    return str(int(value)) if is_whole else f"{value:g}"
+    if np.issubdtype(number.dtype, np.integer):
+        return str(number)
+    value = float(number)
+    return str(int(value)) if value.is_integer() and abs(value) < 2**63 else f"{value:g}"
 
 
 def _kind(distinct: Distinct, numbers: np.ndarray, is_whole: bool, rows: str, stored: str) -> tuple[Kind, bool, str]:

@@ -50,14 +50,22 @@ def by_type(columns: Columns) -> list[TaskColumns]:
         return chats
     texts = prose(columns)
     if len(texts) != 1:
-        pairs = [{"prompt": texts[0], "completion": texts[1]}] if len(texts) == 2 else []
-        return [
-            *(TaskColumns(Task.TEXT, {"text": name}) for name in texts),
-            *(TaskColumns(Task.PROMPT_COMPLETION, pair) for pair in pairs),
-        ]
+        return [*(TaskColumns(Task.TEXT, {"text": name}) for name in texts), *_likely_pairs(texts)]
     heads = [head for task in TARGET_ROLES for head in heads_by_type(columns, task, texts)]
     plain = TaskColumns(Task.TEXT, {"text": texts[0]})
     return [plain, *heads] if len(heads) != 1 else heads
+
+
+def _likely_pairs(texts: Sequence[str]) -> list[TaskColumns]:
+    """What several texts may be: a known prompt with each of the others, or two of them with each other."""
+    prompts = [name for name in texts if name.lower() in (*PAIR_NAMES, *INSTRUCTION_NAMES)]
+    prompts = prompts or (list(texts[:1]) if len(texts) == 2 else [])
+    return [
+        TaskColumns(Task.PROMPT_COMPLETION, {"prompt": prompt, "completion": name})
+        for prompt in prompts
+        for name in texts
+        if name != prompt
+    ]
 
 
 def for_task(columns: Columns, task: Task) -> list[TaskColumns]:

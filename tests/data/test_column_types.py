@@ -53,6 +53,7 @@ def infer(values: list[object], type_: pa.DataType | None = None, name: str = "c
         (['[{"role": "user", "content": "Hi"}]'], "JSON lists of {role, content} in 1 row: messages"),
         ([[{"speaker": "A", "text": "Hi"}]], "lists of {speaker, text} in 1 row: struct"),
         ([None, None], "all values are null in 2 rows: empty"),
+        ([], "there are no rows: empty"),
         (["", " "], "all values are blank or null in 2 rows: empty"),
     ],
 )

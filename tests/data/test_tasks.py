@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,6 +12,22 @@ import pytest
 from entrenar_core.config.roles import TASK_ROLES
 from entrenar_core.data.column_types import ColumnType, infer_column
 from entrenar_core.data.task_columns import yaml_name
+from entrenar_core.data.task_names import (
+    CLASS_NAMES,
+    CONTEXT_NAMES,
+    CORPUS_NAMES,
+    EITHER_NAMES,
+    HEAD_NAMES,
+    INPUT_NAMES,
+    INSTRUCTION_NAMES,
+    MESSAGES_NAMES,
+    NUMBER_NAMES,
+    OUTPUT_NAMES,
+    PAIR_NAMES,
+    QUESTION_NAMES,
+    TEXT_NAMES,
+    TOOLS_NAMES,
+)
 from entrenar_core.data.tasks import Task, TaskColumns, TaskRequest, choose_task
 from entrenar_core.errors import DataError
 
@@ -270,6 +287,45 @@ def outcome(columns: dict[str, ColumnType]) -> str:
         return error.message
 
 
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [(prompt, completion) for prompt, answers in PAIR_NAMES.items() for completion in answers],
+)
+def test_a_well_known_pair_is_found_in_any_case(prompt: str, completion: str) -> None:
+    columns = table(completion.upper(), prompt.title(), source_url="url", id="id")
+    assert choose(columns).columns == {"prompt": prompt.title(), "completion": completion.upper()}
+
+
+@pytest.mark.parametrize("output", OUTPUT_NAMES)
+@pytest.mark.parametrize("more", INPUT_NAMES)
+def test_a_well_known_instruction_is_found_with_its_input(more: str, output: str) -> None:
+    roles = {"instruction": "Instruction", "input": more, "output": output}
+    assert choose(table("Instruction", more, output)) == TaskColumns(Task.INSTRUCTION, roles)
+
+
+@pytest.mark.parametrize("name", MESSAGES_NAMES)
+def test_well_known_messages_are_found(name: str) -> None:
+    assert choose(table(other="text", **{name: "sharegpt"})).columns == {"messages": name}
+
+
+@pytest.mark.parametrize("name", [*CLASS_NAMES, *EITHER_NAMES])
+def test_a_well_known_label_is_found(name: str) -> None:
+    assert choose(table("review", title="short", **{name: "category"})).columns == {"text": "review", "label": name}
+
+
+@pytest.mark.parametrize("name", [*NUMBER_NAMES, *EITHER_NAMES])
+def test_a_well_known_target_is_found(name: str) -> None:
+    assert choose(table("review", title="short", **{name: "number"})).columns == {"text": "review", "target": name}
+
+
+def test_every_well_known_name_is_documented(project_root: Path) -> None:
+    page = (project_root / "docs" / "inference.md").read_text()
+    answers = {name for names in PAIR_NAMES.values() for name in names}
+    plain = {*TEXT_NAMES, *INSTRUCTION_NAMES, *INPUT_NAMES, *OUTPUT_NAMES, *MESSAGES_NAMES, *TOOLS_NAMES}
+    known = {*PAIR_NAMES, *answers, *plain, *QUESTION_NAMES, *CONTEXT_NAMES, *HEAD_NAMES, *CORPUS_NAMES}
+    assert {name for name in known if f"`{name}`" not in page} == set()
+
+
 def test_the_roles_of_a_task_are_those_of_the_yaml() -> None:
     assert [task.value for task in Task] == list(TASK_ROLES)
     assert Task.INSTRUCTION.roles.all == ("instruction", "output", "input")
@@ -314,6 +370,10 @@ def test_the_roles_of_a_task_are_those_of_the_yaml() -> None:
         (
             {"alpha": "text", "beta": "text", "id": "id"},
             ["columns: {text: alpha}", "columns: {text: beta}", "columns: {prompt: alpha, completion: beta}"],
+        ),
+        (
+            {"prompt": "text", "chosen": "text", "rejected": "text"},
+            ["columns: {prompt: prompt, completion: chosen}", "columns: {prompt: prompt, completion: rejected}"],
         ),
         (
             {"tale": "text", "genre": "category", "readers": "count"},
