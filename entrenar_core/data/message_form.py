@@ -47,22 +47,25 @@ def is_list(type_: pa.DataType) -> bool:
 
 def form_of_json(distinct: Distinct) -> tuple[str, str] | None:
     """The form of messages that strings hold as JSON; a few broken ones among many do not matter."""
-    if distinct.n_distinct == 0:
+    is_json = pc.match_substring_regex(distinct.values, r"^[\[{]")
+    if distinct.share_of(is_json) < MESSAGES_MIN_SHARE:
         return None
-    form = next(
-        (form for form in FORMS if distinct.share_of(_looks_like(distinct.values, form)) >= MESSAGES_MIN_SHARE), None
-    )
-    if form is None:
-        return None
-    likely = distinct.values.filter(_looks_like(distinct.values, form))
-    chosen = pc.array_sort_indices(likely)[:MESSAGES_PARSED]
-    parsed = [_is_messages(text, form) for text in likely.take(chosen).to_pylist()]
-    return form if sum(parsed) >= MESSAGES_MIN_SHARE * len(parsed) else None
+    for form in FORMS:
+        likely = pc.and_(is_json, _has_keys(distinct.values, form))
+        if distinct.share_of(likely) >= MESSAGES_MIN_SHARE:
+            return form if _parse(distinct.values.filter(likely), form) else None
+    return None
 
 
-def _looks_like(values: pa.Array, form: tuple[str, str]) -> pa.Array:
-    keys = [pc.match_substring(values, f'"{key}"') for key in form]
-    return pc.and_(pc.match_substring_regex(values, r"^[\[{]"), pc.and_(*keys))
+def _has_keys(values: pa.Array, form: tuple[str, str]) -> pa.Array:
+    return pc.and_(*(pc.match_substring(values, f'"{key}"') for key in form))
+
+
+def _parse(likely: pa.Array, form: tuple[str, str]) -> bool:
+    """Whether enough of the first values, in their own order and not that of the rows, are messages."""
+    chosen = likely.take(pc.array_sort_indices(likely)[:MESSAGES_PARSED])
+    parsed = [_is_messages(text, form) for text in chosen.to_pylist()]
+    return sum(parsed) >= MESSAGES_MIN_SHARE * len(parsed)
 
 
 def _is_messages(text: str, form: tuple[str, str]) -> bool:
