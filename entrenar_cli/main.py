@@ -12,15 +12,17 @@ from typing import Annotated, NoReturn, cast
 import typer
 
 from entrenar_cli.commands.generate import generate
+from entrenar_cli.commands.init import init
 from entrenar_cli.commands.inspect import inspect
 from entrenar_cli.commands.predict import predict
 from entrenar_cli.commands.schema import schema
 from entrenar_cli.commands.train import train
+from entrenar_cli.commands.validate import validate
 from entrenar_cli.failures import INTERRUPTED, ReportingCommand
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
 
-COMMANDS = (train, inspect, predict, generate, schema)
+COMMANDS = (init, validate, train, predict, generate, inspect, schema)
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """The parent of everything Typer says about wrong arguments; Typer exports only this child of it."""
 

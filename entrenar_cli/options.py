@@ -45,3 +45,7 @@ DebugOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads; default: one for each physical core.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set optimizer.lr=1e-4. May be repeated."),
+]

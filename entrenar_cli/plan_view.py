@@ -11,6 +11,7 @@ from entrenar_cli.preview import print_previews
 from entrenar_cli.quantities import duration, exact_count, rate, short_count, size
 from entrenar_cli.sections import Facts, Section, Table, print_sections
 from entrenar_cli.visible import shortened
+from entrenar_core.stages.dry_run import CheckedRun
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan, TokenCounts
 
 LONGEST_REASON = 60
@@ -46,6 +47,22 @@ def plan_sections(plan: RunPlan) -> list[Section]:
         _memory(plan),
         _disk(plan),
         Facts("warnings", [(f"{number}.", text) for number, text in enumerate(plan.warnings, start=1)]),
+    ]
+
+
+def checked_sections(found: CheckedRun) -> list[Section]:
+    """What `entrenar validate` says of a config that is right."""
+    facts = [
+        ("model", f"{shortened(found.model, 80)} ({found.architecture})"),
+        ("method", found.method),
+        ("output", found.output_dir),
+        ("data", "streamed while training" if found.is_streamed else ""),
+    ]
+    return [
+        Facts("checked", facts),
+        *(_source(source, "data") for source in found.train),
+        *(_source(source, "validation data") for source in found.val),
+        Facts("warnings", [(f"{number}.", text) for number, text in enumerate(found.warnings, start=1)]),
     ]
 
 

@@ -36,28 +36,33 @@ def init(
     debug: DebugOption = False,
 ) -> None:
     """Write a commented YAML for a model and its data; asks for what it cannot find out."""
-    from entrenar_core.errors import DataError, OutputError
+    from entrenar_core.errors import OutputError
     from entrenar_core.gguf.atomic import atomic_file
-    from entrenar_core.stages.init import InitRequest, draft_config
 
     if output.exists() and not force:
         raise OutputError("the file exists already", where=str(output), hint="name another one with -o, or add --force")
     may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not json_lines
     model = model or _the_only("model", MODEL_SUFFIXES, may_ask)
     data = data or _the_only("data", DATA_SUFFIXES, may_ask)
-    columns = _columns(column or [])
-    while True:
-        try:
-            draft = draft_config(InitRequest(model, data, task, columns), str(output))
-            break
-        except DataError as error:
-            if not may_ask or task is not None:
-                raise
-            task = _ask_task(error)
-    content = draft.text.encode()
+    text = _draft(model, data, task, _columns(column or []), str(output), may_ask=may_ask)
+    content = text.encode()
     with atomic_file(output) as file:
         file.write(content)
-    _report(output, draft.text, len(content), json_lines=json_lines)
+    _report(output, text, len(content), json_lines=json_lines)
+
+
+def _draft(model: str, data: str, task: str | None, columns: dict[str, str], name: str, *, may_ask: bool) -> str:
+    """The YAML; what the data leave open is asked once."""
+    from entrenar_core.errors import DataError
+    from entrenar_core.stages.init import InitRequest, draft_config
+
+    try:
+        return draft_config(InitRequest(model, data, task, columns), name).text
+    except DataError as error:
+        if not may_ask or task is not None:
+            raise
+        task = _ask_task(error)
+    return draft_config(InitRequest(model, data, task, columns), name).text
 
 
 def _the_only(kind: str, suffixes: tuple[str, ...], may_ask: bool) -> str:

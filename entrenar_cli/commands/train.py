@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entrenar_cli.options import DebugOption, JsonOption
+from entrenar_cli.options import DebugOption, JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from entrenar_core.config.root import Config
 
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file that describes the run.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set optimizer.lr=1e-4. May be repeated."),
-    ] = None,
+    overrides: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run would take and what is trained on; write nothing.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the output folder.")
     ] = False,
@@ -38,8 +42,29 @@ def train(
     checked = load_config(config, changes)
 
     from entrenar_cli.console import open_reporter
+
+    if dry_run:
+        _show_plan(checked, json_lines=json_lines)
+        return
+
     from entrenar_core.stages.train import run_training
 
     start = resume_from or ("auto" if resume else None)
     with open_reporter(json_lines=json_lines, log_every=checked.training.log_every) as reporter:
         run_training(checked, resume_from=start, reporter=reporter)
+
+
+def _show_plan(config: Config, *, json_lines: bool) -> None:
+    from entrenar_cli.console import open_reporter
+    from entrenar_cli.plan_view import plan_document, show_plan
+    from entrenar_core.events import SilentReporter
+    from entrenar_core.stages.dry_run import plan_run
+
+    if json_lines:
+        from entrenar_cli.documents import write_document
+
+        write_document(sys.stdout, plan_document(plan_run(config, SilentReporter())))
+        return
+    with open_reporter() as reporter:
+        plan = plan_run(config, reporter)
+    show_plan(plan)

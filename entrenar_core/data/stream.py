@@ -18,6 +18,7 @@ import pyarrow as pa
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.encode import ExampleBuilder
 from entrenar_core.data.encoders import Encoding
+from entrenar_core.data.examples import Examples
 from entrenar_core.data.load import reasons
 from entrenar_core.data.loader import Loader
 from entrenar_core.data.opening import OpenedSource
@@ -161,6 +162,10 @@ class StreamLoader:
     def epochs_done(self, epoch: int, batches: int) -> float:
         """Passes over the data after `batches` batches of segment `epoch`."""
         return (epoch + batches / self.batches_per_epoch(epoch)) / self.segments_per_pass
+
+    def first_examples(self) -> Examples:
+        """The examples of the first segment."""
+        return self._segment(0).examples
 
     def close(self) -> None:
         """Close the files."""

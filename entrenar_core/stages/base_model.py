@@ -7,6 +7,7 @@ that LoRA targets exist. `build` then makes the model on a backend.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,13 +19,13 @@ from entrenar_core.config.root import Config
 from entrenar_core.data.texts import iterate_texts
 from entrenar_core.errors import ConfigError, EntrenarError
 from entrenar_core.events import Notice, Reporter
-from entrenar_core.gguf.names import module_to_gguf
+from entrenar_core.gguf.names import ROPE_FREQS, module_to_gguf
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.initialize import random_model, spec_metadata
-from entrenar_core.model.load import load_model, read_spec
+from entrenar_core.model.load import expected_shapes, load_model, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.merge_result import MergePlan, open_merge
@@ -79,6 +80,12 @@ class BaseModel:
         others = () if self.merge is None else self.merge.others
         merged = {f"merge.models.{index}": _digest(other.file) for index, other in enumerate(others)}
         return {"model": self.digest(), **merged}
+
+    def n_parameters(self) -> int:
+        """Weights of the model, those of adapters and heads left out."""
+        if self.file is None:
+            return sum(math.prod(shape) for shape in expected_shapes(self.spec).values())
+        return sum(info.n_values for name, info in self.file.tensors.items() if name != ROPE_FREQS)
 
     def tokenizer_digest(self) -> str:
         """Hex SHA-256 of every key that the tokenizer is made from."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from entrenar_core.config.root import Config
 from entrenar_core.data.cache import TokenCache, default_cache_folder
 from entrenar_core.data.encoders import LABEL_ROLES, Encoding, ExampleFormat
+from entrenar_core.data.examples import Examples
 from entrenar_core.data.fingerprint import quick_fingerprint
 from entrenar_core.data.labels import Labels, fit_labels
 from entrenar_core.data.load import DataSet, load_data
@@ -73,6 +74,13 @@ class DataSets:
     @property
     def val_examples(self) -> int:
         return 0 if self.val is None else len(self.val.examples)
+
+    def first_examples(self) -> Examples:
+        """The training set, or the first segment of a stream."""
+        if self.train is not None:
+            return self.train.examples
+        assert isinstance(self.train_loader, StreamLoader)
+        return self.train_loader.first_examples()
 
     def digests(self) -> dict[str, str]:
         """A hash of each set, for the record of a run."""

@@ -74,8 +74,8 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
         EntrenarError: input that cannot be used (nothing is written then), a run that fails, or an interrupt.
     """
     folder = Path(config.training.output_dir)
-    check_output_dir(folder, _input_files(config))
-    checkpoint = _find_checkpoint(folder, resume_from, reporter)
+    check_output_dir(folder, model_files(config))
+    checkpoint = find_checkpoint(folder, resume_from, reporter)
     base = open_base(config, reporter)
     data: DataSets | None = None
     backend: Backend | None = None
@@ -95,13 +95,13 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
             backend.close()
 
 
-def _input_files(config: Config) -> list[Path]:
+def model_files(config: Config) -> list[Path]:
     """The model files that are read; those of the data are known when they are opened."""
     merged = [] if config.merge is None else [model.path for model in config.merge.models or ()]
     return [Path(file) for file in (config.model.path, config.model.tokenizer, *merged) if file is not None]
 
 
-def _find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
+def find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a new run. The folder must hold no run but the one that goes on."""
     checkpoints = folder / CHECKPOINTS
     if resume_from is None:

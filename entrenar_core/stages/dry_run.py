@@ -1,0 +1,214 @@
+"""`entrenar train --dry-run` and `entrenar validate`: what a run would do and take, before anything is written.
+
+`check_run` opens model and data and stops there: everything that can be wrong with the config is found in a second.
+`plan_run` goes on: it tokenizes (the cache keeps that for the run), counts, estimates memory and disk from shapes
+alone, and, if the model fits, builds it and times one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.select import select_backend
+from entrenar_core.config.root import Config
+from entrenar_core.events import Event, Notice, Reporter
+from entrenar_core.stages.assemble import assemble, head_spec, train_settings
+from entrenar_core.stages.base_model import BaseModel, open_base
+from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
+from entrenar_core.stages.dry_pass import BatchShape
+from entrenar_core.stages.estimate import estimate_memory
+from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
+from entrenar_core.stages.measure import measure_step, time_plan
+from entrenar_core.stages.output_dir import check_output_dir
+from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
+from entrenar_core.stages.plan_resources import disk_of, memory_request, trained_shapes
+from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
+from entrenar_core.stages.train import find_checkpoint, model_files
+from entrenar_core.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A config whose model, data and output folder are there and fit together."""
+
+    model: str
+    architecture: str
+    method: str
+    train: tuple[SourcePlan, ...]
+    val: tuple[SourcePlan, ...]
+    is_streamed: bool
+    output_dir: str
+    warnings: tuple[str, ...]
+
+
+class _Warnings:
+    """Passes events on and keeps the warnings among them."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.found: list[str] = []
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            if event.level != "info":
+                self.found.append(event.message)
+            return
+        self.reporter.emit(event)
+
+
+def check_run(config: Config, reporter: Reporter) -> CheckedRun:
+    """Open everything a run reads, and look at where it would write.
+
+    Raises:
+        EntrenarError: something cannot be used.
+    """
+    warnings = _Warnings(reporter)
+    base, opened = _open(config, warnings)
+    base.close()
+    return CheckedRun(
+        model=base.name,
+        architecture=base.spec.architecture,
+        method=method_of(config, opened),
+        train=tuple(map(source_plan, opened.train)),
+        val=tuple(map(source_plan, opened.val)),
+        is_streamed=opened.streaming,
+        output_dir=config.training.output_dir,
+        warnings=tuple(warnings.found),
+    )
+
+
+def plan_run(config: Config, reporter: Reporter) -> RunPlan:
+    """Plan a run: see above.
+
+    Args:
+        config: checked.
+        reporter: hears the progress of tokenizing.
+
+    Raises:
+        EntrenarError: something cannot be used.
+    """
+    warnings = _Warnings(reporter)
+    base, opened = _open(config, warnings)
+    data: DataSets | None = None
+    try:
+        data = load_datasets(config, base, opened, warnings)
+        return _plan(config, base, data, warnings)
+    finally:
+        base.close()
+        if data is not None:
+            data.close()
+
+
+def _open(config: Config, reporter: Reporter) -> tuple[BaseModel, OpenedData]:
+    """The same checks in the same order as a run makes."""
+    folder = Path(config.training.output_dir)
+    check_output_dir(folder, model_files(config))
+    find_checkpoint(folder, None, reporter)
+    base = open_base(config, reporter)
+    try:
+        opened = open_data(config, base, reporter)
+        check_output_dir(folder, opened.files())
+    except BaseException:
+        base.close()
+        raise
+    return base, opened
+
+
+def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) -> RunPlan:
+    settings = train_settings(config, data)
+    request = memory_request(config, base, data, settings)
+    memory = estimate_memory(request)
+    verdict = memory_verdict(request, memory, available_memory_bytes())
+    backend = select_backend(config.training.device, config.training.threads)
+    try:
+        time = _time(config, base, data, settings, backend, verdict)
+    finally:
+        backend.close()
+    shapes = trained_shapes(config, base, head_spec(data.opened))
+    trained = sum(math.prod(shape) for shape in shapes.values())
+    adapters = trained if config.lora is not None else 0
+    return RunPlan(
+        model=base.name,
+        architecture=base.spec.architecture,
+        parameters=base.n_parameters() + adapters,
+        trainable_parameters=trained,
+        method=method_of(config, data.opened),
+        train=tuple(map(source_plan, data.opened.train)),
+        val=tuple(map(source_plan, data.opened.val)),
+        train_tokens=token_counts(data),
+        val_tokens=None if data.val is None else token_counts(data, validation=True),
+        steps=_steps(data, settings, request.batches),
+        memory=memory,
+        memory_verdict=verdict,
+        disk=disk_of(config, base, data, settings, shapes),
+        time=time,
+        output_dir=config.training.output_dir,
+        previews=tuple(preview_samples(data, base.tokenizer)),
+        warnings=tuple([*warnings.found, *_advice(verdict, time)]),
+    )
+
+
+def method_of(config: Config, opened: OpenedData) -> str:
+    """What is trained, in a few words."""
+    lora, quantize = config.lora, config.quantize
+    if lora is None:
+        what = "all weights" if config.model.path is not None else "a new model from random weights"
+    else:
+        base = "" if quantize is None else f" on a base in {quantize.ggml_type} blocks (QLoRA)"
+        targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+        what = f"LoRA of rank {lora.rank} on {targets}{base}"
+    head = "" if opened.head_task is None else f", and a head for {opened.head_task}"
+    merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
+    return f"{what}{head}{merge}"
+
+
+def _steps(data: DataSets, settings: TrainSettings, batches: Sequence[BatchShape]) -> StepPlan:
+    rows, width = max(batches, key=lambda shape: shape[0] * shape[1])
+    loader, steps, accum = data.train_loader, settings.total_steps, settings.grad_accum
+    per_epoch = loader.batches_per_epoch(0)
+    done = loader.epochs_done(0, per_epoch) / per_epoch * steps * accum
+    return StepPlan(
+        steps=steps,
+        epochs=done,
+        batches_per_step=accum,
+        batch_rows=rows,
+        row_width=width,
+        evaluations=_evaluations(data, settings, done),
+        checkpoints=1 + (0 if settings.save_every is None else (steps - 1) // settings.save_every),
+    )
+
+
+def _evaluations(data: DataSets, settings: TrainSettings, epochs: float) -> int:
+    """At fixed steps or at the end of each epoch, and at the end of the run."""
+    if data.val is None:
+        return 0
+    if settings.eval_every is not None:
+        return -(-settings.total_steps // settings.eval_every)
+    return max(1, int(epochs) + (epochs % 1 > 1e-9))
+
+
+def _time(
+    config: Config, base: BaseModel, data: DataSets, settings: TrainSettings, backend: Backend, verdict: Verdict
+) -> TimePlan | None:
+    """Build the model and time a step, if the run fits into memory."""
+    if not verdict.fits:
+        return None
+    run = assemble(config, base, data, backend)
+    batches = [data.train_loader.batch(0, index) for index in range(min(8, data.train_loader.batches_per_epoch(0)))]
+    typical = sorted(batches, key=lambda batch: batch.tokens.size)[len(batches) // 2]
+    measured = measure_step(run.model, typical, run.optimizer)
+    padded = sum(batch.tokens.size for batch in batches) / len(batches)
+    tokens = sum(batch.n_tokens for batch in batches) / len(batches)
+    accum = settings.grad_accum
+    return time_plan(measured, steps=settings.total_steps, padded_tokens=padded * accum, tokens=tokens * accum)
+
+
+def _advice(verdict: Verdict, time: TimePlan | None) -> Iterator[str]:
+    if not verdict.fits:
+        yield "the run does not fit into the free memory, so no step was timed"
+    elif time is None:
+        yield "no step was timed"
