@@ -61,7 +61,7 @@ def load_data(
     where = ", ".join(one.source.name for one in sources)
     found = _find_or_make(sources, encoding, cache, tokenizer_digest, reporter)
     if len(found.examples) == 0:
-        raise _nothing_left(found.examples.stats, where)
+        raise _nothing_left(found.examples.stats, where, found.notices)
     for message in found.notices:
         reporter.emit(Notice("warning", f"{where}: {message}"))
     for notice in _notices(found.examples.stats, encoding.fmt.seq_len, where):
@@ -125,11 +125,13 @@ def _add_source(one: OpenedSource, encoding: Encoding, builder: ExampleBuilder, 
     return encoder.notices
 
 
-def _nothing_left(stats: ExampleStats, where: str) -> DataError:
+def _nothing_left(stats: ExampleStats, where: str, notices: Sequence[str]) -> DataError:
     if stats.refused.get(REFUSED_TOO_LONG):
         hint = "raise data.seq_len, or set data.overlong to truncate or split"
     elif stats.refused.get(REFUSED_NO_TARGET):
         hint = "the prompts fill the whole window: raise data.seq_len"
+    elif notices:
+        hint = f"the first one: {notices[-1]}"
     else:
         hint = "check that the chosen columns hold the text"
     return DataError(

@@ -169,7 +169,7 @@ class PromptEncoder:
 
 
 class ChatRowEncoder:
-    """Conversations through a chat template.
+    """Conversations through a chat template; what is no conversation is refused, and the first such row is named.
 
     Args:
         chat: renders, tokenizes and masks.
@@ -181,21 +181,37 @@ class ChatRowEncoder:
     def __init__(self, chat: ChatEncoder, converse: Callable[[Mapping[str, Any], str], Conversation | str]) -> None:
         self._chat = chat
         self._converse = converse
+        self._first_faults: dict[str, str] = {}
 
     @property
     def notices(self) -> Sequence[str]:
-        return self._chat.notices
+        return [*self._chat.notices, *self._first_faults.values()]
 
     def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
-        found = [self._converse(row, locate(index)) for index, row in enumerate(each_row(rows))]
+        found = [self._conversation(row, locate(index)) for index, row in enumerate(each_row(rows))]
         encoded = iter(self._chat.encode_batch([one for one in found if not isinstance(one, str)]))
-        return [one if isinstance(one, str) else _chat_row(next(encoded)) for one in found]
+        return [
+            one if isinstance(one, str) else self._row(next(encoded), locate(index)) for index, one in enumerate(found)
+        ]
 
+    def _conversation(self, row: Mapping[str, Any], where: str) -> Conversation | str:
+        from entrenar_core.tokenizer.conversation import ConversationError
 
-def _chat_row(encoded: EncodedChat | ChatRefusal) -> EncodedRow | str:
-    from entrenar_core.tokenizer.chat import ChatRefusal
+        try:
+            return self._converse(row, where)
+        except ConversationError as error:
+            return self._fault(error.reason, str(error).replace("\n  hint: ", "; "))
 
-    return encoded.reason if isinstance(encoded, ChatRefusal) else EncodedRow(encoded.tokens, encoded.supervised)
+    def _row(self, encoded: EncodedChat | ChatRefusal, where: str) -> EncodedRow | str:
+        from entrenar_core.tokenizer.chat import ChatRefusal
+
+        if isinstance(encoded, ChatRefusal):
+            return self._fault(encoded.reason, f"{where}: {encoded.detail or encoded.reason}")
+        return EncodedRow(encoded.tokens, encoded.supervised)
+
+    def _fault(self, reason: str, detail: str) -> str:
+        self._first_faults.setdefault(reason, detail)
+        return reason
 
 
 class LabelledEncoder:

@@ -117,6 +117,7 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
         overlong=data.overlong,
     )
     train = open_sources(data, data.train)
+    _check_head(config, train[0].task)
     val = open_sources(data, data.val or (), like=train)
     for one in (*train, *val):
         if one.columns.inferred:
@@ -124,6 +125,20 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
     template = _template(config, base, (*train, *val))
     labels = _labels(train)
     return OpenedData(train, val, Encoding(base.tokenizer, fmt, template, labels), _is_streamed(config, train))
+
+
+def _check_head(config: Config, task: Task) -> None:
+    """A head fits the very weights that it was trained with.
+
+    Raises:
+        ConfigError: these would not be in the result.
+    """
+    if task in HEAD_TASKS and config.merge is not None:
+        raise ConfigError(
+            f"the data are for {task}, and a head does not fit weights that are merged after training",
+            where="merge",
+            hint="remove the merge section",
+        )
 
 
 def load_datasets(config: Config, base: BaseModel, opened: OpenedData, reporter: Reporter) -> DataSets:
