@@ -1,4 +1,7 @@
-"""Runs the command line as a person does: in its own process, looked at from outside."""
+"""Runs the command line as a person does: in its own process, looked at from outside.
+
+Where many calls are made and only their answers matter, `call` runs them in this process and saves its start.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from entrenar_cli.main import main
 from entrenar_core.train.metrics import WALL_CLOCK
 
 COMMAND = (sys.executable, "-m", "entrenar_cli")
@@ -30,6 +37,11 @@ class Outcome:
     def events(self) -> list[dict[str, Any]]:
         """The lines of ``--json``."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+    def document(self) -> dict[str, Any]:
+        """The only line of ``--json``."""
+        (content,) = self.events()
+        return content
 
 
 def environment() -> dict[str, str]:
@@ -51,6 +63,14 @@ def entrenar(*arguments: str | Path, cwd: Path | None = None, **options: Any) ->
         **options,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def call(*arguments: str | Path, cwd: Path | None = None) -> Outcome:
+    """The same answer from this process; what it changes in the environment does not outlive it."""
+    out, err = StringIO(), StringIO()
+    with chdir(cwd or Path.cwd()), patch.dict(os.environ, MACHINE), redirect_stdout(out), redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

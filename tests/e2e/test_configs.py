@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
 from entrenar_core.config.load import load_config
+from entrenar_core.config.root import Config
 from entrenar_core.gguf.reader import GGUFFile
-from tests.e2e.command import entrenar, metrics
+from tests.e2e.command import call, entrenar, metrics
 from tests.stages import gguf_py
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -24,6 +26,15 @@ SHORTER = {
     "text": ["training.max_steps=3", "data.batch_size=4", "data.val_fraction=0.001", "training.eval_every=null"],
 }
 HEADS = ("classification", "regression")
+WITHOUT_VALIDATION = ("seed-example",)
+SEED_EXAMPLE = """\
+model:      {path: base.gguf, layers: [q_proj, k_proj, v_proj, o_proj]}
+data:       {train: train.parquet, batch_size: 8, auto_infer_types: true}
+optimizer:  {name: adam, lr: 1e-4}
+lora:       {rank: 64, alpha: 16}
+quantize:   {bits: 4, symmetric: true}
+merge:      {method: TIES, density: 0.2}
+"""
 
 
 def test_each_configuration_has_its_short_run() -> None:
@@ -36,12 +47,16 @@ def test_a_configuration_runs_and_what_it_leaves_can_be_used(path: Path, project
     done = entrenar("train", path, "--json", "--output-dir", tmp_path / "run", *changes, cwd=project_root)
     assert done.code == 0, done.err
     events = done.events()
-    assert {event["event"] for event in events} >= {"run_started", "step", "eval", "saved", "finished"}
+    evaluates = path.stem not in WITHOUT_VALIDATION
+    kinds = {"run_started", "step", "saved", "finished", *(["eval"] if evaluates else [])}
+    assert {event["event"] for event in events} >= kinds
     config = load_config(path, [*SHORTER[path.stem], f"training.output_dir={tmp_path / 'run'}"])
     run = tmp_path / "run"
 
-    has_adapter = config.lora is not None
-    assert {file.name for file in run.glob("*.gguf")} == {"model.gguf", *(["adapter.gguf"] if has_adapter else [])}
+    made = (
+        {"model.gguf"} | ({"adapter.gguf"} if config.lora else set()) | ({"head.gguf"} if path.stem in HEADS else set())
+    )
+    assert {file.name for file in run.glob("*.gguf")} == made
     for file in run.glob("*.gguf"):
         assert_both_readers_agree(file)
     assert_metrics_are_complete(run, [event for event in events if event["event"] in ("step", "eval")])
@@ -49,15 +64,41 @@ def test_a_configuration_runs_and_what_it_leaves_can_be_used(path: Path, project
         assert_checkpoint_is_whole(folder)
 
     assert load_config(run / "config.resolved.yaml") == config
-    again = entrenar("train", run / "config.resolved.yaml", "--output-dir", tmp_path / "again", cwd=project_root)
+    again = call("train", run / "config.resolved.yaml", "--output-dir", tmp_path / "again", cwd=project_root)
     assert again.code == 0, again.err
     assert metrics(tmp_path / "again") == metrics(run)
     for file in run.glob("*.gguf"):
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
-    text = entrenar("generate", run / "model.gguf", "-p", "One day", "--temperature", "0", "--max-tokens", "8")
+    if path.stem in HEADS:
+        assert_it_predicts(run, config, project_root)
+    else:
+        assert_it_writes(run)
+
+
+def assert_it_writes(run: Path) -> None:
+    text = call("generate", run / "model.gguf", "-p", "One day", "--temperature", "0", "--max-tokens", "8")
     assert (text.code, text.err) == (0, "")
     assert text.out.strip()
+
+
+def assert_it_predicts(run: Path, config: Config, project_root: Path) -> None:
+    """For the data that it was trained on, whose labels it also knows how to judge by."""
+    (source,) = config.data.train
+    output = run.parent / "predictions.parquet"
+    done = call("predict", source.path, "--run", run, "--output", output, "--json", cwd=project_root)
+    assert done.code == 0, done.err
+    last, table = done.events()[-1], pq.read_table(output)
+    metrics_of_task = {"accuracy", "macro_f1"} if "probability" in table.column_names else {"mse", "mae", "r2"}
+    assert set(last["metrics"]) == metrics_of_task
+    assert last["rows"] == last["judged"] == table.num_rows > 0
+    assert table["prediction"].null_count == 0
+
+
+def test_the_example_of_the_seed_is_run_literally_but_for_its_paths(project_root: Path) -> None:
+    text = (project_root / "configs" / "seed-example.yaml").read_text()
+    text = text.replace("examples/tiny-base.gguf", "base.gguf").replace("examples/tiny-train.parquet", "train.parquet")
+    assert "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#")) == SEED_EXAMPLE
 
 
 def assert_both_readers_agree(path: Path) -> None:
