@@ -38,7 +38,7 @@ def contradictions(roadmap: Entry) -> list[str]:
 
 
 def _sum_mismatch(where: str, stated: Entry, tickets: list[Entry], keys: tuple[str, ...]) -> list[str]:
-    sums = {key: sum(ticket[key] for ticket in tickets) for key in keys}
+    sums = {key: round(sum(ticket[key] for ticket in tickets), 3) for key in keys}
     wrong = [key for key in keys if stated[key] != sums[key]]
     return [f"{where}: {key} is {stated[key]}, the tickets add up to {sums[key]}" for key in wrong]
 
