@@ -24,7 +24,7 @@ from entrenar_core.train.parts import BatchSource
 
 MIB = 1 << 20
 
-LIBRARIES = 240 * MIB
+LIBRARIES = 270 * MIB
 """Python, NumPy, numba with LLVM, pyarrow, the tokenizer library and our kernels once they are loaded."""
 
 BYTES_PER_TOKEN_NAME = 780
@@ -34,18 +34,18 @@ without the pieces of the file that `mapped` counts."""
 BLAS_PER_THREAD = 16 * MIB
 """The most of its packing buffer that OpenBLAS was seen to touch on one thread."""
 
-READING = 20 * MIB
-"""Arrow's buffers and the tokenizer's caches while a data set is read; small files need less."""
+READING = 64 * MIB
+"""Arrow's buffers, the sample that types are inferred from, and the tokenizer's caches; small files need less."""
 
-READING_PER_BYTE = 5
+READING_PER_BYTE = 10
 """Bytes of text and its tokens in flight for one byte of a small file."""
 
 BYTES_PER_TOKEN = 5
 BYTES_PER_EXAMPLE = 48
 """A token is an int32 and a flag; an example has an offset, and its place in the order and the rows of an epoch."""
 
-MAPPED = "base file, mapped"
-"""Pages of the base model's file. They count as resident, but the system may drop them when it needs the room."""
+MAPPED, CACHED = "base file, mapped", "token cache, mapped"
+"""Pages of files. They count as resident, but the system may drop them when it needs the room."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class MemoryRequest:
         base_bytes: size of the base model's files; 0 for a new model.
         vocab_size: tokens of the tokenizer; None: as many as the embedding has.
         merged_models: models that the result is merged from, the trained one included; 0: no merge.
-        data_tokens, data_examples, data_bytes: of everything that is read and held; 0 tokens for streamed data.
+        data_tokens, data_examples, data_bytes: of training and validation data; 0 tokens for streamed data.
+        data_is_cached: tokenized data lie in the cache's files, which are mapped.
     """
 
     spec: DecoderSpec
@@ -83,6 +84,7 @@ class MemoryRequest:
     data_tokens: int = 0
     data_examples: int = 0
     data_bytes: int = 0
+    data_is_cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """Bytes that must be free for the run: the total without pages that the system may drop."""
-        return self.total - dict(self.parts).get(MAPPED, 0)
+        return sum(n_bytes for name, n_bytes in self.parts if name not in (MAPPED, CACHED))
 
 
 def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
@@ -127,7 +129,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             ("Python and libraries", LIBRARIES),
             ("tokenizer", BYTES_PER_TOKEN_NAME * (request.vocab_size or request.spec.vocab_size)),
             (MAPPED, max(0, request.base_bytes - in_place)),
-            ("data", _data_bytes(request)),
+            *_data_parts(request),
             ("weights", weights + in_place),
             *_engine_parts(held, request, tensors),
             ("export", _export_bytes(request, tensors)),
@@ -180,9 +182,10 @@ def _engine_parts(
     return (("adapters", held.adapters), *parts) if request.lora is not None else tuple(parts)
 
 
-def _data_bytes(request: MemoryRequest) -> int:
-    reading = min(READING, READING_PER_BYTE * request.data_bytes)
-    return reading + BYTES_PER_TOKEN * request.data_tokens + BYTES_PER_EXAMPLE * request.data_examples
+def _data_parts(request: MemoryRequest) -> tuple[tuple[str, int], ...]:
+    tokens = BYTES_PER_TOKEN * request.data_tokens
+    data = min(READING, READING_PER_BYTE * request.data_bytes) + BYTES_PER_EXAMPLE * request.data_examples
+    return (("data", data), (CACHED, tokens)) if request.data_is_cached else (("data", data + tokens),)
 
 
 def _export_bytes(request: MemoryRequest, tensors: Mapping[str, TensorInfo]) -> int:

@@ -123,7 +123,13 @@ def test_only_a_lora_has_adapters() -> None:
 def test_held_data_count_and_streamed_data_do_not() -> None:
     held = dict(estimate_memory(small_request(data_tokens=10**8, data_examples=10**5)).parts)["data"]
     assert held == 5 * 10**8 + 48 * 10**5
-    assert dict(estimate_memory(small_request(data_bytes=5 << 30)).parts)["data"] <= 20 * MIB
+    assert dict(estimate_memory(small_request(data_bytes=5 << 30)).parts)["data"] <= 64 * MIB
+
+
+def test_cached_tokens_are_pages_that_can_be_dropped() -> None:
+    held, cached = (estimate_memory(small_request(data_tokens=10**7, data_is_cached=is_so)) for is_so in (False, True))
+    assert held.total == cached.total
+    assert held.needed - cached.needed == 5 * 10**7
 
 
 @pytest.mark.parametrize(
