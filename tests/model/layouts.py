@@ -31,8 +31,9 @@ class Tolerance:
         loss: relative.
         gradient: relative, of the norm of each tensor and of each of its entries.
         small: an entry may also be off by `small` times the largest one of its tensor.
-        zero: and by `zero` times the largest one of the whole gradient, and a tensor by as much of its norm. (A document
-            of one position asks nothing of q and k: their gradient is 0 in the books and rounding in the machine.)
+        zero: and by `zero` times the largest one of the whole gradient, and a tensor by as much of the whole norm. (A
+            document of one position asks nothing of q and k: their gradient is 0 in the books and rounding in the
+            machine.)
     """
 
     loss: float
