@@ -28,7 +28,7 @@ MODEL = Path(__file__).parents[1] / "examples" / "tiny-base.gguf"
 STEPS, BATCH_SIZE, SEQ_LEN = 200, 8, 64
 LARGE_BYTES, SMALL_BYTES, GROUP_BYTES = 5 << 30, 20 << 20, 64 << 20
 GROWTH_LIMIT = 200 << 20
-ROW_WORDS = 120
+SENTENCE_WORDS, ROW_SENTENCES = 15, 8
 WORDS = ("otter", "mill", "bell", "river", "lantern", "story", "morning", "Nora", "walked", "found", "silver", "quiet")
 WALL_CLOCK = ("seconds", "peak_memory_bytes")
 
@@ -74,11 +74,12 @@ def write_stories(path: Path, n_bytes: int) -> tuple[int, int]:
 
 
 def _texts(rng: np.random.Generator, group: int, n_bytes: int) -> Iterator[str]:
-    """Rows of one group: `ROW_WORDS` words in random order, the group's number in front."""
-    done, block = 0, np.array(WORDS)
+    """Rows of one group: sentences in random order, the group's number in front."""
+    sentences = [" ".join(words) for words in np.array(WORDS)[rng.integers(0, len(WORDS), (512, SENTENCE_WORDS))]]
+    done = 0
     while done < n_bytes:
-        for row in block[rng.integers(0, len(WORDS), (512, ROW_WORDS))]:
-            text = f"{group} " + " ".join(row)
+        for row in rng.integers(0, len(sentences), (512, ROW_SENTENCES)).tolist():
+            text = f"{group} " + ". ".join([sentences[index] for index in row])
             done += len(text)
             yield text
 
