@@ -129,7 +129,29 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_run_end_encoded(values.type):
         decoded = [pc.run_end_decode(chunk) for chunk in values.chunks]
         return _plain(pa.chunked_array(decoded, values.type.value_type))
-    return values
+    return values if not _is_string(values.type) or is_decodable(values) else _decodable_alone(values)
+
+
+def is_decodable(values: pa.ChunkedArray) -> bool:
+    """Whether every string of a column is UTF-8, also those inside of lists and structs."""
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _decodable_alone(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The strings that are not UTF-8 are missing; to read the column is an error that names the row."""
+    texts = [_decoded(raw) for raw in values.cast(pa.large_binary()).to_pylist()]
+    return pa.chunked_array([pa.array(texts, values.type)])
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _verdict(values: pa.ChunkedArray) -> Verdict:

@@ -5,6 +5,7 @@ Nothing is tokenized here, and only a sample of each source is read, so a mistak
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from entrenar_core.config.data import Data, Source
 from entrenar_core.config.roles import TASK_ROLES
-from entrenar_core.data.column_types import ColumnType, infer_types
+from entrenar_core.data.column_types import ColumnType, infer_types, is_decodable
 from entrenar_core.data.row_encoders import Locate, Rows
 from entrenar_core.data.source import DataSource, values_of
 from entrenar_core.data.tasks import Task, TaskColumns, TaskRequest, choose_task
@@ -64,10 +65,10 @@ class OpenedSource:
         """Names the rows of a batch that begins at `first_row` of the source."""
         return lambda index: self.source.locate(first_row + index)
 
-    def labels(self, role: str) -> Iterator[Any]:
+    def values(self, role: str) -> Iterator[Any]:
         """The values of one role over all rows."""
         name, first_row = self.columns.columns[role], 0
-        for batch in self.source.read([name]):
+        for batch in self.source.read([name], self.optional):
             yield from values_of(batch, name, first_row, self.source)
             first_row += batch.num_rows
 
@@ -92,12 +93,23 @@ def open_sources(
 
 def _open(data: Data, entry: Source, like: Sequence[OpenedSource]) -> OpenedSource:
     source = DataSource.open(entry.path)
-    types = infer_types(source.sample(SAMPLE_ROWS))
+    sample = source.sample(SAMPLE_ROWS)
+    types = infer_types(sample)
     request = request_of(data, entry)
     if request.task is None and not request.columns:
         twin = next((one for one in like if set(one.columns.names) <= types.keys()), None)
         request = request if twin is None else TaskRequest(str(twin.task), twin.columns.columns)
-    return OpenedSource(source, choose_task(types, request, where=entry.path), types, entry.weight)
+    opened = OpenedSource(source, choose_task(types, request, where=entry.path), types, entry.weight)
+    _check_columns(opened, sample)
+    return opened
+
+
+def _check_columns(opened: OpenedSource, sample: pa.Table) -> None:
+    """Every file must have the columns that are used, and their strings must be UTF-8 as far as the sample goes."""
+    opened.source.require(opened.columns.names, opened.optional)
+    for role, name in opened.columns.columns.items():
+        if not is_decodable(sample.column(name)):
+            deque(opened.values(role), maxlen=0)  # reading it raises the error, which names the row
 
 
 def request_of(data: Data, entry: Source) -> TaskRequest:

@@ -211,7 +211,7 @@ def _labels(train: Sequence[OpenedSource]) -> Labels | None:
         return None
     role = LABEL_ROLES[task]
     where = f"{train[0].source.name}: column {train[0].columns.columns[role]}"
-    return fit_labels(task, (value for one in train for value in one.labels(role)), where)
+    return fit_labels(task, (value for one in train for value in one.values(role)), where)
 
 
 def _is_streamed(config: Config, train: Sequence[OpenedSource]) -> bool:

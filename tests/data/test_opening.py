@@ -92,6 +92,6 @@ def test_rows_come_by_role_and_know_their_place(folder: Path) -> None:
     assert locate(1).endswith("pairs.parquet, row 2")
 
 
-def test_labels_are_the_values_of_one_column(folder: Path) -> None:
+def test_the_values_of_one_role_can_be_read_alone(folder: Path) -> None:
     (one,) = opened(folder, str(folder / "reviews.parquet"))
-    assert list(one.labels("label")) == ["good", "bad"] * 20
+    assert list(one.values("label")) == ["good", "bad"] * 20

@@ -78,13 +78,13 @@ def parquet_not_utf8(folder: Path) -> Path:
 
 @case
 def file_without_a_column(folder: Path) -> Path:
-    parquet(folder / "a.parquet", {"text": ["x"], "label": [1]})
+    parquet(folder / "a.parquet", {"text": ["x", "y"], "label": [0, 1]})
     parquet(folder / "b.parquet", {"text": ["x"]})
     return folder
 
 
 @case
 def file_with_another_type(folder: Path) -> Path:
-    parquet(folder / "a.parquet", {"text": ["x"], "label": [1]})
+    parquet(folder / "a.parquet", {"text": ["x", "y"], "label": [0, 1]})
     parquet(folder / "b.parquet", {"text": ["x"], "label": ["good"]})
     return folder
