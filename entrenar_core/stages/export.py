@@ -6,16 +6,15 @@ time, so folding an adapter into a large model never holds more than one of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Notice, Reporter, Saved
-from entrenar_core.gguf.keys import GENERAL_FILE_TYPE
+from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, FileType
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, encode_tensor, write_gguf
@@ -23,11 +22,14 @@ from entrenar_core.stages.changes import Values
 
 Metadata = Iterable[tuple[str, MetadataValue]]
 
-FLOAT_FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
-"""`general.file_type` of models whose matrices are all of one floating type (llama.cpp's enum)."""
+FLOAT_TYPES = frozenset(("F32", "F16", "BF16"))
 
-FALLBACK_TYPE = "F16"
-"""What a changed matrix becomes when its own block type cannot be encoded in this release."""
+NEW_TYPE = "F16"
+"""What the matrices of a model without a base file become."""
+
+CHANGED_BLOCKS = "Q8_0"
+"""What a changed matrix of any block type becomes: rounded to coarser blocks a small change is lost, and Q8_0 keeps it
+(measured, see docs/design-notes.md). Rows of every block type divide into its blocks of 32."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,33 @@ def export_new(
 ) -> None:
     """Write a model that has no base file; auto means F16 for matrices. Norms and biases are F32. See above."""
     targets = [
-        _Target(name, values.shape, FALLBACK_TYPE if values.ndim > 1 else "F32", lambda values=values: values)  # type: ignore[misc]
+        _Target(name, values.shape, NEW_TYPE if values.ndim > 1 else "F32", lambda values=values: values)  # type: ignore[misc]
         for name, values in weights.items()
     ]
     types = {target.name: output_type(target, wanted_type) for target in targets}
     plans = [_encoded(target, types[target.name], target.values, path) for target in targets if target.values]
     _write(path, _with_file_type(list(metadata), targets, types), provenance, plans, reporter)
+
+
+def planned_types(
+    sources: Mapping[str, tuple[tuple[int, ...], str]], changed: Collection[str], wanted_type: str
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each tensor that will be written.
+
+    Args:
+        sources: shape and type of each tensor of the base; `NEW_TYPE` or F32 for a new model.
+        changed: those that training changes.
+        wanted_type: see `export_over_base`.
+    """
+    targets = [
+        _Target(name, shape, type_name, _nothing if name in changed else None)
+        for name, (shape, type_name) in sources.items()
+    ]
+    return {target.name: (target.shape, output_type(target, wanted_type)) for target in targets}
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0, np.float32)
 
 
 def _loader(base: GGUFFile, name: str) -> Values:
@@ -101,35 +124,23 @@ def _loader(base: GGUFFile, name: str) -> Values:
 
 def output_type(target: _Target, wanted: str) -> str:
     """The GGML type a tensor is written in: vectors stay as they are, matrices follow `wanted`."""
-    is_float = target.source_type in FLOAT_FILE_TYPES
+    is_float = target.source_type in FLOAT_TYPES
     if len(target.shape) == 1:
         return target.source_type if is_float else "F32"
     if wanted != "auto":
         return wanted.upper()
-    return target.source_type if target.source_type in ENCODABLE or target.values is None else FALLBACK_TYPE
+    return target.source_type if is_float or target.values is None else CHANGED_BLOCKS
 
 
 def _say_what_was_not_kept(
     targets: Sequence[_Target], types: Mapping[str, str], wanted: str, reporter: Reporter
 ) -> None:
-    """Changed matrices of block types: which ones become F16, and which ones are rounded to blocks again."""
-    changed = [
-        t for t in targets if wanted == "auto" and t.values is not None and t.source_type not in FLOAT_FILE_TYPES
-    ]
-    lost = [target for target in changed if types[target.name] != target.source_type]
-    rounded = [target for target in changed if types[target.name] == target.source_type]
-    if lost:
-        names = _type_names(lost)
-        message = f"are written as {FALLBACK_TYPE}: this release cannot encode these types"
-        reporter.emit(Notice("warning", f"{len(lost)} changed tensors of type {names} {message}"))
-    if rounded:
-        names = _type_names(rounded)
-        message = "as in the base: changes smaller than its steps are lost; set output.type to f16 to keep them"
-        reporter.emit(Notice("warning", f"{len(rounded)} changed tensors are rounded to {names} {message}"))
-
-
-def _type_names(targets: Sequence[_Target]) -> str:
-    return ", ".join(sorted({target.source_type for target in targets}))
+    lost = [target for target in targets if wanted == "auto" and types[target.name] != target.source_type]
+    if not lost:
+        return
+    names = ", ".join(sorted({target.source_type for target in lost}))
+    message = f"{len(lost)} changed tensors of type {names} are written as {CHANGED_BLOCKS}"
+    reporter.emit(Notice("warning", f"{message}: rounded to their own type again, small changes would be lost"))
 
 
 def _encoded(target: _Target, type_name: str, values: Values, path: Path) -> TensorPlan:
@@ -150,11 +161,11 @@ def _encoded(target: _Target, type_name: str, values: Values, path: Path) -> Ten
 def _with_file_type(
     entries: Sequence[tuple[str, MetadataValue]], targets: Sequence[_Target], types: Mapping[str, str]
 ) -> list[tuple[str, MetadataValue]]:
-    """The metadata, saying the type of the matrices if they all share a floating one."""
+    """The metadata, saying the type of the matrices if they all share one."""
     matrix_types = {types[target.name] for target in targets if len(target.shape) > 1}
-    if len(matrix_types) != 1 or not matrix_types <= FLOAT_FILE_TYPES.keys():
+    if len(matrix_types) != 1 or not matrix_types <= FileType.__members__.keys():
         return list(entries)
-    value = MetadataValue.uint32(FLOAT_FILE_TYPES[matrix_types.pop()])
+    value = MetadataValue.uint32(FileType[matrix_types.pop()])
     if any(key == GENERAL_FILE_TYPE for key, _ in entries):
         return [(key, value if key == GENERAL_FILE_TYPE else old) for key, old in entries]
     return [*entries, (GENERAL_FILE_TYPE, value)]

@@ -99,31 +99,26 @@ def test_a_file_type_is_added_where_the_base_has_none(tmp_path: Path) -> None:
     assert gguf_py.number(path, "general.file_type") == FILE_TYPES["BF16"]
 
 
-@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
-def test_a_changed_tensor_keeps_a_block_type_that_can_be_encoded_and_that_is_said(
-    tmp_path: Path, type_name: str
-) -> None:
-    base = write_base(tmp_path / "base.gguf", type_name=type_name)
+def test_a_changed_tensor_of_q8_0_stays_q8_0(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name="Q8_0")
     path, listener = export(tmp_path, base, {Q: new_values(base, Q), K: new_values(base, K)})
     assert gguf_py.types(path) == gguf_py.types(base)
-    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name]
-    rounded = codec_for(type_name).decode(codec_for(type_name).encode(new_values(base, Q)))
-    assert np.array_equal(gguf_py.values(path, Q), rounded)
-    (notice,) = listener.of(Notice)
-    assert notice.level == "warning"
-    assert f"2 changed tensors are rounded to {type_name} as in the base" in notice.message
-    assert "output.type to f16" in notice.message
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES["Q8_0"]
+    codec = codec_for("Q8_0")
+    assert np.array_equal(gguf_py.values(path, Q), codec.decode(codec.encode(new_values(base, Q))))
+    assert listener.of(Notice) == []
 
 
-def test_a_changed_tensor_of_another_block_type_becomes_f16_and_that_is_said(tmp_path: Path) -> None:
-    base = write_base(tmp_path / "base.gguf", type_name="Q5_0")
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0"])
+def test_a_changed_tensor_of_coarser_blocks_becomes_q8_0_and_that_is_said(tmp_path: Path, type_name: str) -> None:
+    base = write_base(tmp_path / "base.gguf", type_name=type_name)
     path, listener = export(tmp_path, base, {Q: new_values(base, Q), K: new_values(base, K)})
     found = gguf_py.types(path)
-    assert (found[Q], found[K], found["blk.0.attn_v.weight"]) == ("F16", "F16", "Q5_0")
-    assert gguf_py.number(path, "general.file_type") == FILE_TYPES["Q5_0"], "most of it still is"
+    assert (found[Q], found[K], found["blk.0.attn_v.weight"]) == ("Q8_0", "Q8_0", type_name)
+    assert gguf_py.number(path, "general.file_type") == FILE_TYPES[type_name], "most of it still is"
     (notice,) = listener.of(Notice)
     assert notice.level == "warning"
-    assert "2 changed tensors of type Q5_0 are written as F16" in notice.message
+    assert f"2 changed tensors of type {type_name} are written as Q8_0" in notice.message
 
 
 @pytest.mark.parametrize("value", [np.nan, 6e7])
