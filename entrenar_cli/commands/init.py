@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import DebugOption, JsonOption
 
+if TYPE_CHECKING:
+    from entrenar_core.data.task_columns import TaskColumns
+    from entrenar_core.stages.init import InitRequest
+
 MODEL_SUFFIXES = (".gguf",)
+COMMAND_LINE_FORM = "`entrenar init` takes a column as --column ROLE=NAME, and a task as --task TASK"
 DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow", ".feather")
 
 
@@ -38,31 +46,49 @@ def init(
     """Write a commented YAML for a model and its data; asks for what it cannot find out."""
     from entrenar_core.errors import OutputError
     from entrenar_core.gguf.atomic import atomic_file
+    from entrenar_core.stages.init import InitRequest
 
     if output.exists() and not force:
         raise OutputError("the file exists already", where=str(output), hint="name another one with -o, or add --force")
     may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not json_lines
     model = model or _the_only("model", MODEL_SUFFIXES, may_ask)
     data = data or _the_only("data", DATA_SUFFIXES, may_ask)
-    text = _draft(model, data, task, _columns(column or []), str(output), may_ask=may_ask)
+    request = InitRequest(model, data, task, _columns(column or []))
+    text = _draft(request, str(output), may_ask=may_ask)
     content = text.encode()
     with atomic_file(output) as file:
         file.write(content)
     _report(output, text, len(content), json_lines=json_lines)
 
 
-def _draft(model: str, data: str, task: str | None, columns: dict[str, str], name: str, *, may_ask: bool) -> str:
-    """The YAML; what the data leave open is asked once."""
-    from entrenar_core.errors import DataError
-    from entrenar_core.stages.init import InitRequest, draft_config
+def _draft(request: InitRequest, name: str, *, may_ask: bool) -> str:
+    """The YAML; which of several choices is meant is asked."""
+    from entrenar_core.data.task_errors import TaskError
+    from entrenar_core.stages.init import draft_config
 
     try:
-        return draft_config(InitRequest(model, data, task, columns), name).text
-    except DataError as error:
-        if not may_ask or task is not None:
+        return draft_config(request, name).text
+    except TaskError as error:
+        if not (may_ask and error.candidates):
+            error.hint = f"{error.hint}\n  {COMMAND_LINE_FORM}"
             raise
-        task = _ask_task(error)
-    return draft_config(InitRequest(model, data, task, columns), name).text
+        typer.echo(f"{error.where}: several choices of columns fit:", err=True)
+        chosen = _ask_choice(error.candidates)
+    return draft_config(replace(request, task=str(chosen.task), columns=chosen.columns), name).text
+
+
+def _ask_choice(candidates: Sequence[TaskColumns]) -> TaskColumns:
+    """The one that a person names by its number; asked again until it is one."""
+    for number, one in enumerate(candidates, start=1):
+        typer.echo(f"  {number}. {one}", err=True)
+
+    def index(answer: str) -> int:
+        if not answer.strip().isdecimal() or not 1 <= int(answer) <= len(candidates):
+            raise typer.BadParameter(f"a number from 1 to {len(candidates)}, please")
+        return int(answer) - 1
+
+    chosen: int = typer.prompt("Which one", value_proc=index, err=True)
+    return candidates[chosen]
 
 
 def _the_only(kind: str, suffixes: tuple[str, ...], may_ask: bool) -> str:
@@ -95,18 +121,9 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return columns
 
 
-def _ask_task(error: Exception) -> str:
-    """What the data leave open, said and asked."""
-    from entrenar_core.config.roles import TASK_ROLES
-
-    typer.echo(str(error), err=True)
-    typer.echo(f"What are the data for? {', '.join(TASK_ROLES)}", err=True)
-    return str(typer.prompt("task", err=True))
-
-
 def _report(path: Path, text: str, n_bytes: int, *, json_lines: bool) -> None:
     if json_lines:
         write_line(sys.stdout, {"event": "saved", "kind": "config", "path": str(path), "n_bytes": n_bytes})
         return
     typer.echo(text, nl=False)
-    typer.echo(f"\n{path} is written. Next: entrenar train {path} --dry-run", err=True)
+    typer.echo(f"\n{path} is written. Next: entrenar train {shlex.quote(str(path))} --dry-run", err=True)

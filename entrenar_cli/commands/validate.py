@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,4 +36,4 @@ def validate(
     from entrenar_cli.sections import print_sections
 
     print_sections(checked_sections(found), sys.stdout)
-    typer.echo(f"\n{config} is valid. See what it would take: entrenar train {config} --dry-run")
+    typer.echo(f"\n{config} is valid. See what it would take: entrenar train {shlex.quote(str(config))} --dry-run")

@@ -19,6 +19,14 @@ MAX_CANDIDATES = 8
 """Choices that an error shows."""
 
 
+class TaskError(DataError):
+    """What data are for cannot be told. `candidates`: the choices that fit, where there are several."""
+
+    def __init__(self, message: str, *, where: str, hint: str, candidates: Sequence[TaskColumns] = ()) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.candidates = tuple(candidates)
+
+
 @dataclass(frozen=True)
 class TaskErrors:
     """Makes the errors of one source: its columns, and its name."""
@@ -26,16 +34,17 @@ class TaskErrors:
     columns: Mapping[str, ColumnType]
     where: str
 
-    def tie(self, candidates: Sequence[TaskColumns]) -> DataError:
+    def tie(self, candidates: Sequence[TaskColumns]) -> TaskError:
         """More than one choice fits."""
         shown = candidates[:MAX_CANDIDATES]
         more = f" and {len(candidates) - len(shown)} more" if len(candidates) > len(shown) else ""
         return self._error(
             f"several choices of columns fit: {'; '.join(map(str, shown))}{more}",
             f"say which one, with one of these lines under data:{yaml_lines(shown)}",
+            candidates=shown,
         )
 
-    def misfit(self, found: Misfit, *, is_named: bool) -> DataError:
+    def misfit(self, found: Misfit, *, is_named: bool) -> TaskError:
         """A column cannot play its role; where nobody named it, the way out is to name others."""
         if is_named:
             return self._error(f"{role_key(found.role)}: {found.message}", found.remedy)
@@ -46,7 +55,7 @@ class TaskErrors:
         )
         return self._error(found.message, f"{found.remedy}{instead}")
 
-    def nothing_fits(self, task: Task | None) -> DataError:
+    def nothing_fits(self, task: Task | None) -> TaskError:
         """Neither names nor types tell what to do."""
         if task is not None:
             roles = ", ".join(f"{role}: ..." for role in task.roles.required)
@@ -60,7 +69,7 @@ class TaskErrors:
             f"there is no text column; {self.shown()}", hint or "a model learns from text: add a column of strings"
         )
 
-    def not_named(self, task: Task | None, given: Mapping[str, str]) -> DataError:
+    def not_named(self, task: Task | None, given: Mapping[str, str]) -> TaskError:
         """Inference is off."""
         roles = task.roles.required if task is not None else ("text",)
         line = ", ".join(f"{role}: {yaml_name(given[role]) if role in given else '...'}" for role in roles)
@@ -71,26 +80,26 @@ class TaskErrors:
             f"set data.columns: {{{line}}}, or data.auto_infer_types: true; {self.shown()}",
         )
 
-    def half_named(self, task: Task, given: Mapping[str, str]) -> DataError:
+    def half_named(self, task: Task, given: Mapping[str, str]) -> TaskError:
         """One of the columns that go together is missing."""
         there = next(role for role in task.roles.all if role in given)
         missing = next(role for role in task.roles.required if role not in given)
         hint = "set both" if there != "prompt" else "set both, or data.text"
         return self._error(f"{role_key(there)} is set, but {role_key(missing)} is not", f"{hint}; {self.shown()}")
 
-    def unknown_task(self, name: str) -> DataError:
+    def unknown_task(self, name: str) -> TaskError:
         near = get_close_matches(name.lower(), list(Task), n=1, cutoff=0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         return self._error(f"data.task: there is no task {name!r}", f"{meant}the tasks are {listed(list(Task))}")
 
-    def foreign_role(self, task: Task, role: str) -> DataError:
+    def foreign_role(self, task: Task, role: str) -> TaskError:
         belongs = tasks_with([role])
         known = f"it belongs to {listed(belongs)}" if belongs else f"the roles are {', '.join(ROLE_NAMES)}"
         return self._error(
             f"{role_key(role)} is not a column of the task {task}, which has {listed(task.roles.all)}", known
         )
 
-    def no_task_has(self, roles: Sequence[str]) -> DataError:
+    def no_task_has(self, roles: Sequence[str]) -> TaskError:
         unknown = [role for role in roles if role not in ROLE_NAMES]
         if unknown:
             return self._error(
@@ -123,8 +132,8 @@ class TaskErrors:
         close = get_close_matches(name.lower(), list(by_lower), n=1)
         return by_lower[close[0]] if close else None
 
-    def _error(self, message: str, hint: str) -> DataError:
-        return DataError(message, where=self.where, hint=hint)
+    def _error(self, message: str, hint: str, candidates: Sequence[TaskColumns] = ()) -> TaskError:
+        return TaskError(message, where=self.where, hint=hint, candidates=candidates)
 
 
 def role_key(role: str) -> str:

@@ -6,10 +6,9 @@ hand from the model. The draft is a configuration like any other and is checked 
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,12 @@ from entrenar_core.config.load import config_from_text
 from entrenar_core.config.root import Config
 from entrenar_core.data.opening import HEAD_TASKS, OpenedSource
 from entrenar_core.data.row_encoders import EncodedRow
+from entrenar_core.errors import TokenizerError
 from entrenar_core.events import SilentReporter
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import OpenedData, open_data
+from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES
+from entrenar_core.tokenizer.chat_template import template_names
 
 SAMPLED_ROWS = 500
 """Rows whose length decides seq_len."""
@@ -41,6 +43,9 @@ ENOUGH_ROWS, VAL_FRACTION = 100, 0.02
 
 STREAMED_STEPS = 1000
 """Steps that are proposed for data that are streamed, whose epochs have no known length."""
+
+TEMPLATE = "chatml"
+"""The built-in chat template that is proposed for a chat where the model has none."""
 
 PACKED_SHARE = 0.6
 """Examples that fill less than this share of a row on average are packed."""
@@ -70,6 +75,7 @@ class _Facts:
 
     base: BaseModel
     opened: OpenedData
+    template: str | None
     seq_len: int
     mean_length: float
 
@@ -93,26 +99,47 @@ def draft_config(request: InitRequest, name: str) -> Draft:
         DataError: the data cannot be read, or their columns do not tell what to do with them.
         FormatError, ModelError, TokenizerError, ConfigError: the model cannot be used, or not for these data.
     """
-    smallest = json.dumps({"model": {"path": request.model}, "data": _data_keys(request)}, ensure_ascii=False)
-    config = config_from_text(smallest, name, ["training.max_steps=1"])
+    config = _smallest(request)
     base = open_base(config, SilentReporter())
     try:
-        opened = open_data(config, base, SilentReporter())
+        opened, template = _open(request, config, base)
         lengths = _sampled_lengths(opened)
-        facts = _Facts(base, opened, _sequence_length(lengths, base), float(lengths.mean()))
+        facts = _Facts(base, opened, template, _sequence_length(lengths, base), float(lengths.mean()))
         text = "\n".join(_lines(request, facts, name)) + "\n"
     finally:
         base.close()
     return Draft(text, config_from_text(text, name))
 
 
-def _data_keys(request: InitRequest) -> dict[str, Any]:
-    keys: dict[str, Any] = {"train": request.data}
+def _smallest(request: InitRequest, **data: str) -> Config:
+    """The configuration with what was said, and `data` as further keys of that section."""
+    lines = ["model:", f"  path: {_scalar(request.model)}", "data:"]
+    lines += [f"  {key}: {value}" for key, value in (_data_keys(request) | data).items()]
+    return config_from_text("\n".join(lines), "entrenar init", ["training.max_steps=1"])
+
+
+def _open(request: InitRequest, config: Config, base: BaseModel) -> tuple[OpenedData, str | None]:
+    """The data, and the name of the template that a chat gets from a model that brings none."""
+    try:
+        return open_data(config, base, SilentReporter()), None
+    except TokenizerError:
+        if template_names(base.plain_metadata()):
+            raise
+    return open_data(_smallest(request, chat_template=TEMPLATE), base, SilentReporter()), TEMPLATE
+
+
+def _data_keys(request: InitRequest) -> dict[str, str]:
+    """Keys of the data section, and their values as YAML."""
+    keys = {"train": _scalar(request.data)}
     if request.task is not None:
-        keys["task"] = request.task
+        keys["task"] = _scalar(request.task)
     if request.columns:
-        keys["columns"] = dict(request.columns)
+        keys["columns"] = _columns(request.columns)
     return keys
+
+
+def _columns(columns: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{_scalar(role)}: {_scalar(column)}' for role, column in columns.items())}}}"
 
 
 def _sampled_lengths(opened: OpenedData) -> np.ndarray:
@@ -137,9 +164,10 @@ def _sequence_length(lengths: np.ndarray, base: BaseModel) -> int:
 def _lines(request: InitRequest, facts: _Facts, name: str) -> Iterator[str]:
     spec = facts.base.spec
     yield "# Written by `entrenar init`. All keys with their defaults: docs/config.md, or `entrenar schema`."
-    yield f"#   entrenar validate {name}"
-    yield f"#   entrenar train {name} --dry-run   what the run would take, and what is trained on"
-    yield f"#   entrenar train {name}"
+    typed = _comment(shlex.quote(name))
+    yield f"#   entrenar validate {typed}"
+    yield f"#   entrenar train {typed} --dry-run   what the run would take, and what is trained on"
+    yield f"#   entrenar train {typed}"
     yield "version: 1"
     yield ""
     yield "model:"
@@ -169,14 +197,15 @@ def _data_lines(request: InitRequest, facts: _Facts) -> Iterator[str]:
     yield "data:"
     yield f"  train: {_scalar(request.data)} # {one.source.n_rows:,} rows"
     yield f"  task: {one.task}"
-    columns = ", ".join(f"{role}: {_scalar(column)}" for role, column in one.columns.columns.items())
     unused = f" # not used: {', '.join(one.unused[:8])}" if one.unused else ""
-    yield f"  columns: {{{columns}}}{_comment(unused)}"
+    yield f"  columns: {_columns(one.columns.columns)}{_comment(unused)}"
     if facts.opened.streaming:
         yield "  streaming: true # too large to be tokenized first"
     elif one.source.n_rows >= ENOUGH_ROWS:
         yield f"  val_fraction: {VAL_FRACTION} # set aside for validation; or val: another file"
-    if facts.opened.encoding.template is not None:
+    if facts.template is not None:
+        yield f"  chat_template: {facts.template} # the model has none; others: {', '.join(BUILTIN_TEMPLATES)}"
+    elif facts.opened.encoding.template is not None:
         yield "  # chat_template: the model's own; name another one here"
     fits = (
         f"{LENGTH_SHARE:.0%} of the examples fit" if facts.seq_len < facts.base.spec.context_length else "the context"
@@ -196,10 +225,22 @@ def _training_lines(facts: _Facts, name: str) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
-    """A text as a YAML scalar: plain where that is safe, else in double quotes, which JSON writes."""
+    """A text as a YAML scalar: plain where that is safe, else in double quotes."""
     plain = text.replace("/", "").replace(".", "").replace("_", "").replace("-", "")
     is_word = plain.isascii() and plain.isalnum() and not plain[0].isdigit() and text[0] not in "-."
-    return text if is_word and plain.lower() not in ("true", "false", "null") else json.dumps(text, ensure_ascii=True)
+    return text if is_word and plain.lower() not in ("true", "false", "null") else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """In double quotes, with YAML's escapes; `${` stands for itself and is no variable."""
+    return f'"{"".join(map(_escaped, text.replace("${", "$${")))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    code = ord(character)
+    return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _comment(text: str) -> str:

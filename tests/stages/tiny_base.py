@@ -107,13 +107,15 @@ def write_base(
     type_name: str = "F32",
     replaced: Mapping[str, np.ndarray] | None = None,
     extra: Sequence[tuple[str, MetadataValue]] = (),
+    without: Sequence[str] = (),
 ) -> Path:
-    """A base model; matrices are of `type_name`, vectors F32. `replaced` tensors take the place of the drawn ones."""
+    """A base model; matrices are of `type_name`, vectors F32. `replaced` tensors take the place of the drawn ones,
+    `extra` keys are added, those in `without` left out."""
     spec = base_spec() if spec is None else spec
     weights = {**lively_weights(spec), **(replaced or {})}
     entries = {**dict(base_entries(spec, type_name)), **dict(extra)}
     plans = [_plan(name, values, type_name if values.ndim > 1 else "F32") for name, values in weights.items()]
-    write_gguf(path, entries.items(), plans)
+    write_gguf(path, [(key, value) for key, value in entries.items() if key not in without], plans)
     return path
 
 
