@@ -6,14 +6,19 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import big_lora, kernels, learning, lora_step, startup
+from benchmarks import big_lora, kernels, learning, lora_step, memory_estimate, startup
 
 Benchmark = Callable[[], list[str]]
 
 QUICK: dict[str, Benchmark] = {"startup": startup.run, "lora_step": lora_step.run, "kernels": kernels.run}
-LONG: dict[str, Benchmark] = {"learning": learning.run, "tl1b_lora": big_lora.run}
+LONG: dict[str, Benchmark] = {
+    "learning": learning.run,
+    "tl1b_lora": big_lora.run,
+    "memory_estimate": memory_estimate.run,
+}
 """These take many minutes and real data, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate"}
 
 
 def main() -> None:
@@ -26,7 +31,7 @@ def main() -> None:
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-    if find_spec("torch") is None:
+    if not set(names) <= WITHOUT_PEERS and find_spec("torch") is None:
         parser.exit(2, "the peers are not installed: pip install torch==2.13.0, then pip install '.[oracle]'\n")
     for name in names:
         print("\n".join(BENCHMARKS[name]()), flush=True)

@@ -38,7 +38,7 @@ def run(shape_name: str = "tl1b", lora_steps: int = 3, full_steps: int = 2) -> l
         scratch = Path(name)
         model = scratch / "base.gguf"
         started = time.perf_counter()
-        size = write_random_gguf(model, BY_NAME[shape_name], _texts(data / "gsm8k" / "train.parquet"))
+        size = write_random_gguf(model, BY_NAME[shape_name], texts(data / "gsm8k" / "train.parquet"))
         lines.append(f"  base model: {size / 2**30:.2f} GiB, written in {time.perf_counter() - started:.0f} s")
         lora = {"lora": {"rank": 16, "alpha": 32}}
         if lora_steps:
@@ -95,7 +95,8 @@ def _describe(title: str, watched: Watched, steps: list[dict[str, Any]]) -> str:
     )
 
 
-def _texts(path: Path) -> Iterator[str]:
+def texts(path: Path) -> Iterator[str]:
+    """Every text of a parquet file."""
     import pyarrow.parquet as pq
 
     for column in pq.read_table(path).columns:
