@@ -80,7 +80,7 @@ def _run(steps: StepPlan, time: TimePlan | None) -> list[tuple[str, str]]:
     batch = f"{exact_count(steps.batch_rows)} rows of up to {exact_count(steps.row_width)} tokens"
     times = f", {steps.batches_per_step} batches to a step" if steps.batches_per_step > 1 else ""
     found = [
-        ("steps", f"{exact_count(steps.steps)} ({steps.epochs:.2g} epochs)"),
+        ("steps", f"{exact_count(steps.steps)} ({_epochs(steps.epochs)})"),
         ("batch", f"{batch}{times}"),
         ("evaluations", exact_count(steps.evaluations) if steps.evaluations else ""),
     ]
@@ -88,6 +88,11 @@ def _run(steps: StepPlan, time: TimePlan | None) -> list[tuple[str, str]]:
         return found
     speed = f"{short_count(time.tokens_per_second)} tokens/s, {time.seconds_per_step:.2g} s a step"
     return [*found, ("time", f"about {duration(time.seconds)} ({speed}; {time.method})")]
+
+
+def _epochs(count: float) -> str:
+    shown = f"{count:.2g}"
+    return "1 epoch" if shown == "1" else f"{shown} epochs"
 
 
 def _source(source: SourcePlan, what: str) -> Section:

@@ -19,7 +19,7 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file that describes the run.")],
     overrides: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the run would take and what is trained on; write nothing.")
+        bool, typer.Option("--dry-run", help="Show what the run would take and what is trained on; train nothing.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the output folder.")

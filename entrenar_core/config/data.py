@@ -113,8 +113,9 @@ class Data(Section):
     chat_template: str | None = Field(
         default=None,
         min_length=1,
-        description="chat, instruction: a built-in name such as chatml, a name in the GGUF, the path of a .jinja file, "
-        "inline Jinja text, or none (instruction data in Alpaca's plain form); default: the model's own",
+        description="chat, instruction, prompt and completion: a built-in name such as chatml, a name in the GGUF, "
+        "the path of a .jinja file, inline Jinja text, or none (instruction data in Alpaca's plain form); "
+        "default: the model's own",
     )
     add_bos: bool | None = Field(
         default=None, description="begin every example with the BOS token; default: what the tokenizer says"

@@ -16,7 +16,7 @@ _KEY_TASKS: Mapping[str, tuple[str, ...]] = {
     "separator": ("prompt_completion",),
     "train_on_prompt": ("prompt_completion", "instruction"),
     "train_turns": ("chat",),
-    "chat_template": ("chat", "instruction"),
+    "chat_template": ("prompt_completion", "instruction", "chat"),
 }
 """Keys that have an effect on some tasks only."""
 

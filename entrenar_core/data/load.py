@@ -63,7 +63,7 @@ def load_data(
     if len(found.examples) == 0:
         raise _nothing_left(found.examples.stats, where, found.notices)
     for message in found.notices:
-        reporter.emit(Notice("warning", f"{where}: {message}"))
+        reporter.emit(Notice("warning", message))
     for notice in _notices(found.examples.stats, encoding.fmt.seq_len, where):
         reporter.emit(notice)
     bounds = np.concatenate(([0], np.cumsum(found.per_source))).astype(np.int64)
@@ -122,7 +122,12 @@ def _add_source(one: OpenedSource, encoding: Encoding, builder: ExampleBuilder, 
         builder.add(encoder.encode(rows, locate), encoder.default_overlong)
         done += len(next(iter(rows.values())))
         reporter.emit(Progress(f"tokenize {Path(one.source.name).name}", done, one.source.n_rows))
-    return encoder.notices
+    return [notice_of(one.source.name, message) for message in encoder.notices]
+
+
+def notice_of(source: str, message: str) -> str:
+    """A notice of an encoder with the name of its source, which those about a row have already."""
+    return message if message.startswith(source) else f"{source}: {message}"
 
 
 def _nothing_left(stats: ExampleStats, where: str, notices: Sequence[str]) -> DataError:

@@ -29,12 +29,14 @@ HEAD_TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """One entry of data.train or data.val. `types` are those of all columns, used or not."""
+    """One entry of data.train or data.val. `types` are those of all columns, used or not; `origin` says in words where
+    task and columns come from."""
 
     source: DataSource
     columns: TaskColumns
     types: Mapping[str, ColumnType]
     weight: float = 1.0
+    origin: str = ""
 
     @property
     def task(self) -> Task:
@@ -95,11 +97,12 @@ def _open(data: Data, entry: Source, like: Sequence[OpenedSource]) -> OpenedSour
     source = DataSource.open(entry.path)
     sample = source.sample(SAMPLE_ROWS)
     types = infer_types(sample)
-    request = request_of(data, entry)
+    request, origin = request_of(data, entry), "as the config says"
     if request.task is None and not request.columns:
         twin = next((one for one in like if set(one.columns.names) <= types.keys()), None)
+        origin = "inferred from its columns" if twin is None else "like the training data"
         request = request if twin is None else TaskRequest(str(twin.task), twin.columns.columns)
-    opened = OpenedSource(source, choose_task(types, request, where=entry.path), types, entry.weight)
+    opened = OpenedSource(source, choose_task(types, request, where=entry.path), types, entry.weight, origin)
     _check_columns(opened, sample)
     return opened
 

@@ -189,6 +189,12 @@ def _template(config: Config, base: BaseModel, sources: Sequence[OpenedSource]) 
     completions if the config names one."""
     choice = config.data.chat_template
     tasks = {one.task for one in sources}
+    if choice == NO_TEMPLATE and Task.CHAT in tasks:
+        raise ConfigError(
+            "the data are chats, which need a template",
+            where="data.chat_template",
+            hint="name one, such as chatml, or remove the key for the model's own",
+        )
     if choice == NO_TEMPLATE or not tasks & {Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION}:
         return None
     metadata = base.plain_metadata()

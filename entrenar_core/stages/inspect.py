@@ -75,7 +75,10 @@ def _data(path: str, place: Path) -> DataFacts:
     if is_data(path):
         return inspect_data(path)
     if place.exists():
-        raise FormatError("this is nothing that can be inspected", where=path, hint=f"known are: {'; '.join(KINDS)}")
+        hint = f"known are: {'; '.join(KINDS)}"
+        if place.suffix in (".yaml", ".yml"):
+            hint = f"to check a configuration: entrenar validate {path}"
+        raise FormatError("this is nothing that can be inspected", where=path, hint=hint)
     raise FormatError("there is no such file or folder", where=path, hint=_neighbour(place))
 
 

@@ -68,7 +68,7 @@ def _task(types: Mapping[str, ColumnType], path: str) -> tuple[str | None, dict[
     try:
         chosen = choose_task(types, TaskRequest(), where=Path(path).name)
     except DataError as error:
-        return None, {}, error.message if error.hint is None else f"{error.message}; {error.hint}"
+        return None, {}, " ".join((error.message if error.hint is None else f"{error.message}; {error.hint}").split())
     return str(chosen.task), {name: role for role, name in chosen.columns.items()}, None
 
 

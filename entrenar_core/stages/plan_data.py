@@ -22,14 +22,13 @@ def source_plan(one: OpenedSource) -> SourcePlan:
     columns = tuple(
         ColumnUse(name, str(found.kind), found.reason, roles.get(name)) for name, found in one.types.items()
     )
-    reason = "inferred from its columns" if one.columns.inferred else "as the config says"
     return SourcePlan(
         path=one.source.name,
         rows=one.source.n_rows,
         n_bytes=one.source.n_bytes,
         weight=one.weight,
         task=str(one.task),
-        reason=reason,
+        reason=one.origin,
         columns=columns,
     )
 

@@ -182,7 +182,7 @@ class ChatEncoder:
             tokens.append(self.tokenizer.eos_id)
             flags += b"\1" if turns[-1].message in trained else b"\0"
         if flags.find(1, 1) < 0:
-            return ChatRefusal(NOTHING_TO_LEARN)
+            return ChatRefusal(NOTHING_TO_LEARN, "no turn of an assistant is trained")
         return EncodedChat(tokens, flags, rendered.text)
 
     def _flags(self, chat: Chat, turns: Sequence[Turn], trained: Collection[int]) -> bytes:
