@@ -62,8 +62,8 @@ def measure_step(
     update = 0.0 if optimizer is None else _update_seconds(optimizer)
     for parameter in learner.trainable().values():
         parameter.zero_grad()
-    whole = "one batch" if timed == rows else f"scaled up from 1 of {rows} rows"
-    return StepTime(seconds / (timed * width), update, timed * width, f"measured on {whole} of {width} positions")
+    method = "measured on one batch" if timed == rows else f"scaled up from 1 of {rows} rows"
+    return StepTime(seconds / (timed * width), update, timed * width, f"{method} of {width} positions")
 
 
 def time_plan(measured: StepTime, *, steps: int, padded_tokens: float, tokens: float) -> TimePlan:
