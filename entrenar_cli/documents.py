@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
@@ -22,18 +22,20 @@ def write_document(out: TextIO, content: object) -> None:
 
 def plain(value: object) -> object:
     """`value` in JSON's types."""
-    if isinstance(value, Enum):
-        return value.value
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | frozenset | set):
         return [plain(one) for one in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str | int | float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path | StrEnum):
+        return str(value)
+    if value is None or isinstance(value, str | int):
+        return value
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")

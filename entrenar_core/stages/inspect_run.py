@@ -119,25 +119,22 @@ def inspect_run(path: Path) -> RunFacts:
     """Look at the folder that `entrenar train` writes."""
     events = list(_metrics(path / METRICS))
     steps = [event for event in events if event.get("event") == "step"]
-    evals = [event for event in events if event.get("event") == "eval" and _is_number(event.get("loss"))]
-    best = min(evals, key=lambda event: event["loss"], default=None)
+    evals = [event for event in events if event.get("event") == "eval"]
+    best = _lowest_loss(evals)
     folders = sorted((step, found) for found in _folders(path / CHECKPOINTS) if (step := step_of_folder(found)))
     resumable, problems = _newest_whole(folders)
+    files = [path / name for name in (*RESULTS, METRICS, RESOLVED)]
     return RunFacts(
         kind="run",
         path=str(path),
         n_bytes=_folder_bytes(path),
-        files=tuple(
-            FileFacts(name, (path / name).stat().st_size)
-            for name in (*RESULTS, METRICS, RESOLVED)
-            if (path / name).is_file()
-        ),
+        files=tuple(FileFacts(file.name, file.stat().st_size) for file in files if file.is_file()),
         checkpoints=tuple(step for step, _ in folders),
         steps=_last(steps, "step") or 0,
         train_loss=_last(steps, "loss"),
         val_loss=_last(evals, "loss"),
-        best_val_loss=None if best is None else best["loss"],
-        best_step=None if best is None else best.get("step"),
+        best_val_loss=best.get("loss"),
+        best_step=best.get("step"),
         is_finished=any((path / name).is_file() for name in RESULTS),
         resumable_from=resumable,
         problems=tuple(problems),
@@ -202,6 +199,11 @@ def _metrics(path: Path) -> Iterable[dict[str, Any]]:
                 continue
             if isinstance(event, dict):
                 yield event
+
+
+def _lowest_loss(evals: list[dict[str, Any]]) -> dict[str, Any]:
+    with_loss = [event for event in evals if _is_number(event.get("loss"))]
+    return min(with_loss, key=lambda event: event["loss"], default={})
 
 
 def _last(events: list[dict[str, Any]], key: str) -> Any:
