@@ -39,7 +39,11 @@ class Labels:
         class_id = self._ids.get(name)
         if class_id is None:
             shown = ", ".join(self.classes[:10]) + (" ..." if len(self.classes) > 10 else "")
-            raise DataError(f"the label {name!r} is not among the classes of the training data: {shown}", where=where())
+            raise DataError(
+                f"the label {name!r} is not among the classes of the training data: {shown}",
+                where=where(),
+                hint="correct it, drop the row, or add rows of this class to data.train",
+            )
         return class_id, None
 
     @cached_property
@@ -63,7 +67,11 @@ def number_of(value: Any, where: Callable[[], str]) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"the target {value!r} is not a finite number", where=where())
+        raise DataError(
+            f"the target {value!r} is not a finite number",
+            where=where(),
+            hint="correct it, drop the row, or leave it empty",
+        )
     return number
 
 
@@ -120,5 +128,7 @@ def _scale(values: Iterable[Any], where: str) -> Labels:
         raise DataError("the target column has no number", where=where, hint="check data.columns.target")
     std = math.sqrt(spread / count)
     if std == 0.0:
-        raise DataError(f"every target is {mean:g}: there is nothing to learn", where=where)
+        raise DataError(
+            f"every target is {mean:g}: there is nothing to learn", where=where, hint="check data.columns.target"
+        )
     return Labels(mean=mean, std=std)

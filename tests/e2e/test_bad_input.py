@@ -1,4 +1,4 @@
-"""Bad input gets one clear message and exit code 2, and nothing is written."""
+"""Bad input gets one clear message and exit code 2, and nothing is written; what trains, plans and checks agrees."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import pytest
 
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.files import AdapterPair, write_adapter
-from tests.e2e.command import Outcome, entrenar, tree
+from tests.e2e.command import Outcome, call, entrenar, tree
 from tests.model.tiny import lively_weights
 from tests.stages.tiny_base import base_spec, write_base, write_config, write_data
 
+LONG = [f"This is a rather long text about the things of number {number}" for number in range(20)]
+INSTRUCTION = {"instruction": "prompt", "output": "completion"}
 GENERATE = ("generate", "base.gguf", "--max-tokens", "2", "--prompt")
 
 
@@ -33,6 +35,11 @@ class Case:
     spoil: Callable[[Path], Any]
     says: tuple[str, ...]
     arguments: tuple[str, ...] = ("train", "config.yaml")
+    seen_when_tokenized: bool = False
+
+    @property
+    def is_seen_before_a_run(self) -> bool:
+        return self.arguments[0] == "train" and not any("resume" in argument for argument in self.arguments)
 
 
 def sections(**changed: Any) -> Callable[[Path], Any]:
@@ -67,6 +74,23 @@ def adapter_of_another_architecture(folder: Path) -> None:
     write_adapter(folder / "adapter.gguf", "qwen2", {"blk.0.attn_q.weight": pair}, 2.0)
 
 
+def chat_without_a_template(folder: Path) -> None:
+    write_base(folder / "base.gguf", without=("tokenizer.chat_template",))
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+    pq.write_table(pa.table({"messages": [turns]}), folder / "train.parquet")
+
+
+def sources_for_different_heads(folder: Path) -> None:
+    pq.write_table(pa.table({"review": LONG, "label": ["good", "bad"] * 10}), folder / "b.parquet")
+    write_config(folder, data={"train": [str(folder / "train.parquet"), str(folder / "b.parquet")]})
+
+
+def a_class_that_only_the_validation_data_have(folder: Path) -> None:
+    pq.write_table(pa.table({"review": LONG, "label": ["good", "bad"] * 10}), folder / "train.parquet")
+    pq.write_table(pa.table({"review": LONG[:2], "label": ["good", "ugly"]}), folder / "val.parquet")
+    write_config(folder, data={"val": str(folder / "val.parquet")})
+
+
 def nothing(folder: Path) -> None:
     del folder
 
@@ -83,11 +107,40 @@ CASES = [
     Case(
         "missing column",
         sections(data={"prompt": "promt", "completion": "completion"}),
-        ("'promt'", "did you mean 'prompt'", "prompt (string), completion (string)"),
+        ("'promt'", "did you mean 'prompt'", "prompt (text), completion (text)"),
     ),
     Case("columns nobody can guess", table(a=[1, 2], b=[3, 4]), ("train.parquet", "a", "b")),
     Case("empty data set", table(prompt=pa.array([], pa.string()), completion=pa.array([], pa.string())), ("no rows",)),
-    Case("nothing to learn", table(prompt=["a"], completion=[""]), ("nothing to learn", "train.parquet")),
+    Case("an empty column", table(prompt=["a"], completion=[""]), ("column 'completion' is empty", "train.parquet")),
+    Case(
+        "nothing to learn",
+        sections(data={"seq_len": 2}),
+        ("all 20 rows were refused", "raise data.seq_len", "train.parquet"),
+        seen_when_tokenized=True,
+    ),
+    Case(
+        "several texts",
+        table(body=LONG, summary=LONG),
+        ("several choices of columns fit", "columns: {text: body}", "columns: {prompt: body, completion: summary}"),
+    ),
+    Case("one class", table(review=LONG, label=["good"] * 20), ("column 'label' never changes", "train.parquet")),
+    Case(
+        "a chat for a model without a template",
+        chat_without_a_template,
+        ("the model has no chat template", "set data.chat_template", "chatml"),
+    ),
+    Case(
+        "a template that is none",
+        sections(data={"chat_template": "chatlm", "task": "instruction", "columns": INSTRUCTION}),
+        ("there is no chat template 'chatlm'", "did you mean chatml?"),
+    ),
+    Case("sources for different heads", sources_for_different_heads, ("these sources cannot go together", "b.parquet")),
+    Case(
+        "a class that only the validation data have",
+        a_class_that_only_the_validation_data_have,
+        ("val.parquet, row 2", "the label 'ugly' is not among the classes of the training data: bad, good"),
+        seen_when_tokenized=True,
+    ),
     Case("not a parquet", content("train.parquet", lambda _: b"prompt,completion\na,b\n"), ("not a parquet file",)),
     Case("cut parquet", content("train.parquet", lambda data: data[:-7]), ("truncated", "train.parquet")),
     Case("missing parquet", lambda folder: (folder / "train.parquet").unlink(), ("train.parquet", "does not exist")),
@@ -163,21 +216,39 @@ def assert_refused(done: Outcome, *says: str, code: int = 2) -> None:
 def test_bad_input_is_refused_and_nothing_is_written(case: Case, folder: Path) -> None:
     case.spoil(folder)
     before = tree(folder)
-    done = entrenar(*case.arguments, cwd=folder)
+    done = call(*case.arguments, cwd=folder)
     assert_refused(done, *case.says)
+    if case.is_seen_before_a_run:
+        planned = call(*case.arguments, "--dry-run", cwd=folder)
+        checked = call("validate", *case.arguments[1:], cwd=folder)
+        assert complaint(planned) == complaint(done)
+        assert complaint(checked) == ((0, "") if case.seen_when_tokenized else complaint(done))
+    assert tree(folder) == before
+
+
+def complaint(done: Outcome) -> tuple[int, str]:
+    """The exit code and the error, without what was said before it."""
+    _, mark, text = done.err.partition("error: ")
+    return done.code, mark + text
+
+
+@pytest.mark.parametrize("name", ["missing GGUF", "missing column", "wrong override"])
+def test_it_is_refused_in_a_shell_too(name: str, folder: Path) -> None:
+    case = next(case for case in CASES if case.name == name)
+    case.spoil(folder)
+    before = tree(folder)
+    assert_refused(entrenar(*case.arguments, cwd=folder), *case.says)
     assert tree(folder) == before
 
 
 def test_a_second_run_and_a_changed_one_are_refused(folder: Path) -> None:
-    assert entrenar("train", "config.yaml", "--set", "training.save_every=1", cwd=folder).code == 0
+    assert call("train", "config.yaml", "--set", "training.save_every=1", cwd=folder).code == 0
     before = tree(folder)
-    assert_refused(entrenar("train", "config.yaml", cwd=folder), "checkpoints of an earlier run", "--resume")
-    changed = entrenar("train", "config.yaml", "--resume", "--set", "optimizer.lr=0.5", cwd=folder)
+    assert_refused(call("train", "config.yaml", cwd=folder), "checkpoints of an earlier run", "--resume")
+    changed = call("train", "config.yaml", "--resume", "--set", "optimizer.lr=0.5", cwd=folder)
     assert_refused(changed, "belongs to another run", "optimizer.lr: 0.01 -> 0.5")
     write_base(folder / "base.gguf", replaced={"output_norm.weight": np.full(32, 2.0, np.float32)})
-    assert_refused(
-        entrenar("train", "config.yaml", "--resume", cwd=folder), "belongs to another run", "model (content)"
-    )
+    assert_refused(call("train", "config.yaml", "--resume", cwd=folder), "belongs to another run", "model (content)")
     del before["base.gguf"]
     assert {name: found for name, found in tree(folder).items() if name != "base.gguf"} == before
 
@@ -186,7 +257,7 @@ def test_nan_in_the_base_names_the_op_that_made_it(folder: Path) -> None:
     weights = lively_weights(base_spec())["blk.1.ffn_up.weight"]
     weights[3, 4] = np.nan
     write_base(folder / "base.gguf", replaced={"blk.1.ffn_up.weight": weights})
-    done = entrenar("train", "config.yaml", cwd=folder)
+    done = call("train", "config.yaml", cwd=folder)
     assert_refused(done, "the loss at step 1 is nan", "at blk.1.ffn_up", "the base model is damaged", code=1)
     assert not list((folder / "run").glob("*.gguf"))
     assert not (folder / "run" / "checkpoints").exists()
@@ -194,7 +265,7 @@ def test_nan_in_the_base_names_the_op_that_made_it(folder: Path) -> None:
 
 def test_errors_are_one_json_line_for_scripts(folder: Path) -> None:
     (folder / "train.parquet").unlink()
-    done = entrenar("train", "config.yaml", "--json", cwd=folder)
+    done = call("train", "config.yaml", "--json", cwd=folder)
     (event,) = done.events()
     assert (done.code, event["event"], event["kind"], event["exit_code"]) == (2, "error", "DataError", 2)
     assert event["where"].endswith("train.parquet")
