@@ -161,7 +161,11 @@ class StreamLoader:
 
     def epochs_done(self, epoch: int, batches: int) -> float:
         """Passes over the data after `batches` batches of segment `epoch`."""
-        return (epoch + batches / self.batches_per_epoch(epoch)) / self.segments_per_pass
+        index, place = divmod(epoch, self.segments_per_pass)
+        visits = len(self._pass(index))
+        begin = place * self.visits_per_segment
+        here = min(self.visits_per_segment, visits - begin) * batches / self.batches_per_epoch(epoch)
+        return index + (begin + here) / visits
 
     def first_examples(self) -> Examples:
         """The examples of the first segment."""

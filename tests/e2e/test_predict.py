@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.command import entrenar, tree
+from tests.e2e.command import call, entrenar, tree
 from tests.stages.head_folder import MOODS, write_run
 
 
@@ -55,7 +55,7 @@ def test_json_ends_with_the_metrics(run: Path) -> None:
 )
 def test_wrong_input_is_explained_and_nothing_is_written(run: Path, arguments: list[str], message: str) -> None:
     before = tree(run)
-    done = entrenar("predict", *arguments, cwd=run)
+    done = call("predict", *arguments, cwd=run)
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
