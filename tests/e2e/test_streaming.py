@@ -14,7 +14,7 @@ from tests.e2e.test_kill_and_resume import kill_when, steps_are_logged, steps_lo
 from tests.stages.tiny_base import stories, write_base, write_config
 
 STEPS, BATCH, ROWS = 70, 24, 1200
-KILLED_AFTER = (12, 48, 59)
+KILLED_AFTER = (12, 48, 64)
 """Steps: in the first of two segments of the first pass, in the second one, and in the second pass."""
 
 
