@@ -43,18 +43,18 @@ def train(
 
     from entrenar_cli.console import open_reporter
 
+    start = resume_from or ("auto" if resume else None)
     if dry_run:
-        _show_plan(checked, json_lines=json_lines)
+        _show_plan(checked, start, json_lines=json_lines)
         return
 
     from entrenar_core.stages.train import run_training
 
-    start = resume_from or ("auto" if resume else None)
     with open_reporter(json_lines=json_lines, log_every=checked.training.log_every) as reporter:
         run_training(checked, resume_from=start, reporter=reporter)
 
 
-def _show_plan(config: Config, *, json_lines: bool) -> None:
+def _show_plan(config: Config, start: Path | str | None, *, json_lines: bool) -> None:
     from entrenar_cli.console import open_reporter
     from entrenar_cli.plan_view import plan_document, show_plan
     from entrenar_core.events import SilentReporter
@@ -63,8 +63,8 @@ def _show_plan(config: Config, *, json_lines: bool) -> None:
     if json_lines:
         from entrenar_cli.documents import write_document
 
-        write_document(sys.stdout, plan_document(plan_run(config, SilentReporter())))
+        write_document(sys.stdout, plan_document(plan_run(config, SilentReporter(), resume_from=start)))
         return
     with open_reporter() as reporter:
-        plan = plan_run(config, reporter)
+        plan = plan_run(config, reporter, resume_from=start)
     show_plan(plan)

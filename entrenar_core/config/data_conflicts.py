@@ -14,7 +14,7 @@ _NEUTRAL: Mapping[str, object] = {"separator": "\n", "train_on_prompt": False, "
 
 _KEY_TASKS: Mapping[str, tuple[str, ...]] = {
     "separator": ("prompt_completion",),
-    "train_on_prompt": ("prompt_completion", "instruction"),
+    "train_on_prompt": ("prompt_completion", "instruction", "chat"),
     "train_turns": ("chat",),
     "chat_template": ("prompt_completion", "instruction", "chat"),
 }

@@ -18,7 +18,7 @@ IGNORE = -100
 """The label of a position that is not trained: prompt, padding."""
 
 Int32Array = npt.NDArray[np.int32]
-Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Batch:
         starts: int32 [B, T], the index in the row of the first position of the document; padding starts itself.
         n_tokens: positions that are not padding.
         n_supervised: positions whose label is not `IGNORE`.
-        values: float32 [B, T], for regression: the target where the label is not `IGNORE`, 0 elsewhere.
+        values: float64 [B, T], for regression: the target where the label is not `IGNORE`, 0 elsewhere.
     """
 
     tokens: Int32Array
@@ -41,4 +41,4 @@ class Batch:
     starts: Int32Array
     n_tokens: int
     n_supervised: int
-    values: Float32Array | None = None
+    values: Float64Array | None = None

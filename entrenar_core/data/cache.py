@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.data.examples import Examples, ExampleStats, map_examples
+from entrenar_core.data.growing import NO_ROOM
 from entrenar_core.errors import OutputError
 
 FORMAT = 1
@@ -29,6 +31,9 @@ LARGEST_CACHE = 32 << 30
 
 WORTH_CACHING = 8 << 20
 """Bytes of data files below which tokenizing takes a second or two and leaves nothing on the disk."""
+
+ABANDONED_SECONDS = 24 * 3600
+"""Age at which an unfinished entry is taken for what a killed run has left."""
 
 MANIFEST = "manifest.json"
 _UNFINISHED = ".tmp-"
@@ -49,16 +54,26 @@ def cache_key(parts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
 
-def default_cache_folder() -> Path:
-    """``~/.cache/entrenar/tokens``, or below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entrenar" / "tokens"
+def default_cache_folder() -> Path | None:
+    """``~/.cache/entrenar/tokens``, or below XDG_CACHE_HOME; None for a user without a home."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return Path(root) / "entrenar" / "tokens"
 
 
 class TokenCache:
-    """A folder of entries."""
+    """A folder of entries.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: made when the first entry is written.
+        is_asked_for: the person named the folder, so one that cannot be written is an error; else nothing is cached.
+    """
+
+    def __init__(self, folder: Path, *, is_asked_for: bool = True) -> None:
         self.folder = folder
+        self.is_asked_for = is_asked_for
 
     def load(self, key: str) -> CachedData | None:
         """The entry of this key, or None if there is none, or none that is whole."""
@@ -75,41 +90,56 @@ class TokenCache:
         return found
 
     @contextmanager
-    def new_entry(self, key: str) -> Iterator[Path]:
+    def new_entry(self, key: str) -> Iterator[Path | None]:
         """A folder to write the arrays of an entry to. `keep` gives it its name; otherwise it goes at the end.
 
+        None where the default folder cannot be written.
+
         Raises:
-            OutputError: the cache cannot be written.
+            OutputError: the folder that was asked for cannot be written.
         """
         temporary = self.folder / f"{_UNFINISHED}{key}-{secrets.token_hex(4)}"
         try:
             temporary.mkdir(parents=True, mode=0o700)
-            yield temporary
         except OSError as error:
-            raise OutputError(
-                f"the token cache cannot be written: {error.strerror or error}",
-                where=str(self.folder),
-                hint="free some space, set data.cache_dir to another folder, or data.cache: false",
-            ) from error
+            if self.is_asked_for:
+                raise _unwritable(self.folder, error) from error
+            yield None
+            return
+        try:
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def keep(self, key: str, temporary: Path, data: CachedData) -> None:
-        """Complete the entry that was written to `temporary`, under its name; its mapped arrays stay valid."""
+        """Complete the entry that was written to `temporary`, under its name; its mapped arrays stay valid.
+
+        A run beside this one may have made the same entry meanwhile; then that one stays.
+
+        Raises:
+            OutputError: the cache cannot be written.
+        """
         manifest = {
             "stats": asdict(data.examples.stats),
             "per_source": list(data.per_source),
             "notices": list(data.notices),
             "digest": data.examples.digest(),
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         place = self.folder / key
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)
-        self._prune(key)
+        try:
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            if self.load(key) is None:
+                shutil.rmtree(place, ignore_errors=True)
+                _rename(temporary, place)
+            self._prune(key)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
 
     def _prune(self, newest: str) -> None:
-        """Remove the entries that were used longest ago until the rest fits; the newest one stays."""
+        """Remove what killed runs have left, and the entries used longest ago until the rest fits."""
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            if _age(path) > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
         entries = sorted(_entries(self.folder), key=lambda entry: entry.used, reverse=True)
         room = LARGEST_CACHE - sum(entry.n_bytes for entry in entries if entry.path.name == newest)
         for entry in entries:
@@ -120,6 +150,19 @@ class TokenCache:
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
+def _rename(temporary: Path, place: Path) -> None:
+    """Give an entry its name, unless another run was faster."""
+    try:
+        temporary.rename(place)
+    except OSError:
+        if not (place / MANIFEST).is_file():
+            raise
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"the token cache cannot be written: {error.strerror or error}", where=str(folder), hint=NO_ROOM)
+
+
 @dataclass(frozen=True)
 class _Entry:
     path: Path
@@ -128,8 +171,18 @@ class _Entry:
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
+    """The complete entries; one that another run removes meanwhile is none."""
     for path in folder.iterdir():
-        manifest = path / MANIFEST
-        if manifest.is_file():
+        try:
+            used = (path / MANIFEST).stat().st_mtime
             n_bytes = sum(file.stat().st_size for file in path.iterdir())
-            yield _Entry(path, manifest.stat().st_mtime, n_bytes)
+        except OSError:
+            continue
+        yield _Entry(path, used, n_bytes)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0

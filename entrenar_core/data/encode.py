@@ -19,10 +19,10 @@ class ExampleBuilder:
 
     Args:
         seq_len: positions of an example, so seq_len + 1 tokens.
-        overlong: ``truncate`` keeps the first seq_len + 1 tokens (and the label of a labelled row). ``split`` makes
-            windows of that size, each beginning with the last token of the one before, so that every token but the
-            first is a target exactly once; a window without a target is left out. ``drop`` refuses the row. None: what
-            the encoder of the row thinks best.
+        overlong: ``truncate`` keeps the first seq_len + 1 tokens. ``split`` makes windows of that size, each beginning
+            with the last token of the one before, so that every token but the first is a target exactly once; a window
+            without a target is left out. ``drop`` refuses the row. None: what the encoder of the row thinks best. A
+            labelled row that is not dropped is cut before its `n_last` entries.
         store: where the examples go.
     """
 
@@ -61,13 +61,12 @@ class ExampleBuilder:
         too_long = len(row.tokens) - 1 - self._seq_len
         if too_long > 0 and policy == "drop":
             self._refused[REFUSED_TOO_LONG] += 1
-        elif too_long > 0 and row.is_labelled:
+        elif too_long > 0 and row.n_last:
             self._overlong_rows += 1
             self._truncated_tokens += too_long
-            tokens, supervised = row.tokens, row.supervised
-            self._store.add(
-                [*tokens[: self._seq_len], tokens[-1]], supervised[: self._seq_len] + supervised[-1:], row.value
-            )
+            begin, end = self._seq_len + 1 - row.n_last, len(row.tokens) - row.n_last
+            tokens = [*row.tokens[:begin], *row.tokens[end:]]
+            self._store.add(tokens, row.supervised[:begin] + row.supervised[end:], row.value)
         else:
             self._add_windows(row, policy)
 

@@ -17,14 +17,12 @@ from entrenar_core.data.row_encoders import (
     RowEncoder,
     TextEncoder,
 )
-from entrenar_core.data.tasks import Task
+from entrenar_core.data.task_columns import TARGET_ROLES, Task
 from entrenar_core.errors import DataError
 
 if TYPE_CHECKING:
     from entrenar_core.tokenizer.chat_template import ChatTemplate
     from entrenar_core.tokenizer.tokenizer import Tokenizer
-
-LABEL_ROLES = {Task.CLASSIFICATION: "label", Task.REGRESSION: "target"}
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,14 @@ class ExampleFormat:
 class Encoding:
     """Everything besides the data itself that decides which tokens come out.
 
-    template: for chat, and for prompts and instructions where they go through one; None: they do not.
+    template: for the tasks in `templated`; the others are plain text.
     labels: of a classification or regression task.
     """
 
     tokenizer: Tokenizer
     fmt: ExampleFormat
     template: ChatTemplate | None = None
+    templated: frozenset[Task] = frozenset()
     labels: Labels | None = None
 
     def encoder(self, task: Task, where: str) -> RowEncoder:
@@ -59,13 +58,13 @@ class Encoding:
         Raises:
             DataError: a special token is asked for that the tokenizer does not have; chat data without a template.
         """
-        if task in LABEL_ROLES:
+        if task in TARGET_ROLES:
             if self.labels is None:
                 raise ValueError(f"{task} needs labels")
-            return LabelledEncoder(self.tokenizer, self._frame(where), self.labels, LABEL_ROLES[task])
+            return LabelledEncoder(self.tokenizer, self._frame(where), self.labels, TARGET_ROLES[task])
         if task is Task.TEXT:
             return TextEncoder(self.tokenizer, self._frame(where))
-        if self.template is not None:
+        if self.template is not None and task in self.templated:
             return self._chat_encoder(task, self.template)
         if task is Task.CHAT:
             raise DataError("chat data need a chat template", where=where, hint="set data.chat_template: chatml")

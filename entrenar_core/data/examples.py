@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from entrenar_core.data.growing import GrowingArray, map_array
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
-Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 FILES = ("tokens.bin", "supervised.bin", "offsets.bin", "values.bin")
-"""Names of the arrays of a data set on disk: int32, bool, int64 and float32; the last one is there for regression."""
+"""Names of the arrays of a data set on disk: int32, bool, int64 and float64; the last one is there for regression."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class Examples:
         tokens: int32 [N], the ids of all examples, one after another.
         supervised: bool [N], False for the first token of each example.
         offsets: int64 [len + 1].
-        values: float32 [len], the target of each example, for regression.
+        values: float64 [len], the target of each example, for regression.
     """
 
     tokens: Int32Array
     supervised: BoolArray
     offsets: Int64Array
     stats: ExampleStats
-    values: Float32Array | None = None
+    values: Float64Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -105,6 +106,10 @@ class Examples:
 
     def digest(self) -> str:
         """A hex hash of ids, flags, borders and values: equal exactly when two data sets train the same."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         content = hashlib.blake2b(digest_size=16)
         for part in (self.tokens, self.supervised, self.offsets, self.values):
             if part is not None:
@@ -124,7 +129,7 @@ class ExampleStore:
         self._tokens = GrowingArray(np.int32, paths[0])
         self._supervised = GrowingArray(np.bool_, paths[1])
         self._offsets = GrowingArray(np.int64, paths[2])
-        self._values = GrowingArray(np.float32, paths[3])
+        self._values = GrowingArray(np.float64, paths[3])
         self._n_supervised = 0
         self._offsets.extend([0])
 
@@ -184,7 +189,7 @@ def map_examples(folder: Path, stats: ExampleStats) -> Examples:
     tokens, supervised, offsets = (
         map_array(folder / name, dtype) for name, dtype in zip(FILES, (np.int32, np.bool_, np.int64), strict=False)
     )
-    values = map_array(folder / FILES[3], np.float32) if (folder / FILES[3]).exists() else None
+    values = map_array(folder / FILES[3], np.float64) if (folder / FILES[3]).exists() else None
     fits = len(offsets) == stats.examples + 1 and len(tokens) == len(supervised) == offsets[-1]
     if not fits or (values is not None and len(values) != stats.examples):
         raise ValueError("the files of the data set do not fit together")

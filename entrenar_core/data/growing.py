@@ -10,19 +10,24 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from entrenar_core.errors import OutputError
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 SPILL_BYTES = 8 << 20
 """What is held in memory before it is appended to the file."""
 
-_CODES = {"int32": "i", "int64": "q", "float32": "f", "bool": "B"}
+NO_ROOM = "free some space, set data.cache_dir to another folder, or data.cache: false"
+"""What to do when the files cannot be written."""
+
+_CODES = {"int32": "i", "int64": "q", "float64": "d", "bool": "B"}
 
 
 class GrowingArray(Generic[Scalar]):
     """Grows at its end; `finish` gives the array.
 
     Args:
-        dtype: of the items: int32, int64, float32 or bool.
+        dtype: of the items: int32, int64, float64 or bool.
         path: of a new file for them; None: they stay in memory.
     """
 
@@ -42,7 +47,11 @@ class GrowingArray(Generic[Scalar]):
             self._spill()
 
     def finish(self) -> npt.NDArray[Scalar]:
-        """The array; read-only where it is mapped. Nothing may be appended any more."""
+        """The array; read-only where it is mapped. Nothing may be appended any more.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         if self.path is None:
             return np.frombuffer(self._items, dtype=self.dtype)
         self._spill()
@@ -50,8 +59,13 @@ class GrowingArray(Generic[Scalar]):
 
     def _spill(self) -> None:
         assert self.path is not None
-        with self.path.open("ab") as file:
-            self._items.tofile(file)
+        try:
+            with self.path.open("ab") as file:
+                self._items.tofile(file)
+        except OSError as error:
+            raise OutputError(
+                f"the token cache cannot be written: {error.strerror or error}", where=str(self.path), hint=NO_ROOM
+            ) from error
         self._spilled += len(self._items)
         del self._items[:]
 

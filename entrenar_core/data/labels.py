@@ -1,7 +1,7 @@
 """What a head learns to say: the classes of a category column, or the scale of a number column.
 
-Both are read from the training data in one pass over one column before anything is tokenized. Classes are sorted,
-numbers as numbers, so that the order of the rows does not matter.
+Both are read from the training data in one pass before anything is tokenized. Classes are sorted, numbers as numbers,
+so that the order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 from entrenar_core.data.tasks import Task
 from entrenar_core.errors import DataError
+
+Where = Callable[[], str]
+"""Names the place of a label, for messages."""
 
 MOST_CLASSES = 1000
 """More distinct labels than this are no classes: a name or an id was taken for a label."""
@@ -27,7 +32,7 @@ class Labels:
     mean: float = 0.0
     std: float = 1.0
 
-    def target_of(self, value: Any, where: Callable[[], str]) -> tuple[int, float | None]:
+    def target_of(self, value: Any, where: Where) -> tuple[int, float | None]:
         """The class id and None, or 0 and the number.
 
         Raises:
@@ -42,9 +47,14 @@ class Labels:
             raise DataError(
                 f"the label {name!r} is not among the classes of the training data: {shown}",
                 where=where(),
-                hint="correct it, drop the row, or add rows of this class to data.train",
+                hint=f"{self._nearest(name)}fix the spelling, or add the class to the training data",
             )
         return class_id, None
+
+    def _nearest(self, name: str) -> str:
+        by_lower = {known.lower(): known for known in self.classes}
+        close = get_close_matches(name.lower(), list(by_lower), n=1)
+        return f"did you mean {by_lower[close[0]]!r}? " if close else ""
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -52,15 +62,14 @@ class Labels:
 
 
 def class_name(value: Any) -> str:
-    """A label as text: 1 and 1.0 are the same class, true is written as YAML does."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
+    """A label as text: 1 and 1.0 are the same class, and so are true and "True"."""
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
-    return str(value).strip()
+    name = str(value).strip()
+    return name.lower() if name.lower() in ("true", "false") else name
 
 
-def number_of(value: Any, where: Callable[[], str]) -> float:
+def number_of(value: Any, where: Where) -> float:
     """A target of regression, also from a text such as ``"4.5"``."""
     try:
         number = float(value)
@@ -75,19 +84,24 @@ def number_of(value: Any, where: Callable[[], str]) -> float:
     return number
 
 
-def fit_labels(task: Task, values: Iterable[Any], where: str) -> Labels:
-    """Classes or scale of all training labels (None for a missing one, which is passed over).
+def fit_labels(task: Task, labelled: Iterable[tuple[Any, Where]], where: str) -> Labels:
+    """Classes or scale of the training labels.
+
+    Args:
+        task: classification or regression.
+        labelled: the labels or targets of all rows that are used, none of them missing, with their places.
+        where: the column, for what is wrong with all of them.
 
     Raises:
-        DataError: fewer than two classes or too many of them, no number, or all numbers alike.
+        DataError: fewer than two classes or too many of them; a target that is no finite number, no target at all, or
+            targets that are all alike or too far apart for a float64.
     """
-    present = (value for value in values if value is not None and not (isinstance(value, str) and not value.strip()))
-    return _classes(present, where) if task is Task.CLASSIFICATION else _scale(present, where)
+    return _classes(labelled, where) if task is Task.CLASSIFICATION else _scale(labelled, where)
 
 
-def _classes(values: Iterable[Any], where: str) -> Labels:
+def _classes(labelled: Iterable[tuple[Any, Where]], where: str) -> Labels:
     names: set[str] = set()
-    for value in values:
+    for value, _ in labelled:
         names.add(class_name(value))
         if len(names) > MOST_CLASSES:
             raise DataError(
@@ -99,7 +113,7 @@ def _classes(values: Iterable[Any], where: str) -> Labels:
         raise DataError(
             f"classification needs at least two classes, and there {_found(sorted(names))}",
             where=where,
-            hint="check data.columns.label",
+            hint="check data.columns; rows without a text do not count",
         )
     return Labels(classes=tuple(sorted(names, key=_class_order)))
 
@@ -110,23 +124,30 @@ def _found(names: list[str]) -> str:
 
 def _class_order(name: str) -> tuple[int, float, str]:
     try:
-        return 0, float(name), name
+        number = float(name)
     except ValueError:
-        return 1, 0.0, name
+        number = math.nan
+    return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
 
 
-def _scale(values: Iterable[Any], where: str) -> Labels:
+def _scale(labelled: Iterable[tuple[Any, Where]], where: str) -> Labels:
     """Mean and standard deviation by Welford's running update (1962)."""
     count, mean, spread = 0, 0.0, 0.0
-    for value in values:
-        number = number_of(value, lambda: where)
+    for value, place in labelled:
+        number = number_of(value, place)
         count += 1
         step = number - mean
         mean += step / count
         spread += step * (number - mean)
     if count == 0:
-        raise DataError("the target column has no number", where=where, hint="check data.columns.target")
+        raise DataError("no row has a text and a number", where=where, hint="check data.columns")
     std = math.sqrt(spread / count)
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise DataError(
+            "the targets are too far apart: their mean or their standard deviation is not finite",
+            where=where,
+            hint="look for absurd values, or store the targets in a larger unit",
+        )
     if std == 0.0:
         raise DataError(
             f"every target is {mean:g}: there is nothing to learn", where=where, hint="check data.columns.target"

@@ -6,8 +6,8 @@ learn are an error. Large data are kept in the token cache and mapped from there
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,38 @@ class DataSet:
     """Tokenized examples of some sources, one source after the other.
 
     Attributes:
-        bounds: int64 [sources + 1]; source i has the examples bounds[i] to bounds[i + 1].
+        examples: those of the set, and maybe others.
+        bounds: int64 [sources + 1]; source i has the members bounds[i] to bounds[i + 1] of the set.
         weights: how often each source's examples come in an epoch.
+        indices: int64, ascending, the members among `examples`; None: all of them.
     """
 
     examples: Examples
     bounds: npt.NDArray[np.int64]
     weights: tuple[float, ...]
+    indices: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def members(self) -> npt.NDArray[np.int64]:
+        """int64 [len]: where the set's examples lie."""
+        return np.arange(len(self.examples)) if self.indices is None else self.indices
+
+    def digest(self) -> str:
+        """A hex hash: equal exactly when two sets train the same."""
+        whole = self.examples.digest()
+        if self.indices is None:
+            return whole
+        return hashlib.blake2b(whole.encode() + self.indices.tobytes(), digest_size=16).hexdigest()
+
+    def counts(self) -> npt.NDArray[np.float64]:
+        """Examples, positions and targets of one epoch: float64 [3]."""
+        members = self.members()
+        weights = np.repeat(self.weights, np.diff(self.bounds))
+        lengths = self.examples.lengths[members]
+        targets = np.add.reduceat(self.examples.supervised, self.examples.offsets[:-1], dtype=np.int64)[members]
+        return np.array([weights.sum(), (weights * lengths).sum(), (weights * targets).sum()])
 
 
 def load_data(
@@ -84,10 +109,11 @@ def _find_or_make(
     if found is not None:
         reporter.emit(Notice("info", f"tokens found in the cache: {cache.folder / key}"))
         return found
-    with ExitStack() as stack:
-        temporary = stack.enter_context(cache.new_entry(key))
+    with cache.new_entry(key) as temporary:
+        if temporary is None:
+            reporter.emit(Notice("warning", f"tokens are not cached: {cache.folder} cannot be written"))
         made = _tokenize(sources, encoding, temporary, reporter)
-        if len(made.examples):
+        if temporary is not None and len(made.examples):
             cache.keep(key, temporary, made)
     return made
 
@@ -97,6 +123,7 @@ def _key_parts(sources: Sequence[OpenedSource], encoding: Encoding, tokenizer_di
         "sources": [[one.source.fingerprint(), str(one.task), dict(one.columns.columns)] for one in sources],
         "format": asdict(encoding.fmt),
         "template": None if encoding.template is None else encoding.template.text,
+        "templated": sorted(encoding.templated),
         "labels": None if encoding.labels is None else asdict(encoding.labels),
         "tokenizer": tokenizer_digest,
     }

@@ -32,7 +32,8 @@ class Loader:
         pad_id: the token on padding positions, which no label or document refers to.
         group_by_length: without packing, sort by length inside windows of 50 batches, and (when shuffling) shuffle the
             batches, which saves padding; default: as `shuffle`.
-        bounds: int64 [sources + 1]; source i has the examples bounds[i] to bounds[i + 1]. Default: one source.
+        indices: int64, the examples that are used, ascending; default: all.
+        bounds: int64 [sources + 1]; source i has the used examples bounds[i] to bounds[i + 1]. Default: one source.
         weights: how often the examples of each source come in an epoch; default: once.
     """
 
@@ -47,14 +48,16 @@ class Loader:
         seed: int = 0,
         pad_id: int = 0,
         group_by_length: bool | None = None,
+        indices: Int64Array | None = None,
         bounds: Int64Array | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
-        if len(examples) == 0:
+        count = len(examples) if indices is None else len(indices)
+        if count == 0:
             raise ValueError("a loader needs at least one example")
         if batch_size < 1 or seed < 0:
             raise ValueError(f"batch_size {batch_size} must be positive and seed {seed} not negative")
-        longest = int(examples.lengths.max())
+        longest = int((examples.lengths if indices is None else examples.lengths[indices]).max())
         if longest > seq_len:
             raise ValueError(f"an example of {longest} positions does not fit seq_len {seq_len}")
         self.examples = examples
@@ -65,7 +68,8 @@ class Loader:
         self.seed = seed
         self.pad_id = pad_id
         self.group_by_length = shuffle if group_by_length is None else group_by_length
-        self.bounds = np.array([0, len(examples)], dtype=np.int64) if bounds is None else bounds
+        self.indices = indices
+        self.bounds = np.array([0, count], dtype=np.int64) if bounds is None else bounds
         self.weights = (1.0,) * (len(self.bounds) - 1) if weights is None else tuple(weights)
         self._plan: tuple[int, Rows] | None = None
 
@@ -100,6 +104,8 @@ class Loader:
     def _plan_rows(self, epoch: int) -> Rows:
         lengths = self.examples.lengths
         order = visits(self.bounds, self.weights, seed=self.seed, epoch=epoch)
+        if self.indices is not None:
+            order = self.indices[order]
         if self.shuffle:
             order = order[permutation(len(order), seed=self.seed, epoch=epoch, purpose=Purpose.EXAMPLES)]
         if self.packing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,15 +16,20 @@ import pyarrow as pa
 from entrenar_core.config.data import Data, Source
 from entrenar_core.config.roles import TASK_ROLES
 from entrenar_core.data.column_types import ColumnType, infer_types, is_decodable
-from entrenar_core.data.row_encoders import Locate, Rows
+from entrenar_core.data.labels import Where
+from entrenar_core.data.row_encoders import Locate, Rows, usable
 from entrenar_core.data.source import DataSource, values_of
+from entrenar_core.data.task_columns import TARGET_ROLES
 from entrenar_core.data.tasks import Task, TaskColumns, TaskRequest, choose_task
 from entrenar_core.errors import DataError
 
 SAMPLE_ROWS = 20_000
 """Rows from which types are inferred; a data set that has no more is looked at as a whole."""
 
-HEAD_TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
+ENCODED_BYTES = 2 << 20
+"""Text that is tokenized at a time: a token takes a hundred bytes until it lies in an array."""
+
+HEAD_TASKS = frozenset(TARGET_ROLES)
 """Tasks that train a head; all others train the language model itself, and may be mixed."""
 
 
@@ -56,8 +62,9 @@ class OpenedSource:
         """All rows in order, by role, a batch at a time, each with a way to name its rows."""
         first_row = 0
         for batch in self.source.read(self.columns.names, self.optional):
-            yield self.rows_of(batch, first_row), self.locate_from(first_row)
-            first_row += batch.num_rows
+            for piece in pieces_of(batch):
+                yield self.rows_of(piece, first_row), self.locate_from(first_row)
+                first_row += piece.num_rows
 
     def rows_of(self, batch: pa.RecordBatch, first_row: int) -> Rows:
         """The values of a batch by role; `first_row` is its place in the source, counted from 0."""
@@ -73,6 +80,25 @@ class OpenedSource:
         for batch in self.source.read([name], self.optional):
             yield from values_of(batch, name, first_row, self.source)
             first_row += batch.num_rows
+
+    def labels(self) -> Iterator[tuple[Any, Where]]:
+        """The label or target of every row that is not refused, with its place."""
+        role = TARGET_ROLES[self.task]
+        for rows, locate in self.read():
+            for index, reason in enumerate(usable(rows, ["text", role])):
+                if reason is None:
+                    yield rows[role][index], partial(_cell, locate, index, self.columns.columns[role])
+
+
+def _cell(locate: Locate, index: int, column: str) -> str:
+    return f"{locate(index)}, column {column}"
+
+
+def pieces_of(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch, as many at a time as have about `ENCODED_BYTES` together."""
+    count = max(1, batch.num_rows * ENCODED_BYTES // max(1, batch.nbytes))
+    for start in range(0, batch.num_rows, count):
+        yield batch.slice(start, count)
 
 
 def open_sources(
@@ -122,7 +148,7 @@ def request_of(data: Data, entry: Source) -> TaskRequest:
 
 def _check_mix(opened: Sequence[OpenedSource]) -> None:
     tasks = {one.task for one in opened}
-    if len(tasks) > 1 and tasks & set(HEAD_TASKS):
+    if len(tasks) > 1 and tasks & HEAD_TASKS:
         listed = "; ".join(f"{one.source.name}: {one.task}" for one in opened)
         raise DataError(
             f"these sources cannot go together: {listed}",

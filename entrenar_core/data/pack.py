@@ -106,9 +106,9 @@ def fill(examples: Examples, rows: Rows, *, seq_len: int, pad_id: int) -> Batch:
     starts.reshape(-1)[target] = np.repeat(column, length)
     values = None
     if examples.values is not None:
-        values = np.zeros(shape, dtype=np.float32)
+        values = np.zeros(shape, dtype=np.float64)
         of_position = np.repeat(examples.values[documents], length)
-        values.reshape(-1)[target] = np.where(supervised, of_position, np.float32(0))
+        values.reshape(-1)[target] = np.where(supervised, of_position, 0.0)
     return Batch(tokens, labels, positions, starts, int(before[-1]), int(np.count_nonzero(supervised)), values)
 
 

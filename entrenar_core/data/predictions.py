@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from entrenar_core.data.row_encoders import is_missing
 from entrenar_core.data.source import DataSource, values_of
 from entrenar_core.errors import DataError, OutputError
 from entrenar_core.gguf.atomic import atomic_file
@@ -35,7 +36,7 @@ class Window:
     """Consecutive rows.
 
     kept: the columns that go into the output. texts: what is read, None where a row has nothing. targets: the true
-    labels or numbers, None where a row has none; None altogether if the data have no such column.
+    labels or numbers as the data have them; None altogether if they have no such column.
     """
 
     kept: pa.Table
@@ -116,14 +117,13 @@ class PredictionInput:
         for batch in batches:
             texts += map(_said, values_of(batch, self.text_column, first_row, self.source))
             if targets is not None and self.target_column is not None:
-                targets += map(_said, values_of(batch, self.target_column, first_row, self.source))
+                targets += values_of(batch, self.target_column, first_row, self.source)
             first_row += batch.num_rows
         return Window(kept, texts, targets)
 
 
-def _said(value: Any) -> Any:
-    """The value, or None for a blank text, which says as little."""
-    return None if isinstance(value, str) and not value.strip() else value
+def _said(text: str | None) -> str | None:
+    return None if is_missing(text) else text
 
 
 def _require_text(source: DataSource, name: str) -> None:

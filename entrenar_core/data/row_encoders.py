@@ -11,8 +11,11 @@ token lies across the border. Text is data: what looks like a special token in i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from entrenar_core.data.labels import Labels
@@ -40,13 +43,13 @@ REFUSED_EMPTY = "empty"
 class EncodedRow:
     """Tokens, and for each whether it is a target (0 or 1).
 
-    With `is_labelled` the last entry of `tokens` is no token but the class that a head shall find (0 for a number,
-    which is in `value`); it stays when the row is cut.
+    `n_last` entries at the end stay when the row is cut, for a label: the very last one is no token then but the class
+    that a head shall find (0 for a number, which is in `value`).
     """
 
     tokens: Sequence[int]
     supervised: bytes
-    is_labelled: bool = False
+    n_last: int = 0
     value: float | None = None
 
 
@@ -96,14 +99,22 @@ def _special(token_id: int | None, wanted: bool, kind: str, where: str) -> tuple
 
 
 def usable(rows: Rows, required: Sequence[str]) -> list[str | None]:
-    """For each row the reason to refuse it, or None: every required role needs a text that is not blank."""
+    """For each row the reason to refuse it, or None: no required role may be missing."""
     return [_reason(values) for values in zip(*(rows[role] for role in required), strict=True)]
 
 
 def _reason(values: Sequence[Any]) -> str | None:
-    if any(value is None for value in values):
-        return REFUSED_NULL
-    return REFUSED_EMPTY if any(isinstance(value, str) and not value.strip() for value in values) else None
+    missing = [value for value in values if is_missing(value)]
+    if not missing:
+        return None
+    return REFUSED_EMPTY if all(isinstance(value, str) for value in missing) else REFUSED_NULL
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell says nothing: null, NaN, a blank text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
 class TextEncoder:
@@ -188,25 +199,27 @@ class ChatRowEncoder:
         return [*self._chat.notices, *self._first_faults.values()]
 
     def encode(self, rows: Rows, locate: Locate) -> list[EncodedRow | str]:
-        found = [self._conversation(row, locate(index)) for index, row in enumerate(each_row(rows))]
+        found = [self._conversation(row, partial(locate, index)) for index, row in enumerate(each_row(rows))]
         encoded = iter(self._chat.encode_batch([one for one in found if not isinstance(one, str)]))
         return [
-            one if isinstance(one, str) else self._row(next(encoded), locate(index)) for index, one in enumerate(found)
+            one if isinstance(one, str) else self._row(next(encoded), partial(locate, index))
+            for index, one in enumerate(found)
         ]
 
-    def _conversation(self, row: Mapping[str, Any], where: str) -> Conversation | str:
+    def _conversation(self, row: Mapping[str, Any], where: Callable[[], str]) -> Conversation | str:
         from entrenar_core.tokenizer.conversation import ConversationError
 
         try:
-            return self._converse(row, where)
+            return self._converse(row, "")
         except ConversationError as error:
-            return self._fault(error.reason, str(error).replace("\n  hint: ", "; "))
+            said = f"{where()}: {error.where or ''}{': ' if error.where else ''}{error.message}"
+            return self._fault(error.reason, f"{said}; {error.hint}" if error.hint else said)
 
-    def _row(self, encoded: EncodedChat | ChatRefusal, where: str) -> EncodedRow | str:
+    def _row(self, encoded: EncodedChat | ChatRefusal, where: Callable[[], str]) -> EncodedRow | str:
         from entrenar_core.tokenizer.chat import ChatRefusal
 
         if isinstance(encoded, ChatRefusal):
-            return self._fault(encoded.reason, f"{where}: {encoded.detail or encoded.reason}")
+            return self._fault(encoded.reason, f"{where()}: {encoded.detail or encoded.reason}")
         return EncodedRow(encoded.tokens, encoded.supervised)
 
     def _fault(self, reason: str, detail: str) -> str:
@@ -232,10 +245,17 @@ class LabelledEncoder:
         ids = self._tokenizer.encode_batch([rows["text"][index] for index in kept])
         found: list[EncodedRow | str] = [reason or REFUSED_NULL for reason in reasons]
         for index, tokens in zip(kept, ids, strict=True):
-            class_id, value = self._labels.target_of(rows[self._role][index], lambda index=index: locate(index))  # type: ignore[misc]
-            framed = [*self._frame.bos, *tokens, *self._frame.eos]
-            found[index] = EncodedRow([*framed, class_id], bytes(len(framed)) + b"\1", is_labelled=True, value=value)
+            class_id, value = self._labels.target_of(rows[self._role][index], partial(locate, index))
+            found[index] = labelled_row(self._frame, tokens, class_id, value)
         return found
+
+
+def labelled_row(frame: Frame, ids: Sequence[int], class_id: int = 0, value: float | None = None) -> EncodedRow | str:
+    """The ids of a text and its label; the reason to refuse it where there is no token for the head to read."""
+    tokens = [*frame.bos, *ids, *frame.eos]
+    if not tokens:
+        return REFUSED_EMPTY
+    return EncodedRow([*tokens, class_id], bytes(len(tokens)) + b"\1", n_last=len(frame.eos) + 1, value=value)
 
 
 def each_row(rows: Rows) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,15 @@ class DataSource:
 
     def locate(self, row: int) -> str:
         """The file and the row, counted from 1 in it, of a row of the source, counted from 0."""
-        ends = list(accumulate(sum(part.n_rows for part in file.parts) for file in self.opened))
+        ends = self._ends
         index = bisect_right(ends, row)
         first = ends[index - 1] if index else 0
         return f"{self.opened[index].path}, row {row - first + 1}"
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """For each file the number of rows up to its end."""
+        return list(accumulate(sum(part.n_rows for part in file.parts) for file in self.opened))
 
     def fingerprint(self) -> str:
         """SHA-256 over the content of all files in order; it does not depend on their names or place.

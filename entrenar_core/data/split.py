@@ -20,7 +20,7 @@ def split_validation(data: DataSet, fraction: float, seed: int) -> tuple[DataSet
     where = "data.val_fraction"
     if not 0.0 < fraction < 1.0:
         raise DataError(f"{fraction} is not between 0 and 1", where=where, hint="for example 0.05")
-    count = len(data.examples)
+    count = len(data)
     if count < 2:
         raise DataError(f"{count} example cannot be split in two", where=where, hint="name a file in data.val instead")
     n_val = min(count - 1, max(1, round(count * fraction)))
@@ -31,4 +31,4 @@ def split_validation(data: DataSet, fraction: float, seed: int) -> tuple[DataSet
 
 def _part(data: DataSet, indices: np.ndarray, weights: tuple[float, ...]) -> DataSet:
     bounds = np.searchsorted(indices, data.bounds).astype(np.int64)
-    return DataSet(data.examples.select(indices), bounds, weights)
+    return DataSet(data.examples, bounds, weights, data.members()[indices])

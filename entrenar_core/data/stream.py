@@ -7,102 +7,39 @@ resumed reads on at the exact sample without going through the data before it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
-
-import pyarrow as pa
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.encode import ExampleBuilder
 from entrenar_core.data.encoders import Encoding
 from entrenar_core.data.examples import Examples
-from entrenar_core.data.load import reasons
+from entrenar_core.data.load import notice_of, reasons
 from entrenar_core.data.loader import Loader
 from entrenar_core.data.opening import OpenedSource
-from entrenar_core.data.row_encoders import EncodedRow, Rows
-from entrenar_core.data.source import RowGroup
 from entrenar_core.data.stream_plan import StreamPlan, plan_pass
+from entrenar_core.data.stream_reader import Gathered, GroupReader
 from entrenar_core.errors import DataError
 from entrenar_core.events import Notice, Reporter
 
 SEGMENT_ROWS = 1024
 """Rows that are tokenized and mixed together: enough for the tokenizer's threads and for a good mixture."""
 
-OPEN_GROUPS = 16
-"""Row groups that are kept open to be read on; each holds a page or two of its columns in memory."""
+SEGMENT_BYTES = 16 << 20
+"""Bytes on disk of a segment, at most: fewer rows, where they are larger."""
+
+STEPS_PER_SEGMENT = 8
+"""A segment has rows for at least so many steps, because the last step of a segment may be a smaller one."""
+
+ROWS_PER_PACKED_ROW = 8
+"""Rows of data that are reckoned with for one row of a batch when examples are packed."""
+
+MOST_OF_ALL = 0.5
+"""Share of all rows in one group above which the mixture is poor."""
 
 
-@dataclass
-class _Cursor:
-    """A row group that is being read: batches come in order, `pending` is what is left of the last one."""
-
-    batches: Iterator[pa.RecordBatch]
-    next_row: int
-    pending: list[pa.RecordBatch] = field(default_factory=list)
-
-
-@dataclass
-class _Gathered:
-    """Rows of one source by role, and where each of them stands in it."""
-
-    rows: dict[str, list[Any]] = field(default_factory=dict)
-    places: list[int] = field(default_factory=list)
-
-    def add(self, rows: Rows, first_row: int, count: int) -> None:
-        for role, values in rows.items():
-            self.rows.setdefault(role, []).extend(values)
-        self.places.extend(range(first_row, first_row + count))
-
-
-class GroupReader:
-    """Reads runs of rows from the groups of one source; going on in a group is cheap, going back opens it again."""
-
-    def __init__(self, opened: OpenedSource, groups: Sequence[RowGroup]) -> None:
-        self.opened = opened
-        self.groups = groups
-        self._cursors: OrderedDict[int, _Cursor] = OrderedDict()
-
-    def rows(self, group: int, start: int, count: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Batches with rows `start` to `start` + `count` of a group (fewer at its end), each with the place of its
-        first row in the source."""
-        cursor = self._cursor(group, start)
-        first = self.groups[group].first_row
-        while count > 0:
-            batch = cursor.pending.pop() if cursor.pending else next(cursor.batches, None)
-            if batch is None:
-                return
-            taken = batch.slice(0, count)
-            if batch.num_rows > taken.num_rows:
-                cursor.pending.append(batch.slice(taken.num_rows))
-            yield taken, first + cursor.next_row
-            cursor.next_row += taken.num_rows
-            count -= taken.num_rows
-
-    def _cursor(self, group: int, start: int) -> _Cursor:
-        cursor = self._cursors.pop(group, None)
-        if cursor is None or cursor.next_row != start:
-            if cursor is not None:
-                _close(cursor)
-            names = self.opened.columns.names
-            batches = self.opened.source.read_group(self.groups[group], names, start, self.opened.optional)
-            cursor = _Cursor(iter(batches), start)
-        self._cursors[group] = cursor
-        if len(self._cursors) > OPEN_GROUPS:
-            _close(self._cursors.popitem(last=False)[1])
-        return cursor
-
-    def close(self) -> None:
-        """Close every group."""
-        while self._cursors:
-            _close(self._cursors.popitem()[1])
-
-
-def _close(cursor: _Cursor) -> None:
-    with suppress(AttributeError):
-        cursor.batches.close()  # type: ignore[attr-defined]
+def _locate(opened: OpenedSource, places: Sequence[int], index: int) -> str:
+    return opened.source.locate(places[index])
 
 
 class StreamLoader:
@@ -113,8 +50,9 @@ class StreamLoader:
         encoding: how rows become tokens.
         batch_size, seq_len, packing, shuffle, seed, pad_id: as in `Loader`; packing and sorting by length happen
             inside a segment.
+        grad_accum: batches of a step.
         reporter: hears once that rows are refused, and why.
-        segment_rows: for tests.
+        segment_rows: for tests; default: see `SEGMENT_ROWS`.
     """
 
     def __init__(
@@ -128,7 +66,8 @@ class StreamLoader:
         seed: int,
         pad_id: int,
         reporter: Reporter,
-        segment_rows: int = SEGMENT_ROWS,
+        grad_accum: int = 1,
+        segment_rows: int | None = None,
     ) -> None:
         self.encoding = encoding
         self.batch_size = batch_size
@@ -148,8 +87,27 @@ class StreamLoader:
         self._plan: tuple[int, StreamPlan] | None = None
         self._loaded: tuple[int, Loader] | None = None
         first = self._pass(0)
-        self.visits_per_segment = max(1, segment_rows // first.run_rows)
-        self.segments_per_pass = -(-len(first) // self.visits_per_segment)
+        wanted = segment_rows or self._rows_of_segment(sources, batch_size * grad_accum)
+        self.segments_per_pass = max(1, len(first) * first.run_rows // wanted)
+        self._say_how_well_it_mixes()
+
+    def _rows_of_segment(self, sources: Sequence[OpenedSource], rows_per_step: int) -> int:
+        packed = ROWS_PER_PACKED_ROW if self.packing else 1
+        rows = max(SEGMENT_ROWS, STEPS_PER_SEGMENT * rows_per_step * packed)
+        n_bytes = sum(one.source.n_bytes for one in sources) / max(1, sum(self._group_rows))
+        return max(1, min(rows, int(SEGMENT_BYTES / max(1.0, n_bytes))))
+
+    def _say_how_well_it_mixes(self) -> None:
+        largest = max(range(len(self._places)), key=self._group_rows.__getitem__)
+        share = self._group_rows[largest] / sum(self._group_rows)
+        if self.shuffle and share > MOST_OF_ALL and self.segments_per_pass > 1:
+            name = self._readers[self._places[largest][0]].opened.source.name
+            self._say(
+                [
+                    f"{name}: {share:.0%} of the rows lie in one row group, which is read in its order: rows are only"
+                    " mixed with those near them; write the data in smaller row groups, or shuffle them before"
+                ]
+            )
 
     def batches_per_epoch(self, epoch: int) -> int:
         """Batches of segment `epoch`; known once its rows are tokenized."""
@@ -161,11 +119,7 @@ class StreamLoader:
 
     def epochs_done(self, epoch: int, batches: int) -> float:
         """Passes over the data after `batches` batches of segment `epoch`."""
-        index, place = divmod(epoch, self.segments_per_pass)
-        visits = len(self._pass(index))
-        begin = place * self.visits_per_segment
-        here = min(self.visits_per_segment, visits - begin) * batches / self.batches_per_epoch(epoch)
-        return index + (begin + here) / visits
+        return (epoch + batches / self.batches_per_epoch(epoch)) / self.segments_per_pass
 
     def first_examples(self) -> Examples:
         """The examples of the first segment."""
@@ -189,18 +143,18 @@ class StreamLoader:
 
     def _load(self, segment: int) -> Loader:
         fmt = self.encoding.fmt
-        builder = ExampleBuilder(fmt.seq_len, fmt.overlong)
-        gathered = self._read(segment)
-        for source, encoder in enumerate(self._encoders):
-            if gathered[source].places:
-                builder.add(self._encode(source, gathered[source]), encoder.default_overlong)
-                self._say(encoder.notices)
-        examples = builder.finish()
-        self._say_what_was_refused(examples.stats.refused)
+        examples = self._examples(segment)
+        for ahead in range(1, self.segments_per_pass):
+            if len(examples):
+                break
+            self._say([f"{self._names()}: a segment of the data has nothing to learn; the next one is read instead"])
+            pass_index, place = divmod(segment, self.segments_per_pass)
+            following = pass_index * self.segments_per_pass + (place + ahead) % self.segments_per_pass
+            examples = self._examples(following)
         if len(examples) == 0:
             raise DataError(
-                f"there is nothing to learn from in {examples.stats.rows} rows in a row ({reasons(examples.stats)})",
-                where=", ".join(reader.opened.source.name for reader in self._readers),
+                f"there is nothing to learn from: all rows are refused ({reasons(examples.stats)})",
+                where=self._names(),
                 hint="check that the chosen columns hold the text, and data.seq_len",
             )
         return Loader(
@@ -214,22 +168,33 @@ class StreamLoader:
             group_by_length=True,
         )
 
-    def _read(self, segment: int) -> list[_Gathered]:
+    def _examples(self, segment: int) -> Examples:
+        """The rows of a segment, tokenized source by source."""
+        builder = ExampleBuilder(self.encoding.fmt.seq_len, self.encoding.fmt.overlong)
+        for source, gathered in enumerate(self._read(segment)):
+            encoder, opened = self._encoders[source], self._readers[source].opened
+            for rows, places in gathered.parts():
+                builder.add(encoder.encode(rows, partial(_locate, opened, places)), encoder.default_overlong)
+            self._say([notice_of(opened.source.name, message) for message in encoder.notices])
+        examples = builder.finish()
+        self._say_what_was_refused(examples.stats.refused)
+        return examples
+
+    def _read(self, segment: int) -> list[Gathered]:
         """The rows of a segment, source by source."""
-        gathered = [_Gathered() for _ in self._readers]
+        gathered = [Gathered() for _ in self._readers]
         pass_index, place = divmod(segment, self.segments_per_pass)
         plan = self._pass(pass_index)
-        begin = place * self.visits_per_segment
-        for visit in range(begin, min(begin + self.visits_per_segment, len(plan))):
+        begin, end = (len(plan) * part // self.segments_per_pass for part in (place, place + 1))
+        for visit in range(begin, end):
             source, group = self._places[int(plan.groups[visit])]
             reader, start = self._readers[source], int(plan.runs[visit]) * plan.run_rows
             for batch, first_row in reader.rows(group, start, plan.run_rows):
-                gathered[source].add(reader.opened.rows_of(batch, first_row), first_row, batch.num_rows)
+                gathered[source].add(reader.opened.rows_of(batch, first_row), first_row, batch)
         return gathered
 
-    def _encode(self, source: int, gathered: _Gathered) -> list[EncodedRow | str]:
-        locate = self._readers[source].opened.source.locate
-        return self._encoders[source].encode(gathered.rows, lambda index: locate(gathered.places[index]))
+    def _names(self) -> str:
+        return ", ".join(reader.opened.source.name for reader in self._readers)
 
     def _say(self, messages: Sequence[str]) -> None:
         for message in messages:

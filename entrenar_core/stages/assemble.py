@@ -12,7 +12,7 @@ import entrenar_core
 from entrenar_core.backend.base import Backend
 from entrenar_core.config.resolved import config_hash
 from entrenar_core.config.root import Config
-from entrenar_core.data.encoders import LABEL_ROLES
+from entrenar_core.data.task_columns import TARGET_ROLES
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
@@ -85,7 +85,7 @@ def head_spec(opened: OpenedData) -> HeadSpec | None:
         task=task,
         classes=labels.classes,
         text_column=columns["text"],
-        target_column=columns[LABEL_ROLES[task]],
+        target_column=columns[TARGET_ROLES[task]],
         mean=labels.mean,
         std=labels.std,
     )

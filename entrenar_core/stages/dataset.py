@@ -9,7 +9,7 @@ from pathlib import Path
 
 from entrenar_core.config.root import Config
 from entrenar_core.data.cache import TokenCache, default_cache_folder
-from entrenar_core.data.encoders import LABEL_ROLES, Encoding, ExampleFormat
+from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.examples import Examples
 from entrenar_core.data.fingerprint import quick_fingerprint
 from entrenar_core.data.labels import Labels, fit_labels
@@ -18,6 +18,7 @@ from entrenar_core.data.loader import Loader
 from entrenar_core.data.opening import HEAD_TASKS, OpenedSource, open_sources
 from entrenar_core.data.split import split_validation
 from entrenar_core.data.stream import StreamLoader
+from entrenar_core.data.task_columns import TARGET_ROLES
 from entrenar_core.data.tasks import Task
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
@@ -69,11 +70,11 @@ class DataSets:
     @property
     def train_examples(self) -> int:
         """Examples of the training set; rows, where it is streamed."""
-        return sum(one.source.n_rows for one in self.opened.train) if self.train is None else len(self.train.examples)
+        return sum(one.source.n_rows for one in self.opened.train) if self.train is None else len(self.train)
 
     @property
     def val_examples(self) -> int:
-        return 0 if self.val is None else len(self.val.examples)
+        return 0 if self.val is None else len(self.val)
 
     def first_examples(self) -> Examples:
         """The training set, or the first segment of a stream."""
@@ -85,12 +86,10 @@ class DataSets:
     def digests(self) -> dict[str, str]:
         """A hash of each set, for the record of a run."""
         train = (
-            quick_fingerprint([one.source for one in self.opened.train])
-            if self.train is None
-            else self.train.examples.digest()
+            quick_fingerprint([one.source for one in self.opened.train]) if self.train is None else self.train.digest()
         )
         found = {"data.train": train}
-        return found if self.val is None else {**found, "data.val": self.val.examples.digest()}
+        return found if self.val is None else {**found, "data.val": self.val.digest()}
 
     def close(self) -> None:
         """Close the files of a stream."""
@@ -108,7 +107,7 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
     """
     data = config.data
     fmt = ExampleFormat(
-        seq_len=sequence_length(config, base),
+        seq_len=sequence_length(config, base.spec.context_length, base.name),
         separator=data.separator,
         train_on_prompt=data.train_on_prompt,
         train_turns=data.train_turns,
@@ -122,9 +121,17 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
     for one in (*train, *val):
         if one.columns.inferred:
             reporter.emit(Notice("info", f"{one.source.name}: columns inferred: {one.columns}"))
-    template = _template(config, base, (*train, *val))
-    labels = _labels(train)
-    return OpenedData(train, val, Encoding(base.tokenizer, fmt, template, labels), _is_streamed(config, train))
+    if twice := {file for one in train for file in one.source.files} & {
+        file for one in val for file in one.source.files
+    }:
+        message = "is trained on and validated on: the validation loss says nothing about new data"
+        reporter.emit(Notice("warning", f"{min(twice)} {message}"))
+    templated = _templated(config, base)
+    template = _template(config, base, (*train, *val), templated)
+    labels = _labels(train, val)
+    return OpenedData(
+        train, val, Encoding(base.tokenizer, fmt, template, templated, labels), _is_streamed(config, train)
+    )
 
 
 def _check_head(config: Config, task: Task) -> None:
@@ -167,57 +174,76 @@ def token_cache(config: Config) -> TokenCache | None:
     """Where tokenized data are kept; None where the config says nowhere."""
     if not config.data.cache:
         return None
-    return TokenCache(Path(config.data.cache_dir) if config.data.cache_dir else default_cache_folder())
+    if config.data.cache_dir is not None:
+        return TokenCache(Path(config.data.cache_dir).expanduser())
+    folder = default_cache_folder()
+    return None if folder is None else TokenCache(folder, is_asked_for=False)
 
 
-def sequence_length(config: Config, base: BaseModel) -> int:
-    """The longest example in positions."""
-    context = base.spec.context_length
+def sequence_length(config: Config, context: int, model: str) -> int:
+    """The longest example in positions, for a model that was made for `context` of them.
+
+    Raises:
+        ConfigError: the config asks for more.
+    """
     wanted = config.data.seq_len
     if wanted is None:
         return min(context, DEFAULT_SEQ_LEN)
     if wanted > context:
         raise ConfigError(
-            f"data.seq_len is {wanted}, but {base.name} was made for {context} tokens",
+            f"data.seq_len is {wanted}, but {model} was made for {context} tokens",
             hint=f"set data.seq_len to {context} or less",
         )
     return wanted
 
 
-def _template(config: Config, base: BaseModel, sources: Sequence[OpenedSource]) -> ChatTemplate | None:
-    """The chat template, where the data go through one: chats always, instructions if the model has one, prompts and
-    completions if the config names one."""
+def _templated(config: Config, base: BaseModel) -> frozenset[Task]:
+    """The tasks whose data go through a chat template: chats always, instructions if the model has one or the config
+    names one, prompts and completions if the config names one. It does not depend on what else is trained."""
     choice = config.data.chat_template
-    tasks = {one.task for one in sources}
+    if choice is not None:
+        return frozenset(
+            (Task.CHAT,) if choice == NO_TEMPLATE else (Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION)
+        )
+    return frozenset((Task.CHAT, Task.INSTRUCTION) if _has_template(base.plain_metadata()) else (Task.CHAT,))
+
+
+def _template(
+    config: Config, base: BaseModel, sources: Sequence[OpenedSource], templated: frozenset[Task]
+) -> ChatTemplate | None:
+    """The chat template, if any of the data go through it."""
+    choice, tasks = config.data.chat_template, {one.task for one in sources}
     if choice == NO_TEMPLATE and Task.CHAT in tasks:
         raise ConfigError(
             "the data are chats, which need a template",
             where="data.chat_template",
             hint="name one, such as chatml, or remove the key for the model's own",
         )
-    if choice == NO_TEMPLATE or not tasks & {Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION}:
-        return None
-    metadata = base.plain_metadata()
-    if choice is None and (Task.CHAT not in tasks) and not (Task.INSTRUCTION in tasks and _has_template(metadata)):
+    if not tasks & templated:
         return None
     tokenizer = base.tokenizer
     bos, eos = (
         "" if token_id is None else tokenizer.token_text(token_id) for token_id in (tokenizer.bos_id, tokenizer.eos_id)
     )
-    return choose_template(choice, metadata, base.name, bos=bos, eos=eos)
+    return choose_template(choice, base.plain_metadata(), base.name, bos=bos, eos=eos)
 
 
 def _has_template(metadata: Mapping[str, object]) -> bool:
     return "tokenizer.chat_template" in metadata
 
 
-def _labels(train: Sequence[OpenedSource]) -> Labels | None:
+def _labels(train: Sequence[OpenedSource], val: Sequence[OpenedSource]) -> Labels | None:
+    """Labels of the training data, in which those of the validation data are found."""
     task = train[0].task
-    if task not in LABEL_ROLES:
+    if task not in TARGET_ROLES:
         return None
-    role = LABEL_ROLES[task]
-    where = f"{train[0].source.name}: column {train[0].columns.columns[role]}"
-    return fit_labels(task, (value for one in train for value in one.values(role)), where)
+    role = TARGET_ROLES[task]
+    where = ", ".join(f"{one.source.name}: column {one.columns.columns[role]}" for one in train)
+    labels = fit_labels(task, (label for one in train for label in one.labels()), where)
+    for one in val:
+        for value, place in one.labels():
+            labels.target_of(value, place)
+    return labels
 
 
 def _is_streamed(config: Config, train: Sequence[OpenedSource]) -> bool:
@@ -252,6 +278,7 @@ def _stream(config: Config, base: BaseModel, opened: OpenedData, reporter: Repor
         shuffle=config.data.shuffle,
         seed=config.training.seed,
         pad_id=base.tokenizer.pad_id or 0,
+        grad_accum=config.training.grad_accum,
         reporter=reporter,
     )
 
@@ -259,6 +286,7 @@ def _stream(config: Config, base: BaseModel, opened: OpenedData, reporter: Repor
 def _loader(data: DataSet, config: Config, base: BaseModel, opened: OpenedData, shuffle: bool) -> Loader:
     return Loader(
         data.examples,
+        indices=data.indices,
         batch_size=config.data.batch_size,
         seq_len=opened.encoding.fmt.seq_len,
         packing=config.data.packing,

@@ -168,7 +168,7 @@ def _batch(shape: BatchShape, head: HeadSpec | None) -> Batch:
     positions = np.tile(np.arange(width, dtype=np.int32), (rows, 1))
     zeros = np.zeros(shape, np.int32)
     labels = zeros if head is None else np.where(positions == width - 1, zeros, np.int32(IGNORE))
-    values = None if head is None else np.zeros(shape, np.float32)
+    values = None if head is None else np.zeros(shape)
     return Batch(zeros, labels, positions, zeros, rows * width, rows * (width if head is None else 1), values)
 
 

@@ -8,6 +8,7 @@ alone, and, if the model fits, builds it and times one step.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.config.root import Config
+from entrenar_core.data.load import notice_of
+from entrenar_core.errors import OutputError
 from entrenar_core.events import Event, Notice, Reporter
 from entrenar_core.stages.assemble import assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import BaseModel, open_base
@@ -27,7 +30,8 @@ from entrenar_core.stages.output_dir import check_output_dir
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request, trained_shapes
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
-from entrenar_core.stages.train import find_checkpoint, model_files
+from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
+from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
 
 
@@ -67,8 +71,13 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
+    try:
+        find_checkpoint(Path(config.training.output_dir), None, reporter)
+    except OutputError as error:
+        warnings.found.append(str(error).replace("\n  hint: ", "; "))
     base, opened = _open(config, warnings)
     base.close()
+    warnings.found += _first_rows(opened)
     return CheckedRun(
         model=base.name,
         architecture=base.spec.architecture,
@@ -81,17 +90,36 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
     )
 
 
-def plan_run(config: Config, reporter: Reporter) -> RunPlan:
+def _first_rows(opened: OpenedData) -> Iterator[str]:
+    """Encode the first rows of each source: what a template, a label or a message does wrong shows there.
+
+    Raises:
+        DataError: a row cannot be used.
+    """
+    for one in (*opened.train, *opened.val):
+        encoder = opened.encoding.encoder(one.task, one.source.name)
+        rows, locate = next(one.read())
+        refused = Counter(row for row in encoder.encode(rows, locate) if isinstance(row, str))
+        count = sum(refused.values())
+        if count:
+            reasons = ", ".join(f"{times} {reason}" for reason, times in refused.items())
+            yield f"{one.source.name}: {count} of the first {len(next(iter(rows.values())))} rows refused: {reasons}"
+        yield from (notice_of(one.source.name, message) for message in encoder.notices)
+
+
+def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = None) -> RunPlan:
     """Plan a run: see above.
 
     Args:
         config: checked.
         reporter: hears the progress of tokenizing.
+        resume_from: see `train.ResumeFrom`; the plan is that of the whole run.
 
     Raises:
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
+    find_checkpoint(Path(config.training.output_dir), resume_from, warnings)
     base, opened = _open(config, warnings)
     data: DataSets | None = None
     try:
@@ -107,7 +135,6 @@ def _open(config: Config, reporter: Reporter) -> tuple[BaseModel, OpenedData]:
     """The same checks in the same order as a run makes."""
     folder = Path(config.training.output_dir)
     check_output_dir(folder, model_files(config))
-    find_checkpoint(folder, None, reporter)
     base = open_base(config, reporter)
     try:
         opened = open_data(config, base, reporter)
@@ -169,8 +196,7 @@ def method_of(config: Config, opened: OpenedData) -> str:
 def _steps(data: DataSets, settings: TrainSettings, batches: Sequence[BatchShape]) -> StepPlan:
     rows, width = max(batches, key=lambda shape: shape[0] * shape[1])
     loader, steps, accum = data.train_loader, settings.total_steps, settings.grad_accum
-    per_epoch = loader.batches_per_epoch(0)
-    done = loader.epochs_done(0, per_epoch) / per_epoch * steps * accum
+    done = loader.epochs_done(0, loader.batches_per_epoch(0)) / steps_per_epoch(loader, 0, accum) * steps
     return StepPlan(
         steps=steps,
         epochs=done,
@@ -188,7 +214,7 @@ def _evaluations(data: DataSets, settings: TrainSettings, epochs: float) -> int:
         return 0
     if settings.eval_every is not None:
         return -(-settings.total_steps // settings.eval_every)
-    return max(1, int(epochs) + (epochs % 1 > 1e-9))
+    return max(1, math.ceil(epochs - 1e-6))
 
 
 def _time(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from entrenar_core.data.labels import class_name, number_of
+from entrenar_core.data.row_encoders import is_missing
 from entrenar_core.errors import DataError
 from entrenar_core.events import Notice
 from entrenar_core.model.head_metrics import Answers, joined
@@ -33,7 +34,7 @@ class Judge:
         """Judge the rows that have an answer and a truth.
 
         Args:
-            truths: labels or numbers as the data have them [n]; None for a missing one.
+            truths: labels or numbers as the data have them [n]; they may be missing.
             answered: which rows have an answer [n].
             outputs: of the head, [answered, C].
         """
@@ -62,7 +63,7 @@ class Judge:
 
     def _truth(self, value: Any) -> int | float | None:
         """A class id, one that the head does not have for an unknown class, or a number."""
-        if value is None:
+        if is_missing(value):
             return None
         if self.head.is_classification:
             name = class_name(value)

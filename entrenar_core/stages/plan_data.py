@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from entrenar_core.data.examples import Examples, ExampleStats
+from entrenar_core.data.examples import Examples
 from entrenar_core.data.labels import Labels
 from entrenar_core.data.opening import OpenedSource
 from entrenar_core.stages.dataset import DataSets
@@ -34,27 +34,19 @@ def source_plan(one: OpenedSource) -> SourcePlan:
 
 
 def token_counts(data: DataSets, *, validation: bool = False) -> TokenCounts:
-    """What becomes of the rows of the training or the validation set in one epoch."""
+    """What becomes of the rows of the training or the validation set in one epoch.
+
+    Where validation is a share of the training data, rows that were cut or refused count to the training set.
+    """
     chosen = data.val if validation else data.train
     if chosen is None:
         return _of_stream(data)
+    samples, total, supervised = (round(count) for count in chosen.counts().tolist())
+    if validation and chosen.indices is not None:
+        return TokenCounts(samples, total, supervised, refused={})
     stats = chosen.examples.stats
-    if all(weight == 1.0 for weight in chosen.weights):
-        return _counts(stats, 1.0)
-    samples = total = supervised = 0.0
-    for index, weight in enumerate(chosen.weights):
-        begin, end = int(chosen.bounds[index]), int(chosen.bounds[index + 1])
-        first, last = int(chosen.examples.offsets[begin]), int(chosen.examples.offsets[end])
-        samples += weight * (end - begin)
-        total += weight * (last - first - (end - begin))
-        supervised += weight * int(chosen.examples.supervised[first:last].sum())
     return TokenCounts(
-        samples=round(samples),
-        total_tokens=round(total),
-        supervised_tokens=round(supervised),
-        overlong_samples=stats.overlong_rows,
-        truncated_tokens=stats.truncated_tokens,
-        refused=dict(stats.refused),
+        samples, total, supervised, stats.overlong_rows, stats.truncated_tokens, refused=dict(stats.refused)
     )
 
 
@@ -62,10 +54,7 @@ def _of_stream(data: DataSets) -> TokenCounts:
     """Scaled up from the first segment that is read."""
     examples = data.first_examples()
     rows = sum(one.source.n_rows * one.weight for one in data.opened.train)
-    return _counts(examples.stats, rows / max(1, examples.stats.rows), is_estimate=True)
-
-
-def _counts(stats: ExampleStats, factor: float, *, is_estimate: bool = False) -> TokenCounts:
+    stats, factor = examples.stats, rows / max(1, examples.stats.rows)
     return TokenCounts(
         samples=round(stats.examples * factor),
         total_tokens=round(stats.total_tokens * factor),
@@ -73,7 +62,7 @@ def _counts(stats: ExampleStats, factor: float, *, is_estimate: bool = False) ->
         overlong_samples=round(stats.overlong_rows * factor),
         truncated_tokens=round(stats.truncated_tokens * factor),
         refused={reason: round(count * factor) for reason, count in stats.refused.items()},
-        is_estimate=is_estimate,
+        is_estimate=True,
     )
 
 
@@ -90,15 +79,13 @@ def _chosen(data: DataSets, examples: Examples) -> list[tuple[int, str]]:
     names = [one.source.name for one in data.opened.train]
     if data.train is None:
         return [(index, names[0] if len(names) == 1 else "stream") for index in range(min(PREVIEWS, len(examples)))]
-    bounds = data.train.bounds
+    bounds, members = data.train.bounds, data.train.members()
     turns = [
         (place, index)
         for index in range(len(names))
-        for place in range(int(bounds[index + 1] - bounds[index]))
-        if place < PREVIEWS
+        for place in range(min(PREVIEWS, int(bounds[index + 1] - bounds[index])))
     ]
-    chosen = sorted(turns)[:PREVIEWS]
-    return [(int(bounds[index]) + place, names[index]) for place, index in chosen]
+    return [(int(members[bounds[index] + place]), names[index]) for place, index in sorted(turns)[:PREVIEWS]]
 
 
 def _preview(examples: Examples, index: int, source: str, labels: Labels | None, tokenizer: Tokenizer) -> SamplePreview:

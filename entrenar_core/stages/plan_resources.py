@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def memory_request(config: Config, base: BaseModel, data: DataSets, settings: TrainSettings) -> MemoryRequest:
     """What the memory of this run depends on."""
-    held = [one for one in (data.train, data.val) if one is not None]
+    held = {id(one.examples): one.examples for one in (data.train, data.val) if one is not None}.values()
     files = [file for one in (*data.opened.train, *data.opened.val) for file in one.source.files]
     batches = settings.total_steps * settings.grad_accum
     return MemoryRequest(
@@ -40,8 +40,8 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         base_bytes=0 if base.file is None else sum(path.stat().st_size for path in base.file.paths),
         vocab_size=base.tokenizer.vocab_size,
         merged_models=0 if base.merge is None else 1 + len(base.merge.others),
-        data_tokens=sum(len(one.examples.tokens) for one in held),
-        data_examples=sum(len(one.examples) for one in held),
+        data_tokens=sum(len(examples.tokens) for examples in held),
+        data_examples=sum(len(examples) for examples in held),
         data_bytes=sum(file.stat().st_size for file in files),
     )
 

@@ -17,16 +17,17 @@ import numpy.typing as npt
 
 from entrenar_core.autograd.tape import no_grad
 from entrenar_core.backend.select import select_backend
-from entrenar_core.data.examples import ExampleStore
+from entrenar_core.data.encode import ExampleBuilder
+from entrenar_core.data.examples import Examples
 from entrenar_core.data.pack import fill, one_per_row
 from entrenar_core.data.predictions import PredictionInput, prediction_writer
-from entrenar_core.data.row_encoders import Frame
+from entrenar_core.data.row_encoders import REFUSED_NULL, EncodedRow, Frame, labelled_row
 from entrenar_core.errors import ModelError, OutputError
 from entrenar_core.events import Predicted, Progress, Reporter
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.heads import HeadSpec, SequenceModel
 from entrenar_core.model.load import read_spec
-from entrenar_core.stages.dataset import DEFAULT_SEQ_LEN
+from entrenar_core.stages.dataset import sequence_length
 from entrenar_core.stages.head_run import HeadRun, open_head_run
 from entrenar_core.stages.judge import Judge
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -113,7 +114,7 @@ def _predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[_Predicto
         backend = select_backend("auto", settings.threads)
         try:
             model = run.load(file, backend)
-            seq_len = run.config.data.seq_len or min(spec.context_length, DEFAULT_SEQ_LEN)
+            seq_len = sequence_length(run.config, spec.context_length, str(run.model))
             batch_size = settings.batch_size or run.config.data.batch_size
             yield _Predictor(model, tokenizer, frame, seq_len, batch_size)
         finally:
@@ -122,7 +123,7 @@ def _predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[_Predicto
 
 @dataclass
 class _Predictor:
-    """Counts what becomes of the rows. `truncated` are those of which only the first `seq_len` tokens were read."""
+    """Counts what becomes of the rows. `truncated` are those that were cut to `seq_len` tokens, as in training."""
 
     model: SequenceModel
     tokenizer: Tokenizer
@@ -139,24 +140,21 @@ class _Predictor:
         Raises:
             ModelError: the model computes numbers that are not finite.
         """
-        present = [text for text in texts if text is not None]
-        encoded = iter(self.tokenizer.encode_batch(present))
-        rows = [[] if text is None else [*self.frame.bos, *next(encoded), *self.frame.eos] for text in texts]
-        answered = np.array([bool(tokens) for tokens in rows], dtype=np.bool_)
-        self.rows += len(rows)
-        self.without_text += int(np.count_nonzero(~answered))
-        self.truncated += sum(len(tokens) > self.seq_len for tokens in rows)
-        found = self._outputs_of([tokens[: self.seq_len] for tokens in rows if tokens])
+        encoded = iter(self.tokenizer.encode_batch([text for text in texts if text is not None]))
+        rows = [REFUSED_NULL if text is None else labelled_row(self.frame, next(encoded)) for text in texts]
+        builder = ExampleBuilder(self.seq_len, "truncate")
+        builder.add(rows, "truncate")
+        examples = builder.finish()
+        self.rows += examples.stats.rows
+        self.without_text += sum(examples.stats.refused.values())
+        self.truncated += examples.stats.overlong_rows
+        found = self._outputs_of(examples)
         if not np.isfinite(found).all():
             raise ModelError("the model computes numbers that are not finite", hint="its weights are damaged")
-        return answered, found
+        return np.array([isinstance(row, EncodedRow) for row in rows], dtype=np.bool_), found
 
-    def _outputs_of(self, documents: Sequence[Sequence[int]]) -> np.ndarray:
-        found = np.empty((len(documents), self.model.spec.n_outputs))
-        store = ExampleStore()
-        for tokens in documents:
-            store.add([*tokens, 0], bytes(len(tokens)) + b"\1")
-        examples = store.finish(rows=len(documents))
+    def _outputs_of(self, examples: Examples) -> np.ndarray:
+        found = np.empty((len(examples), self.model.spec.n_outputs))
         order = np.argsort(-examples.lengths, kind="stable")
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]

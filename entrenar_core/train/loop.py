@@ -119,7 +119,7 @@ class Trainer:
 
     def _step(self) -> None:
         started = time.perf_counter()
-        taken = take_batches(self.train, self.state, self.settings.grad_accum)
+        taken = self._take()
         if taken.supervised_tokens == 0:
             self._skip(taken)
             return
@@ -145,6 +145,14 @@ class Trainer:
         self._log(event)
         for callback in self.callbacks:
             callback.on_step_end(self, event)
+
+    def _take(self) -> StepBatches:
+        """The batches of the step; data that are read while training may turn out to be damaged."""
+        try:
+            return take_batches(self.train, self.state, self.settings.grad_accum)
+        except EntrenarError:
+            self._save()
+            raise
 
     def _gradient(self, taken: StepBatches) -> StepGradient | None:
         passes = taken.passes(self.settings.seed)

@@ -20,6 +20,8 @@ from entrenar_core.train.state import TrainState
 
 FREE_KEYS = (
     "output",
+    "data.cache",
+    "data.cache_dir",
     "training.max_steps",
     "training.epochs",
     "training.eval_every",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +135,6 @@ def test_the_entries_used_longest_ago_go_first(
 
 
 def age(entry: Path, seconds: int) -> None:
-    import os
-
     os.utime(entry / MANIFEST, (seconds, seconds))
 
 
@@ -156,3 +157,32 @@ def test_a_manifest_says_what_the_entry_holds(data: Path, tokenizer: Tokenizer, 
     manifest = json.loads((entries(cache)[0] / MANIFEST).read_text())
     assert manifest["stats"]["examples"] == len(examples) == 2
     assert manifest["per_source"] == [2]
+
+
+def test_two_runs_that_tokenize_the_same_data_at_once_both_succeed(
+    data: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    cache = TokenCache(tmp_path / "cache")
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda _: load(data, tokenizer, cache=cache).digest(), range(24)))
+    assert set(found) == {load(data, tokenizer).digest()}
+    assert [path.name.startswith(".tmp") for path in entries(cache)] == [False]
+
+
+def test_what_a_killed_run_has_left_goes_after_a_day(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    cache = TokenCache(tmp_path / "cache")
+    old, new = cache.folder / ".tmp-old", cache.folder / ".tmp-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    load(data, tokenizer, cache=cache)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_default_folder_that_cannot_be_written_is_a_warning(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    reporter = Recorder()
+    cache = TokenCache(tmp_path / "cache", is_asked_for=False)
+    assert len(load(data, tokenizer, cache=cache, reporter=reporter)) == 2
+    assert any("tokens are not cached" in message for message in reporter.notices("warning"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.examples import Example, Examples
 from entrenar_core.data.labels import Labels
 from entrenar_core.data.loader import Loader
+from entrenar_core.data.row_encoders import Frame, labelled_row
 from entrenar_core.data.tasks import Task
 from entrenar_core.errors import DataError
 from tests.data.documents import predictions_of_batches, predictions_of_data_set
@@ -167,18 +169,44 @@ def test_the_label_alone_is_trained_and_stands_behind_the_text(tokenizer: Tokeni
 
 
 def test_a_number_is_kept_beside_the_tokens(tokenizer: Tokenizer) -> None:
-    examples = encode_labelled(tokenizer, ("hello", 4.5), ("world", "-2"), ("fox", None))
+    examples = encode_labelled(tokenizer, ("hello", 1.7e9 + 0.25), ("world", "-2"), ("fox", None))
     assert examples.values is not None
-    assert examples.values.tolist() == [4.5, -2.0]
+    assert examples.values.tolist() == [1.7e9 + 0.25, -2.0]
     assert [examples[index].tokens[-1] for index in range(2)] == [0, 0]
     assert examples.stats.refused == {"null": 1}
 
 
 def test_a_long_text_is_cut_but_keeps_its_label(tokenizer: Tokenizer) -> None:
     whole = tokenizer.encode("the quick brown fox jumps")
-    examples = encode_labelled(tokenizer, ("the quick brown fox jumps", "b"), classes=("a", "b"), seq_len=3)
+    examples = encode_labelled(
+        tokenizer, ("the quick brown fox jumps", "b"), classes=("a", "b"), seq_len=3, add_eos=False
+    )
     assert examples[0].tokens.tolist() == [*whole[:3], 1]
+    assert examples[0].supervised.tolist() == [False, False, False, True]
+    assert (examples.stats.overlong_rows, examples.stats.truncated_tokens) == (1, len(whole) - 3)
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "split"])
+def test_the_stop_token_stands_before_the_label_of_a_cut_text_too(tokenizer: Tokenizer, overlong: str) -> None:
+    whole = tokenizer.encode("the quick brown fox jumps")
+    examples = encode_labelled(
+        tokenizer, ("the quick brown fox jumps", "b"), classes=("a", "b"), seq_len=3, overlong=overlong
+    )
+    assert examples[0].tokens.tolist() == [*whole[:2], tokenizer.eos_id, 1]
     assert (examples.stats.overlong_rows, examples.stats.truncated_tokens) == (1, len(whole) + 1 - 3)
+
+
+@pytest.mark.parametrize("classes", [("cat", "dog"), ()], ids=["classes", "numbers"])
+def test_a_row_whose_label_is_missing_is_refused(tokenizer: Tokenizer, classes: tuple[str, ...]) -> None:
+    known = classes[0] if classes else 1.0
+    rows = [("hello", known), ("fox", None), ("fox", math.nan), ("fox", " "), (None, known)]
+    examples = encode_labelled(tokenizer, *rows, classes=classes)
+    assert len(examples) == 1
+    assert examples.stats.refused == {"null": 3, "empty": 1}
+
+
+def test_a_text_without_a_single_token_is_refused() -> None:
+    assert labelled_row(Frame((), ()), [], 1) == "empty"
 
 
 def test_a_class_that_the_training_data_lack_is_an_error_that_names_the_row(tokenizer: Tokenizer) -> None:

@@ -82,7 +82,7 @@ def valued(*pairs: tuple[list[int], float]) -> Examples:
 def test_a_value_belongs_to_its_example_and_goes_with_it() -> None:
     examples = valued(([1, 2, 0], 0.5), ([3, 0], -2.0), ([4, 5, 6, 0], 7.25))
     assert examples.values is not None
-    assert (examples.values.dtype, examples.values.tolist()) == (np.float32, [0.5, -2.0, 7.25])
+    assert (examples.values.dtype, examples.values.tolist()) == (np.float64, [0.5, -2.0, 7.25])
     chosen = examples.select(np.array([2, 0]))
     assert chosen.values is not None
     assert chosen.values.tolist() == [7.25, 0.5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,14 @@ def test_rows_come_by_role_and_know_their_place(folder: Path) -> None:
 def test_the_values_of_one_role_can_be_read_alone(folder: Path) -> None:
     (one,) = opened(folder, str(folder / "reviews.parquet"))
     assert list(one.values("label")) == ["good", "bad"] * 20
+
+
+@pytest.mark.parametrize(("role", "task"), [("label", "classification"), ("target", "regression")])
+def test_labels_are_those_of_the_rows_that_are_used_with_their_place(folder: Path, role: str, task: str) -> None:
+    texts = ["one fox", None, "two foxes", " ", "a dog", "the dogs"]
+    stars = [1.0, 2.0, 3.0, 4.0, None, math.nan]
+    pq.write_table(pa.table({"review": texts, "stars": stars}), folder / "stars.parquet")
+    (one,) = opened(folder, str(folder / "stars.parquet"), task=task, columns={"text": "review", role: "stars"})
+    found = [(value, where()) for value, where in one.labels()]
+    file = folder / "stars.parquet"
+    assert found == [(1.0, f"{file}, row 1, column stars"), (3.0, f"{file}, row 3, column stars")]

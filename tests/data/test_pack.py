@@ -106,7 +106,7 @@ def test_a_value_stands_where_its_document_is_asked_and_nowhere_else() -> None:
     assert batch.labels.tolist() == [[IGNORE, 0, 0, *[IGNORE] * 5]]
     assert batch.values is not None
     assert batch.values.tolist() == [[0.0, 0.5, -3.0, *[0.0] * 5]]
-    assert batch.values.dtype == np.float32
+    assert batch.values.dtype == np.float64
 
 
 def test_a_batch_without_values_has_none() -> None:

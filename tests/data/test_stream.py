@@ -15,7 +15,8 @@ from entrenar_core.config.data import Data
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.opening import open_sources
-from entrenar_core.data.stream import OPEN_GROUPS, StreamLoader
+from entrenar_core.data.stream import StreamLoader
+from entrenar_core.data.stream_reader import OPEN_GROUPS
 from entrenar_core.errors import DataError
 from tests.data.documents import predictions_of_batches, predictions_of_data_set
 from tests.data.test_load import Recorder, load
@@ -39,7 +40,8 @@ def stream(
     tokenizer: Tokenizer, *paths: Path | dict[str, Any], reporter: Recorder | None = None, **changes: Any
 ) -> StreamLoader:
     section = Data.model_validate({"train": [str(one) if isinstance(one, Path) else one for one in paths]})
-    settings = {"batch_size": 4, "packing": False, "shuffle": True, "seed": 3, "segment_rows": 256} | changes
+    settings: dict[str, Any] = {"batch_size": 4, "packing": False, "shuffle": True, "seed": 3, "segment_rows": 256}
+    settings |= changes
     fmt = ExampleFormat(settings.pop("seq_len", 64), overlong=settings.pop("overlong", None))
     return StreamLoader(
         open_sources(section, section.train),
@@ -144,10 +146,39 @@ def test_refused_rows_are_said_once(tmp_path: Path, tokenizer: Tokenizer) -> Non
     assert "some rows are refused: null" in reporter.notices("warning")[0]
 
 
-def test_a_segment_with_nothing_to_learn_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_segment_with_nothing_to_learn_is_passed_over(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path, reporter = tmp_path / "a.parquet", Recorder()
+    pq.write_table(pa.table({"text": ["the fox says"] * 64 + [" "] * 128 + ["a dog"] * 64}), path)
+    loader = stream(tokenizer, path, shuffle=False, segment_rows=64, reporter=reporter)
+    assert loader.segments_per_pass == 4
+    assert texts_of(tokenizer, [loader.batch(1, 0)]) == ["a dog"] * 4
+    assert any("the next one is read instead" in message for message in reporter.notices("warning"))
+
+
+def test_data_without_anything_to_learn_are_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["the fox says"] + [" "] * 299}), path)
-    loader = stream(tokenizer, path, shuffle=False, segment_rows=64)
-    assert loader.batches_per_epoch(0) == 1
-    with pytest.raises(DataError, match="nothing to learn from in 64 rows in a row"):
-        loader.batch(1, 0)
+    pq.write_table(pa.table({"text": ["the quick brown fox"] * 64}), path)
+    loader = stream(tokenizer, path, segment_rows=32, seq_len=2, overlong="drop")
+    with pytest.raises(DataError, match=r"nothing to learn from: all rows are refused \(32 longer than seq_len\)"):
+        loader.batch(0, 0)
+
+
+def test_segments_hold_several_steps_and_no_more_bytes_than_they_may(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path, large = tmp_path / "a.parquet", tmp_path / "large.parquet"
+    pq.write_table(pa.table({"text": [f"the fox {row}" for row in range(40_000)]}), path)
+    many = stream(tokenizer, path, batch_size=64, grad_accum=16, segment_rows=None)
+    assert sum(many.batches_per_epoch(segment) for segment in range(many.segments_per_pass)) >= 40_000 / 64
+    assert many.batches_per_epoch(0) >= 16 * 8 - 1
+    texts = [f"{row} " + "fox " * 25_000 for row in range(400)]
+    pq.write_table(pa.table({"text": texts}), large, compression="none", use_dictionary=False)
+    assert stream(tokenizer, large, segment_rows=None).segments_per_pass >= 2
+
+
+def test_one_large_row_group_is_said_to_mix_poorly(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path, reporter = tmp_path / "a.parquet", Recorder()
+    pq.write_table(pa.table({"text": [f"the fox {row}" for row in range(2000)]}), path)
+    stream(tokenizer, path, reporter=reporter)
+    assert "100% of the rows lie in one row group" in reporter.notices("warning")[0]
+    quiet = Recorder()
+    stream(tokenizer, path, reporter=quiet, shuffle=False)
+    assert quiet.notices("warning") == []

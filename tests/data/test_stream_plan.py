@@ -58,8 +58,19 @@ def test_without_shuffling_groups_come_one_after_the_other() -> None:
 def test_half_a_group_is_read_in_one_pass_and_the_other_half_in_the_next() -> None:
     rows, weights = [RUN_ROWS * 6, RUN_ROWS], [0.5, 1.0]
     first, second = (plan_pass(rows, weights, shuffle=True, seed=5, index=index) for index in (0, 1))
-    assert first.runs[first.groups == 0].tolist() == [0, 1, 2]
-    assert second.runs[second.groups == 0].tolist() == [3, 4, 5]
+    seen = first.runs[first.groups == 0].tolist() + second.runs[second.groups == 0].tolist()
+    assert sorted(seen) == list(range(6))
+
+
+def test_small_groups_with_a_small_weight_come_in_some_passes_only() -> None:
+    rows, weights = [RUN_ROWS] * 1000, [0.05] * 1000
+    counts = [len(plan_pass(rows, weights, shuffle=True, seed=5, index=index)) for index in range(20)]
+    assert sum(counts) == 1000
+    assert all(20 < count < 90 for count in counts)
+
+
+def test_a_pass_is_never_empty() -> None:
+    assert len(plan_pass([RUN_ROWS, RUN_ROWS * 2], [1e-9, 1e-9], shuffle=True, seed=5, index=0)) == 1
 
 
 def test_a_weight_of_two_reads_a_group_twice() -> None:

@@ -17,6 +17,16 @@ READ_ROWS = 1024
 """Rows handed out at a time: enough for the tokenizer's threads, little enough to stay small."""
 
 
+READ_BYTES = 8 << 20
+"""Rows that are larger than usual are handed out fewer at a time, so that a batch has about these bytes at most."""
+
+
+def rows_at_once(part: Part) -> int:
+    """How many rows of a part are decoded at a time."""
+    mean = part.n_bytes / max(1, part.n_rows)
+    return max(1, min(READ_ROWS, int(READ_BYTES / max(1.0, mean))))
+
+
 @dataclass(frozen=True)
 class Part:
     """`n_bytes`: about what it takes to read the part, so that a sample knows what is cheap."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from entrenar_core.data.broken import explained
-from entrenar_core.data.formats.base import READ_ROWS, Part, conformed
+from entrenar_core.data.formats.base import Part, conformed, rows_at_once
 from entrenar_core.data.formats.kinds import Format
 from entrenar_core.errors import DataError
 
@@ -55,7 +55,9 @@ class ParquetFile:
             ) as file,
         ):
             # A name also selects the fields of a struct that has its first part as a name; `conformed` drops them.
-            for batch in file.iter_batches(batch_size=READ_ROWS, row_groups=[part], columns=fields.names):
+            for batch in file.iter_batches(
+                batch_size=rows_at_once(self.parts[part]), row_groups=[part], columns=fields.names
+            ):
                 yield conformed(batch, fields)
 
 
