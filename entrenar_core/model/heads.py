@@ -18,7 +18,7 @@ from entrenar_core.autograd.tape import no_grad, scope
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Backend
 from entrenar_core.data.batch import Batch
-from entrenar_core.data.tasks import Task
+from entrenar_core.data.task_columns import TARGET_ROLES, Task
 from entrenar_core.errors import ModelError
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.head_metrics import Answers, Metrics, classification_metrics, joined, regression_metrics
@@ -52,7 +52,7 @@ class HeadSpec:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.task not in (Task.CLASSIFICATION, Task.REGRESSION):
+        if self.task not in TARGET_ROLES:
             raise ModelError(f"the task {self.task} needs no head")
         if self.is_classification and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
             raise ModelError(f"a head tells at least two different classes apart, not {list(self.classes)}")
@@ -166,7 +166,7 @@ class SequenceModel(Module):
     def _answers(self, outputs: np.ndarray, batch: Batch) -> Answers:
         if self.spec.is_classification:
             return Answers(outputs.argmax(axis=1), self._class_ids(batch).astype(np.int64))
-        return Answers(self.spec.numbers(outputs), _values(batch).astype(np.float64))
+        return Answers(self.spec.numbers(outputs), _values(batch))
 
     def _class_ids(self, batch: Batch) -> npt.NDArray[np.int32]:
         ids = batch.labels[batch.labels >= 0]
@@ -175,7 +175,7 @@ class SequenceModel(Module):
         return ids
 
 
-def _values(batch: Batch) -> npt.NDArray[np.float32]:
+def _values(batch: Batch) -> Float64Array:
     if batch.values is None:
         raise ModelError("the batch has no numbers for a regression head to learn")
     return batch.values[batch.labels >= 0]

@@ -139,7 +139,6 @@ CASES = [
         "a class that only the validation data have",
         a_class_that_only_the_validation_data_have,
         ("val.parquet, row 2", "the label 'ugly' is not among the classes of the training data: bad, good"),
-        seen_when_tokenized=True,
     ),
     Case("not a parquet", content("train.parquet", lambda _: b"prompt,completion\na,b\n"), ("not a parquet file",)),
     Case("cut parquet", content("train.parquet", lambda data: data[:-7]), ("truncated", "train.parquet")),

@@ -88,7 +88,7 @@ def _row(length: int, task: Task, rng: np.random.Generator) -> EncodedRow:
     else:
         return EncodedRow(tokens, b"\1" * (length + 1))
     value = float(rng.normal(10, 4)) if task is Task.REGRESSION else None
-    return EncodedRow(tokens, bytes(length) + b"\1", is_labelled=True, value=value)
+    return EncodedRow(tokens, bytes(length) + b"\1", n_last=1, value=value)
 
 
 def epoch(examples: Examples, *, packing: bool, window: int | None = None) -> list[Batch]:

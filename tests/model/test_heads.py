@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_numbers_are_answered_in_the_units_of_the_data() -> None:
     assert answers.actual.tolist() == [NUMBERS[index] for index in ORDER]
     error = model.measure([answers])["mae"]
     assert error == pytest.approx(np.abs(answers.predicted - answers.actual).mean())
+
+
+def test_numbers_that_differ_little_far_from_zero_are_told_apart() -> None:
+    spec = replace(NUMBER, mean=1.7e9, std=0.25)
+    numbers = [1.7e9 - 0.25, 1.7e9 + 0.5, 1.7e9]
+    store = ExampleStore()
+    for tokens, number in zip(DOCUMENTS, numbers, strict=True):
+        store.add([*tokens.tolist(), 0], bytes(len(tokens)) + b"\1", number)
+    batch = fill(store.finish(rows=3), one_per_row(np.arange(3)), seq_len=16, pad_id=0)
+    model = with_head(spec)
+    total, answers = model.loss_and_answers(batch, 1.0)
+    assert answers.actual.tolist() == numbers
+    said = model.outputs(batch).numpy()[:, 0]
+    assert float(total.data) == pytest.approx(float(np.square(said - [-1.0, 2.0, 0.0]).sum()), rel=1e-9)
 
 
 def test_probabilities_are_the_softmax_also_of_large_logits() -> None:

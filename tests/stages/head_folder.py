@@ -72,7 +72,7 @@ def expected_outputs(model: SequenceModel, text: str, seq_len: int = 64) -> np.n
     """The head on the last token of one text that is read alone, [C]."""
     bos, eos = tokenizer().bos_id, tokenizer().eos_id
     ids = [*([bos] if tokenizer().add_bos else []), *tokenizer().encode(text), eos]
-    tokens = np.array([ids[:seq_len]], np.int32)
+    tokens = np.array([ids if len(ids) <= seq_len else [*ids[: seq_len - 1], eos]], np.int32)
     positions = np.arange(tokens.shape[1], dtype=np.int32)[None]
     weight, bias = model.head_values()
     return model.backbone.hidden_states(tokens, positions, np.zeros_like(tokens)).numpy()[0, -1] @ weight.T + bias

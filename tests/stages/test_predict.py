@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from entrenar_core.errors import DataError, EntrenarError, FormatError, OutputError
 from entrenar_core.events import Notice, Predicted, Progress
 from entrenar_core.lora.files import read_adapter
+from entrenar_core.model.heads import HeadSpec
 from entrenar_core.stages.predict import PredictionSettings, run_predict
 from tests.model.tiny import lively_weights
 from tests.stages.head_folder import MOODS, STARS, expected_outputs, write_run
@@ -185,6 +187,14 @@ def test_numbers_are_judged_where_they_are_numbers(tmp_path: Path) -> None:
     assert event.judged == 3
     assert event.metrics["mae"] == pytest.approx(1 / 3)
     assert "1 rows have a target that is no number" in listener.of(Notice)[0].message
+
+
+@pytest.mark.parametrize(("spec", "column"), [(MOODS, "mood"), (STARS, "stars")], ids=["classes", "numbers"])
+def test_a_truth_that_is_missing_is_not_judged(tmp_path: Path, spec: HeadSpec, column: str) -> None:
+    write_run(tmp_path, spec)
+    write_new(tmp_path, review=TEXTS, **{column: [math.nan, None, math.nan, None, math.nan]})
+    _, event, listener = predict(tmp_path)
+    assert (event.judged, event.metrics, listener.of(Notice)) == (0, {}, [])
 
 
 # -- what cannot be -------------------------------------------------------------------------------------------------
