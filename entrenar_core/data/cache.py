@@ -23,7 +23,7 @@ from entrenar_core.data.examples import Examples, ExampleStats, map_examples
 from entrenar_core.data.growing import NO_ROOM
 from entrenar_core.errors import OutputError
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when the meaning of the arrays or of a setting changes."""
 
 LARGEST_CACHE = 32 << 30
