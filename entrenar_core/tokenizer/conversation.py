@@ -61,8 +61,10 @@ class Conversation:
     Attributes:
         messages: each has a `role` and a `content`: text, or a list of `{type: text, text: ...}`. It may have
             `reasoning_content`, `tool_calls`, `tool_call_id`, `name`, and `train: bool`, which says whether a turn of
-            the assistant is trained on. Keys without a value are left out.
+            the assistant is trained on.
         tools: JSON schemas of functions.
+
+    Keys without a value are left out of both, but for those in values that came as JSON text, where null is meant.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -80,7 +82,7 @@ def conversation_from_value(value: object, where: str, *, tools: object = None) 
     Raises:
         ConversationError: says what is wrong with which turn.
     """
-    value = _parsed(value, where)
+    value, tools = _parsed(_without_nulls(value), where), _without_nulls(tools)
     if isinstance(value, Mapping):
         tools = value.get("tools") if tools is None else tools
         value = value.get("messages", value.get("conversations"))
@@ -89,6 +91,15 @@ def conversation_from_value(value: object, where: str, *, tools: object = None) 
         raise ConversationError(NO_MESSAGES, f"expected a list of messages, found {found}", where=where)
     messages = tuple(_message(message, f"{where}: message {index + 1}") for index, message in enumerate(value))
     return Conversation(messages, _tools(tools, where))
+
+
+def _without_nulls(value: Any) -> Any:
+    """`value` without keys that are null: a column of structs gives each row the keys of all rows."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _parsed(value: object, where: str) -> object:

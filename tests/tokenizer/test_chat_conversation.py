@@ -55,6 +55,29 @@ def test_keys_without_a_value_are_left_out() -> None:
     assert conversation_from_value(value, "x").messages == ({"role": "assistant", "content": "a"},)
 
 
+def test_keys_without_a_value_are_left_out_at_any_depth() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm", "a": None}}, "id": None}
+    schema = {"name": "weather", "parameters": {"properties": {"city": {"enum": ["Ulm", None]}, "a": None}}}
+    value = {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}], "tools": [schema]}
+    conversation = conversation_from_value(value, "x")
+    assert conversation.messages[0]["tool_calls"] == [
+        {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
+    ]
+    expected = ({"name": "weather", "parameters": {"properties": {"city": {"enum": ["Ulm", None]}}}},)
+    assert conversation.tools == expected, "an item of a list is no key"
+    assert conversation_from_value(value["messages"], "x", tools=value["tools"]) == conversation
+
+
+def test_a_null_in_json_text_is_meant() -> None:
+    call = {"function": {"name": "weather", "arguments": {"city": None}}}
+    schema = {"name": "weather", "parameters": {"default": None}}
+    value = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call]}], "tools": [schema]}
+    for given, tools in ((json.dumps(value), None), (json.dumps(value["messages"]), json.dumps([schema]))):
+        conversation = conversation_from_value(given, "x", tools=tools)
+        assert conversation.messages[0]["tool_calls"] == [call]
+        assert conversation.tools == (schema,)
+
+
 def test_content_may_be_missing_beside_a_call_of_a_tool() -> None:
     call = {"function": {"name": "weather", "arguments": "{}"}}
     (message,) = conversation_from_value([{"role": "assistant", "content": None, "tool_calls": [call]}], "x").messages
