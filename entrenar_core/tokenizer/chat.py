@@ -150,6 +150,9 @@ class ChatEncoder:
             except TemplateRefusal as error:
                 refusal = refusal or error
                 continue
+            if self._template.asked_for_date:
+                today = self._template.today
+                self._say("date", f"the chat template asks for the date; in training it is always {today}")
             return self._checked(conversation, text)
         assert refusal is not None
         reason = TEMPLATE_REFUSES if refusal.by_author else TEMPLATE_FAILS

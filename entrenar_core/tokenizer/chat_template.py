@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ KEY = "tokenizer.chat_template"
 DEFAULT_NAME = "default"
 LARGEST_TEMPLATE = 1 << 20
 """Characters of a template; real ones have fewer than 20,000."""
+TRAINING_DATE = date(2026, 1, 1)
+"""What templates that ask for the date are told. Any date would do, but not another one each day: tokens, and with them
+the token cache and the resumption of a run, depend on it."""
 _FILE_ENDINGS = (".jinja", ".jinja2", ".j2")
 _WRONG_AT_RUN_TIME = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -38,19 +42,35 @@ class ChatTemplate:
     Attributes:
         name: what the user calls it.
         text: the Jinja program.
+        today: the date that the template is told.
     """
 
-    def __init__(self, name: str, text: str, *, bos: str = "", eos: str = "", where: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        *,
+        bos: str = "",
+        eos: str = "",
+        today: date = TRAINING_DATE,
+        where: str | None = None,
+    ) -> None:
         """Raises TokenizerError with the line of the first mistake in `text`; `where` is the file or key it is from."""
         self.name = name
         self.text = text
+        self.today = today
         self._bos = bos
         self._eos = eos
         self._where = where or f"chat template {name}"
         self._sandbox, self._compiled = self._compile()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.name, self.text, self._bos, self._eos, self._where)
+        return _rebuilt, (self.name, self.text, self._bos, self._eos, self.today, self._where)
+
+    @property
+    def asked_for_date(self) -> bool:
+        """Whether the template asked for the date when it was last rendered."""
+        return bool(self._sandbox.date.was_asked_for)
 
     def render(
         self,
@@ -83,6 +103,7 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         self._sandbox.budget.renew()
+        self._sandbox.date.was_asked_for = False
         try:
             return self._compiled.render(
                 messages=messages,
@@ -107,7 +128,7 @@ class ChatTemplate:
                 f"the chat template has {len(self.text)} characters, more than {LARGEST_TEMPLATE}", where=self._where
             )
         try:
-            return compile_template(self.text)
+            return compile_template(self.text, self.today)
         except TemplateSyntaxError as error:
             raise TokenizerError(
                 f"the chat template is broken: {error.message}", where=f"{self._where}: line {error.lineno}"
@@ -122,12 +143,18 @@ class ChatTemplate:
         return TemplateRefusal(message, where=where, by_author=by_author)
 
 
-def _rebuilt(name: str, text: str, bos: str, eos: str, where: str) -> ChatTemplate:
-    return ChatTemplate(name, text, bos=bos, eos=eos, where=where)
+def _rebuilt(name: str, text: str, bos: str, eos: str, today: date, where: str) -> ChatTemplate:
+    return ChatTemplate(name, text, bos=bos, eos=eos, today=today, where=where)
 
 
 def choose_template(
-    choice: str | None, metadata: Mapping[str, object], source: str, *, bos: str, eos: str
+    choice: str | None,
+    metadata: Mapping[str, object],
+    source: str,
+    *,
+    bos: str,
+    eos: str,
+    today: date = TRAINING_DATE,
 ) -> ChatTemplate:
     """The template that `data.chat_template` means.
 
@@ -137,12 +164,13 @@ def choose_template(
         metadata: of the GGUF file.
         source: the GGUF file, for messages.
         bos, eos: the texts of these tokens; empty where the model has none.
+        today: the date that the template is told.
 
     Raises:
         TokenizerError: there is no such template, or it is broken.
     """
     name, text, where = _find(choice, metadata, source)
-    return ChatTemplate(name, text, bos=bos, eos=eos, where=where)
+    return ChatTemplate(name, text, bos=bos, eos=eos, today=today, where=where)
 
 
 def template_names(metadata: Mapping[str, object]) -> list[str]:

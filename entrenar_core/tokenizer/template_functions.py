@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import date
 from functools import wraps
 from typing import Any
 
@@ -33,9 +33,20 @@ def raise_exception(message: object) -> None:
     raise jinja2.TemplateError(without_data(str(message)))
 
 
-def strftime_now(pattern: str) -> str:
-    """The local time, in the pattern of strftime."""
-    return datetime.now().strftime(pattern)
+class FixedDate:
+    """What `strftime_now` tells: midnight of one date, so that the same data give the same tokens on every day.
+
+    Attributes:
+        was_asked_for: set by a template; whoever renders it takes it back before.
+    """
+
+    def __init__(self, today: date) -> None:
+        self._today = today
+        self.was_asked_for = False
+
+    def strftime_now(self, pattern: str) -> str:
+        self.was_asked_for = True
+        return text_of(self._today.strftime(pattern), pattern)
 
 
 def to_json(

@@ -8,6 +8,7 @@ brings Jinja with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date
 from typing import Any
 
 import jinja2
@@ -21,13 +22,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from entrenar_core.tokenizer.chat_marks import Marked, fill, has_data, join, plain
 from entrenar_core.tokenizer.template_functions import (
+    FixedDate,
     TemplateNamespace,
     as_text,
     concatenate,
     following_filters,
     percent,
     raise_exception,
-    strftime_now,
     text_of,
 )
 from entrenar_core.tokenizer.template_limits import Budget, check_pattern, check_widths
@@ -79,16 +80,17 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     code_generator_class = _CountingCodeGenerator
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def __init__(self) -> None:
+    def __init__(self, today: date) -> None:
         extensions = [_GenerationBlock, LoopControlExtension]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=as_text)
         self.budget = Budget()
+        self.date = FixedDate(today)
         self.count_step = self.budget.count_step
         self.concat = self._concat  # type: ignore[method-assign]
         self.filters = following_filters(self.filters, self.budget)
         del self.globals["lipsum"]  # random text
         self.globals["raise_exception"] = raise_exception
-        self.globals["strftime_now"] = strftime_now
+        self.globals["strftime_now"] = self.date.strftime_now
         self.globals["namespace"] = TemplateNamespace
 
     def concatenate(self, values: Iterable[object]) -> str:
@@ -149,7 +151,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return join(texts) if any(isinstance(text, Marked) for text in texts) else "".join(texts)
 
 
-def compile_template(text: str) -> tuple[TemplateSandbox, jinja2.Template]:
+def compile_template(text: str, today: date) -> tuple[TemplateSandbox, jinja2.Template]:
     """Raises jinja2.TemplateSyntaxError, which knows the line."""
-    sandbox = TemplateSandbox()
+    sandbox = TemplateSandbox(today)
     return sandbox, sandbox.from_string(text)

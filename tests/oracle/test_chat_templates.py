@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, time, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from entrenar_core.errors import TokenizerError  # noqa: E402
 from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES  # noqa: E402
 from entrenar_core.tokenizer.chat import ChatEncoder, EncodedChat, conversation_from_value  # noqa: E402
 from entrenar_core.tokenizer.chat_marks import TOOLS, mark  # noqa: E402
-from entrenar_core.tokenizer.chat_template import ChatTemplate  # noqa: E402
+from entrenar_core.tokenizer.chat_template import TRAINING_DATE, ChatTemplate  # noqa: E402
 from tests.oracle.test_tokenizer_llama_cpp import Pair, open_pair  # noqa: E402
 from tests.tokenizer.chat_families import REAL_TEMPLATES  # noqa: E402
 from tests.tokenizer.test_vocabularies import NAMES  # noqa: E402
@@ -71,6 +72,17 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None
         OFFERED,
     ),
 }
+
+
+class DateOfTraining(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> DateOfTraining:
+        return cls.combine(TRAINING_DATE, time(), tz)
+
+
+@pytest.fixture(autouse=True)
+def transformers_tells_the_date_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_templates, "datetime", DateOfTraining)
 
 
 def theirs(text: str, name: str, *, add_generation_prompt: bool) -> str | None:

@@ -21,6 +21,7 @@ from entrenar_core.tokenizer.tokenizer import Tokenizer
 from tests.tokenizer.chat_families import (
     CHATML,
     GEMMA,
+    GRANITE,
     LLAMA2,
     LLAMA3,
     MISTRAL,
@@ -182,6 +183,15 @@ def test_a_system_text_goes_to_the_user_where_there_is_no_system_role() -> None:
     chat = encode(encoder, [{"role": "system", "content": "Be kind"}, *CHAT])
     assert chat.text.startswith("<start_of_turn>user\nBe kind\nHi<end_of_turn>\n")
     assert encoder.notices == ("the chat template has no system role: a system text goes in front of the next message",)
+
+
+def test_a_date_in_the_text_is_the_same_on_every_day_and_said_once() -> None:
+    encoder = GRANITE.encoder(real_template("ibm-granite-granite-3.3-2B-Instruct"))
+    encode(encoder, [{"role": "system", "content": "Be kind"}, *CHAT])
+    assert not encoder.notices, "with a system text this template writes no date"
+    for _ in range(2):
+        assert "Today's Date: January 01, 2026." in encode(encoder, CHAT).text
+    assert encoder.notices == ("the chat template asks for the date; in training it is always 2026-01-01",)
 
 
 PARTS = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]

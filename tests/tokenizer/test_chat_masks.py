@@ -311,7 +311,8 @@ def test_a_template_that_leaves_out_a_call_of_a_tool_gets_a_notice() -> None:
 
 def test_a_conversation_without_an_assistant_has_nothing_to_learn() -> None:
     encoder = CHATML.encoder(BUILTIN_TEMPLATES["chatml"])
-    assert encoder.encode_batch([conversation_from_value(TALK[:2], "test")]) == [ChatRefusal("nothing to learn")]
+    refusal = ChatRefusal("nothing to learn", "no turn of an assistant is trained")
+    assert encoder.encode_batch([conversation_from_value(TALK[:2], "test")]) == [refusal]
 
 
 def test_calls_written_as_turns_of_their_own_are_all_learned() -> None:

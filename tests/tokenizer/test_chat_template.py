@@ -6,7 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -127,8 +127,20 @@ def test_json_is_written_as_it_is_and_with_options() -> None:
     assert rendered(compact, v=value) == '{"a":[1,null,true],"b":"<\\u00e9>"}'
 
 
-def test_the_date_can_be_written() -> None:
-    assert rendered("{{ strftime_now('%Y') }}") == str(datetime.now().year)
+def test_the_date_is_fixed_unless_another_is_given() -> None:
+    text = "{{ strftime_now('%d %b %Y %H:%M') }}"
+    assert rendered(text) == "01 Jan 2026 00:00"
+    other = choose_template(text, {}, "model.gguf", bos="", eos="", today=date(2024, 7, 26))
+    assert other.render(CHAT) == pickle.loads(pickle.dumps(other)).render(CHAT) == "26 Jul 2024 00:00"
+
+
+def test_a_template_tells_whether_it_asked_for_the_date_the_last_time() -> None:
+    template = ChatTemplate("test", "{% if messages | length == 1 %}{{ strftime_now('%Y') }}{% endif %}")
+    assert not template.asked_for_date
+    template.render(CHAT[:1])
+    assert template.asked_for_date
+    template.render(CHAT)
+    assert not template.asked_for_date
 
 
 def test_loops_can_be_left_and_generation_blocks_are_their_content() -> None:
@@ -227,6 +239,7 @@ EXPRESSIONS = {
     "{{ '<x>{}'.format(m.content) }}": ["D"],
     "{{ '<x>v'.replace('v', m.content) }}": ["D"],
     "{{ '<x>v' | replace('v', m.content) }}": ["D"],
+    "{{ strftime_now(m.content) }}<x>": ["D"],
     "{{ m | tojson }}": ['{"content": "D"}'],
     "{{ m.content | upper }}<x>": ["D"],
     "{{ m.content | default('<x>') }}<x>": ["D"],
