@@ -106,4 +106,4 @@ def _answer(examples: Examples, index: int, labels: Labels) -> str:
     if labels.classes:
         return labels.classes[int(examples[index].tokens[-1])]
     assert examples.values is not None
-    return f"{float(examples.values[index]):g}"
+    return f"{float(examples.values[index]):.10g}"
