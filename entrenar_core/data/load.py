@@ -122,7 +122,7 @@ def _key_parts(sources: Sequence[OpenedSource], encoding: Encoding, tokenizer_di
     return {
         "sources": [[one.source.fingerprint(), str(one.task), dict(one.columns.columns)] for one in sources],
         "format": asdict(encoding.fmt),
-        "template": None if encoding.template is None else encoding.template.text,
+        "template": None if encoding.template is None else [encoding.template.text, str(encoding.template.today)],
         "templated": sorted(encoding.templated),
         "labels": None if encoding.labels is None else asdict(encoding.labels),
         "tokenizer": tokenizer_digest,

@@ -71,8 +71,10 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
+    folder = Path(config.training.output_dir)
+    check_output_dir(folder, model_files(config))
     try:
-        find_checkpoint(Path(config.training.output_dir), None, reporter)
+        find_checkpoint(folder, None, reporter)
     except OutputError as error:
         warnings.found.append(str(error).replace("\n  hint: ", "; "))
     base, opened = _open(config, warnings)
@@ -119,7 +121,9 @@ def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = No
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
-    find_checkpoint(Path(config.training.output_dir), resume_from, warnings)
+    folder = Path(config.training.output_dir)
+    check_output_dir(folder, model_files(config))
+    find_checkpoint(folder, resume_from, warnings)
     base, opened = _open(config, warnings)
     data: DataSets | None = None
     try:
@@ -132,13 +136,11 @@ def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = No
 
 
 def _open(config: Config, reporter: Reporter) -> tuple[BaseModel, OpenedData]:
-    """The same checks in the same order as a run makes."""
-    folder = Path(config.training.output_dir)
-    check_output_dir(folder, model_files(config))
+    """Model and data; what is written must not be written over them."""
     base = open_base(config, reporter)
     try:
         opened = open_data(config, base, reporter)
-        check_output_dir(folder, opened.files())
+        check_output_dir(Path(config.training.output_dir), opened.files())
     except BaseException:
         base.close()
         raise
