@@ -107,3 +107,35 @@ def test_labels_are_those_of_the_rows_that_are_used_with_their_place(folder: Pat
     found = [(value, where()) for value, where in one.labels()]
     file = folder / "stars.parquet"
     assert found == [(1.0, f"{file}, row 1, column stars"), (3.0, f"{file}, row 3, column stars")]
+
+
+def not_utf8(*texts: bytes) -> pa.StringArray:
+    """Strings as a careless writer leaves them."""
+    data = pa.array(texts, pa.binary())
+    return pa.StringArray.from_buffers(len(texts), data.buffers()[1], data.buffers()[2])
+
+
+def test_a_column_that_is_not_utf8_is_an_error_only_where_it_is_used(tmp_path: Path) -> None:
+    table = pa.table({"text": ["the fox says hello", "a dog too"], "note": not_utf8(b"fine", b"\xff\xfe")})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (one,) = opened(tmp_path, str(tmp_path / "a.parquet"))
+    assert (one.task, one.unused) == (Task.TEXT, ["note"])
+    with pytest.raises(DataError, match="the text is not UTF-8") as raised:
+        opened(tmp_path, str(tmp_path / "a.parquet"), text="note")
+    assert str(raised.value.where).endswith("a.parquet, row 2, column note")
+
+
+def test_a_used_column_that_a_later_file_lacks_is_found_before_anything_is_read(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["the fox says hello"] * 3}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"content": ["a dog says hello"] * 3}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="this file has no column 'text'") as raised:
+        opened(tmp_path, str(tmp_path / "*.parquet"))
+    assert str(raised.value.where).endswith("b.parquet")
+
+
+def test_an_optional_column_may_be_missing_in_a_file(tmp_path: Path) -> None:
+    rows = {"instruction": ["name it", "say it"], "output": ["the fox", "a dog"]}
+    pq.write_table(pa.table(rows | {"input": ["it is red", ""]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(rows), tmp_path / "b.parquet")
+    (one,) = opened(tmp_path, str(tmp_path / "*.parquet"))
+    assert [row for rows, _ in one.read() for row in rows["input"]] == ["it is red", "", None, None]
