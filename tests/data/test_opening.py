@@ -127,7 +127,7 @@ def test_a_column_that_is_not_utf8_is_an_error_only_where_it_is_used(tmp_path: P
 
 def test_a_used_column_that_a_later_file_lacks_is_found_before_anything_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["the fox says hello"] * 3}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"content": ["a dog says hello"] * 3}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"story": ["a dog says hello"] * 3}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="this file has no column 'text'") as raised:
         opened(tmp_path, str(tmp_path / "*.parquet"))
     assert str(raised.value.where).endswith("b.parquet")
