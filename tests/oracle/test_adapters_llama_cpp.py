@@ -17,7 +17,8 @@ from entrenar_core.lora.files import adapter_pairs, attach_adapter, read_adapter
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.load import load_model
-from entrenar_core.stages.export import export_over_base, merged_values
+from entrenar_core.stages.changes import Changes
+from entrenar_core.stages.export import export_over_base
 from tests.model.tiny import lively, tiny_spec, tokens_of, write_model
 from tests.oracle.llama_cpp_logits import assert_same_model, distance, llama_cpp_logits, small_vocabulary
 
@@ -100,5 +101,5 @@ def test_the_merged_model_gives_our_adapted_logits_in_llama_cpp(
     model = adapted(base, SETTINGS[kind], backend)
     path = tmp_path / "merged.gguf"
     with GGUFFile.open(base) as file:
-        export_over_base(path, file, merged_values(file, adapter_pairs(model)), "auto", [], SilentReporter())
+        export_over_base(path, file, Changes.of(model, file).values(), "auto", [], SilentReporter())
     print(base.stem, kind, assert_same_model(llama_cpp_logits(path, tokens), model.logits(tokens[None])[0]))
