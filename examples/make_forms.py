@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from make_corpus import NAMES, THINGS, WEATHER, Story, invent
+from pyarrow import feather
 
 FOLDER = Path(__file__).parent
 SEED = 20261124
