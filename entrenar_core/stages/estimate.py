@@ -44,6 +44,10 @@ BYTES_PER_TOKEN = 5
 BYTES_PER_EXAMPLE = 48
 """A token is an int32 and a flag; an example has an offset, and its place in the order and the rows of an epoch."""
 
+MERGE_COPIES, MERGE_COPIES_PER_MODEL = 6, 3
+"""Float32 copies of one tensor while models are merged: the base, the result, what is cut and summed, and for each model
+its change. Measured with TIES, which has most of them."""
+
 MAPPED, CACHED = "base file, mapped", "token cache, mapped"
 """Pages of files. They count as resident, but the system may drop them when it needs the room."""
 
@@ -193,5 +197,5 @@ def _export_bytes(request: MemoryRequest, tensors: Mapping[str, TensorInfo]) -> 
     changed = [info.n_values for info in tensors.values() if request.lora is None or is_block_matrix(info)]
     largest = max(changed)
     if request.merged_models:
-        return 4 * largest * (2 + 3 * request.merged_models)
+        return 4 * largest * (MERGE_COPIES + MERGE_COPIES_PER_MODEL * request.merged_models)
     return 12 * largest if request.lora is not None else largest  # W, B·A and its multiple; or one flag a value

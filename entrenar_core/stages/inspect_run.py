@@ -121,7 +121,7 @@ def inspect_run(path: Path) -> RunFacts:
     steps = [event for event in events if event.get("event") == "step"]
     evals = [event for event in events if event.get("event") == "eval"]
     best = _lowest_loss(evals)
-    folders = sorted((step, found) for found in _folders(path / CHECKPOINTS) if (step := step_of_folder(found)))
+    folders = _checkpoints(path / CHECKPOINTS)
     resumable, problems = _newest_whole(folders)
     files = [path / name for name in (*RESULTS, METRICS, RESOLVED)]
     return RunFacts(
@@ -215,8 +215,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _folders(path: Path) -> list[Path]:
-    return [found for found in path.iterdir() if found.is_dir()] if path.is_dir() else []
+def _checkpoints(path: Path) -> list[tuple[int, Path]]:
+    """Step and folder of everything that looks like a checkpoint, in the order of steps."""
+    if not path.is_dir():
+        return []
+    return sorted((step, found) for found in path.iterdir() if (step := step_of_folder(found)) is not None)
 
 
 def _folder_bytes(path: Path) -> int:
