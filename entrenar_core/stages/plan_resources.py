@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from entrenar_core.config.root import Config
@@ -25,42 +25,54 @@ Shapes = dict[str, tuple[int, ...]]
 def memory_request(config: Config, base: BaseModel, data: DataSets, settings: TrainSettings) -> MemoryRequest:
     """What the memory of this run depends on."""
     held = {id(one.examples): one.examples for one in (data.train, data.val) if one is not None}.values()
-    files = [file for one in (*data.opened.train, *data.opened.val) for file in one.source.files]
-    batches = settings.total_steps * settings.grad_accum
     return MemoryRequest(
         spec=base.spec,
         optimizer=config.optimizer,
-        batches=batch_shapes(data.train_loader, batches),
+        batches=batch_shapes(data.train_loader, settings.total_steps * settings.grad_accum),
         lora=None if config.lora is None else lora_settings(config),
         checkpoint_activations=config.training.activation_checkpointing,
         threads=config.training.threads,
         packed_type=packed_type(config),
         head=head_spec(data.opened),
         tensors={} if base.file is None else base.file.tensors,
-        base_bytes=0 if base.file is None else sum(path.stat().st_size for path in base.file.paths),
+        base_bytes=0 if base.file is None else _n_bytes(base.file.paths),
         vocab_size=base.tokenizer.vocab_size,
         merged_models=0 if base.merge is None else 1 + len(base.merge.others),
         data_tokens=sum(len(examples.tokens) for examples in held),
         data_examples=sum(len(examples) for examples in held),
-        data_bytes=sum(file.stat().st_size for file in files),
+        data_bytes=_n_bytes(data.opened.files()),
     )
+
+
+def _n_bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
 
 
 def trained_shapes(config: Config, base: BaseModel, head: HeadSpec | None) -> Shapes:
     """Name and shape of every tensor that is trained."""
-    shapes = {name: shape for name, shape in _weights(base).items() if head is None or name != "output.weight"}
-    heads: Shapes = {}
+    weights = _weights(base)
+    if config.lora is not None:
+        return _adapter_shapes(config.lora.rank, lora_settings(config).targets, weights) | _head_shapes(base, head)
     if head is not None:
-        heads = {f"{HEAD}.weight": (head.n_outputs, base.spec.hidden_size), f"{HEAD}.bias": (head.n_outputs,)}
-    if config.lora is None:
-        return shapes | heads
-    available = {name.split(".")[-2] for name in shapes if name.startswith("blk.") and _is_module(name)}
-    targets = target_modules(lora_settings(config).targets, available)
-    rank, adapters = config.lora.rank, {}
-    for name, shape in shapes.items():
-        if name.startswith("blk.") and _is_module(name) and name.split(".")[-2] in targets:
-            adapters[f"{name}.lora_a"], adapters[f"{name}.lora_b"] = (rank, shape[1]), (shape[0], rank)
-    return adapters | heads
+        weights.pop("output.weight", None)
+    return weights | _head_shapes(base, head)
+
+
+def _head_shapes(base: BaseModel, head: HeadSpec | None) -> Shapes:
+    if head is None:
+        return {}
+    return {f"{HEAD}.weight": (head.n_outputs, base.spec.hidden_size), f"{HEAD}.bias": (head.n_outputs,)}
+
+
+def _adapter_shapes(rank: int, targets: Sequence[str] | str, weights: Shapes) -> Shapes:
+    """A [R, in] and B [out, R] of every layer that the targets name."""
+    layers = {name: shape for name, shape in weights.items() if name.startswith("blk.") and _is_module(name)}
+    chosen = target_modules(targets, {name.split(".")[-2] for name in layers})
+    adapters: Shapes = {}
+    for name, (n_out, n_in) in layers.items():
+        if name.split(".")[-2] in chosen:
+            adapters[f"{name}.lora_a"], adapters[f"{name}.lora_b"] = (rank, n_in), (n_out, rank)
+    return adapters
 
 
 def _weights(base: BaseModel) -> Shapes:
@@ -80,8 +92,6 @@ def disk_of(
     output, lora = config.output, config.lora
     writes_model = output.gguf and (lora is None or output.merge_adapter)
     kept = 1 if settings.save_every is None else config.training.keep_last + 1
-    is_cached = config.data.cache and sum(one.source.n_bytes for one in data.opened.train) >= WORTH_CACHING
-    tokens = 0 if data.train is None or not is_cached else len(data.train.examples.tokens)
     return estimate_disk(
         DiskRequest(
             trained=trained,
@@ -92,9 +102,17 @@ def disk_of(
             model_header=_header_bytes(base),
             writes_adapter=lora is not None and output.adapter != "none",
             lines=settings.total_steps,
-            cached_tokens=tokens,
+            cached_tokens=_cached_tokens(config, data),
         )
     )
+
+
+def _cached_tokens(config: Config, data: DataSets) -> int:
+    """Tokens that the run keeps in the cache."""
+    n_bytes = sum(one.source.n_bytes for one in data.opened.train)
+    if data.train is None or not config.data.cache or n_bytes < WORTH_CACHING:
+        return 0
+    return len(data.train.examples.tokens)
 
 
 def _sources(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -113,5 +131,4 @@ def _header_bytes(base: BaseModel) -> int:
     """Metadata of the model file, tokens included: that of the base file, or a guess from the vocabulary."""
     if base.file is None:
         return 40 * base.tokenizer.vocab_size
-    total = sum(path.stat().st_size for path in base.file.paths)
-    return max(0, total - sum(info.n_bytes for info in base.file.tensors.values()))
+    return max(0, _n_bytes(base.file.paths) - sum(info.n_bytes for info in base.file.tensors.values()))
