@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,25 +117,23 @@ def inspect_checkpoint(path: Path) -> CheckpointFacts:
 
 def inspect_run(path: Path) -> RunFacts:
     """Look at the folder that `entrenar train` writes."""
-    events = list(_metrics(path / METRICS))
-    steps = [event for event in events if event.get("event") == "step"]
-    evals = [event for event in events if event.get("event") == "eval"]
+    steps, evals = _metrics(path / METRICS)
     best = _lowest_loss(evals)
     folders = _checkpoints(path / CHECKPOINTS)
     resumable, problems = _newest_whole(folders)
-    files = [path / name for name in (*RESULTS, METRICS, RESOLVED)]
+    files = _files(path)
     return RunFacts(
         kind="run",
         path=str(path),
         n_bytes=_folder_bytes(path),
-        files=tuple(FileFacts(file.name, file.stat().st_size) for file in files if file.is_file()),
+        files=files,
         checkpoints=tuple(step for step, _ in folders),
         steps=_last(steps, "step") or 0,
         train_loss=_last(steps, "loss"),
         val_loss=_last(evals, "loss"),
         best_val_loss=best.get("loss"),
         best_step=best.get("step"),
-        is_finished=any((path / name).is_file() for name in RESULTS),
+        is_finished=any(file.name in RESULTS for file in files),
         resumable_from=resumable,
         problems=tuple(problems),
     )
@@ -187,18 +185,23 @@ def _newest_whole(folders: list[tuple[int, Path]]) -> tuple[int | None, list[str
     return None, problems
 
 
-def _metrics(path: Path) -> Iterable[dict[str, Any]]:
-    """The objects of metrics.jsonl; a torn line is passed over."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                yield event
+def _files(path: Path) -> tuple[FileFacts, ...]:
+    found = (path / name for name in (*RESULTS, METRICS, RESOLVED))
+    return tuple(FileFacts(file.name, file.stat().st_size) for file in found if file.is_file())
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The steps and the evaluations in metrics.jsonl; a torn line is passed over."""
+    found: dict[str, list[dict[str, Any]]] = {"step": [], "eval": []}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") in found:
+            found[event["event"]].append(event)
+    return found["step"], found["eval"]
 
 
 def _lowest_loss(evals: list[dict[str, Any]]) -> dict[str, Any]:
