@@ -199,7 +199,7 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and event.get("event") in found:
+        if isinstance(event, dict) and event.get("event") in ("step", "eval"):
             found[event["event"]].append(event)
     return found["step"], found["eval"]
 
