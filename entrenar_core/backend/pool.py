@@ -8,8 +8,10 @@ First touch of fresh memory costs a page fault every 4 KiB and runs at a seventh
 from __future__ import annotations
 
 import math
+import mmap
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,9 @@ ALIGNMENT = 64
 
 SMALLEST = 4096
 """Bytes; below this, malloc is as fast as the pool."""
+
+OWN_PAGES = 1 << 20
+"""Bytes from which a buffer is mapped by itself."""
 
 _STEPS_PER_DOUBLING = 8
 _SLACK = 64 << 20
@@ -120,13 +125,28 @@ class _Buffer:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.memory = np.empty(size + ALIGNMENT, np.uint8)
+        self.memory = _pages(size + ALIGNMENT)
         start = self.memory.ctypes.data
         self.address = start + -start % ALIGNMENT
 
     def spoil(self) -> None:
         offset = self.address - self.memory.ctypes.data
         self.memory[offset : offset + self.size] = 0xFF
+
+
+def _pages(n_bytes: int) -> np.ndarray:
+    """Untouched bytes that go back to the system as soon as nobody holds them.
+
+    malloc keeps freed pieces of up to 32 MiB and finds no use for them when sizes change: with rows of many widths the
+    process would grow step by step.
+    """
+    if n_bytes < OWN_PAGES:
+        return np.empty(n_bytes, np.uint8)
+    pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            pages.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
+    return np.frombuffer(pages, np.uint8)
 
 
 class _Block:

@@ -41,6 +41,7 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         data_tokens=sum(len(examples.tokens) for examples in held),
         data_examples=sum(len(examples) for examples in held),
         data_bytes=_n_bytes(data.opened.files()),
+        data_is_cached=_cached_tokens(config, data) > 0,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,3 +140,24 @@ def test_a_size_class_wastes_at_most_an_eighth(n_bytes: int) -> None:
     assert size % ALIGNMENT == 0
     assert size - n_bytes < max(ALIGNMENT, n_bytes / 8 + 1)
     assert size_class(size) == size
+
+
+def test_memory_of_sizes_that_do_not_come_again_goes_back_to_the_system() -> None:
+    np.ones(30 << 20, np.uint8)  # from here on malloc serves such sizes from its heap
+    pool, before, pins = Pool(), resident_bytes(), []
+    for size in range(2 << 20, 12 << 20, 1 << 19):
+        array = pool.empty((size,), np.uint8)
+        array[:] = 1
+        pins.append((array, np.ones(100_000, np.uint8)))  # keeps the end of the heap in use
+    assert resident_bytes() - before > 100 << 20
+    pins = [small for _, small in pins]
+    del array
+    pool.trim()
+    assert resident_bytes() - before < 16 << 20
+    assert len(pins) == 20
+
+
+def resident_bytes() -> int:
+    """What the process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
