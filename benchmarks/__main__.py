@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import big_lora, kernels, learning, lora_step, memory_estimate, startup
+from benchmarks import big_lora, kernels, learning, lora_step, memory_estimate, startup, streaming
 
 Benchmark = Callable[[], list[str]]
 
@@ -15,10 +15,11 @@ LONG: dict[str, Benchmark] = {
     "learning": learning.run,
     "tl1b_lora": big_lora.run,
     "memory_estimate": memory_estimate.run,
+    "streaming": streaming.run,
 }
-"""These take many minutes and real data, and run only when they are named."""
+"""These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate"}
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming"}
 
 
 def main() -> None:
