@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from entrenar_core.data.tasks import Task
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.stages.base_model import BaseModel
-from entrenar_core.tokenizer.chat_template import ChatTemplate, choose_template
+from entrenar_core.tokenizer.chat_template import KEY, ChatTemplate, choose_template
 
 DEFAULT_SEQ_LEN = 1024
 """The longest example, in positions, when neither `data.seq_len` nor a shorter context says otherwise."""
@@ -121,17 +121,20 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
     for one in (*train, *val):
         if one.columns.inferred:
             reporter.emit(Notice("info", f"{one.source.name}: columns inferred: {one.columns}"))
-    if twice := {file for one in train for file in one.source.files} & {
-        file for one in val for file in one.source.files
-    }:
-        message = "is trained on and validated on: the validation loss says nothing about new data"
-        reporter.emit(Notice("warning", f"{min(twice)} {message}"))
+    _say_what_is_shared(train, val, reporter)
     templated = _templated(config, base)
     template = _template(config, base, (*train, *val), templated)
     labels = _labels(train, val)
     return OpenedData(
         train, val, Encoding(base.tokenizer, fmt, template, templated, labels), _is_streamed(config, train)
     )
+
+
+def _say_what_is_shared(train: Sequence[OpenedSource], val: Sequence[OpenedSource], reporter: Reporter) -> None:
+    files, others = ({file.resolve() for one in sources for file in one.source.files} for sources in (train, val))
+    for file in sorted(files & others):
+        message = "is trained on and validated on: the validation loss says nothing about new data"
+        reporter.emit(Notice("warning", f"{file} {message}"))
 
 
 def _check_head(config: Config, task: Task) -> None:
@@ -205,7 +208,7 @@ def _templated(config: Config, base: BaseModel) -> frozenset[Task]:
         return frozenset(
             (Task.CHAT,) if choice == NO_TEMPLATE else (Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION)
         )
-    return frozenset((Task.CHAT, Task.INSTRUCTION) if _has_template(base.plain_metadata()) else (Task.CHAT,))
+    return frozenset((Task.CHAT, Task.INSTRUCTION) if KEY in base.plain_metadata() else (Task.CHAT,))
 
 
 def _template(
@@ -226,10 +229,6 @@ def _template(
         "" if token_id is None else tokenizer.token_text(token_id) for token_id in (tokenizer.bos_id, tokenizer.eos_id)
     )
     return choose_template(choice, base.plain_metadata(), base.name, bos=bos, eos=eos)
-
-
-def _has_template(metadata: Mapping[str, object]) -> bool:
-    return "tokenizer.chat_template" in metadata
 
 
 def _labels(train: Sequence[OpenedSource], val: Sequence[OpenedSource]) -> Labels | None:
