@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?=
+WORKERS ?= -n auto --dist worksteal
 PROMPT ?= Nora was a curious otter. One day Nora ran to the mill. It rained a little. There Nora saw a silver bell. Nora smiled all day. In short: 
 
 BIN  := $(VENV)/bin
@@ -11,7 +12,7 @@ DEV  := $(VENV)/.dev-installed
 PACKAGES := entrenar_core entrenar_cli
 PYTHON_FILES := $(PACKAGES) $(wildcard tests benchmarks docs examples .ci)
 KERNEL_TESTS := $(wildcard tests/backend tests/codecs)
-PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 UNIT := not slow and not oracle and not integration and not property
 
 .DEFAULT_GOAL := help

@@ -6,6 +6,7 @@ where a template or a stop token goes wrong.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -27,7 +28,7 @@ def print_previews(samples: Sequence[SamplePreview], out: TextIO, most: int = MO
     """Write the examples with a legend, each cut to about `most` characters."""
     if not samples:
         return
-    if out.isatty():
+    if out.isatty() and not os.environ.get("NO_COLOR"):
         from rich.console import Console
 
         _print_rich(Console(file=out, highlight=False, markup=False, emoji=False), samples, most)

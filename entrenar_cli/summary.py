@@ -83,6 +83,13 @@ def _rows(count: int) -> str:
     return f"{exact_count(count)} row{'s' if count != 1 else ''}"
 
 
+def _which_weights(finished: Finished, best: Eval) -> str:
+    """Whose weights the files hold, where the best ones are not the last ones."""
+    if finished.result_step == best.step:
+        return "the files hold its weights"
+    return "the files hold the weights of the last step (training.early_stopping keeps the best)"
+
+
 def saved_line(event: Saved) -> str:
     """One file that is complete."""
     return f"saved {event.kind} {event.path} ({size(event.n_bytes)})"
@@ -129,7 +136,8 @@ class RunSummary:
             facts.append(("validation loss", f"{finished.val_loss:.4f}{said}"))
         if self.best is not None and self.best.loss != finished.val_loss:
             said = ", ".join([f"{self.best.loss:.4f}", *metric_texts(self.best.metrics)])
-            facts.append(("best validation loss", f"{said} at step {exact_count(self.best.step)}"))
+            said = f"{said} at step {exact_count(self.best.step)}"
+            facts.append(("best validation loss", f"{said}; {_which_weights(finished, self.best)}"))
         if self.seconds > 0:
             total, supervised = rate(self.tokens, self.seconds), rate(self.supervised_tokens, self.seconds)
             facts.append(("speed", f"{short_count(total)} tokens/s, {short_count(supervised)} of them supervised"))

@@ -112,13 +112,14 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Finished:
-    """Sent once, at the end of a run."""
+    """Sent once, at the end of a run. `result_step`: the step whose weights are in the files."""
 
     steps: int
     reason: str
     train_loss: float
     val_loss: float | None
     seconds: float
+    result_step: int = 0
 
 
 Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Predicted | Finished

@@ -27,6 +27,9 @@ def train(
     resume_from: Annotated[
         Path | None, typer.Option("--resume-from", metavar="PATH", help="Go on from this checkpoint.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier run has left in the output folder.")
+    ] = False,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", metavar="PATH", help="Short for --set training.output_dir=PATH.")
     ] = None,
@@ -35,6 +38,7 @@ def train(
 ) -> None:
     """Fine-tune a model as a YAML file says."""
     from entrenar_core.config.load import load_config
+    from entrenar_core.errors import ConfigError
 
     changes = list(overrides or [])
     if output_dir is not None:
@@ -44,6 +48,8 @@ def train(
     from entrenar_cli.console import open_reporter
 
     start = resume_from or ("auto" if resume else None)
+    if overwrite and start is not None:
+        raise ConfigError("--overwrite and --resume say opposite things", hint="leave one of them out")
     if dry_run:
         _show_plan(checked, start, json_lines=json_lines)
         return
@@ -51,7 +57,7 @@ def train(
     from entrenar_core.stages.train import run_training
 
     with open_reporter(json_lines=json_lines, log_every=checked.training.log_every) as reporter:
-        run_training(checked, resume_from=start, reporter=reporter)
+        run_training(checked, resume_from=start, overwrite=overwrite, reporter=reporter)
 
 
 def _show_plan(config: Config, start: Path | str | None, *, json_lines: bool) -> None:

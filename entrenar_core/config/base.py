@@ -6,6 +6,7 @@ reported together with wrong values of other keys; a section built in Python is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args, get_origin
@@ -90,6 +91,14 @@ Names = Annotated[
     BeforeValidator(_tuple, json_schema_input_type=Annotated[list[NonEmpty], Field(min_length=1)]),
 ]
 """A list of names with at least one entry."""
+
+
+def _expanded(value: Any) -> Any:
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+UserPath = BeforeValidator(_expanded)
+"""A path in which ``~`` is the home of the user."""
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -119,10 +119,18 @@ def _hint_for_text(value: str, wanted: Sequence[Any]) -> str | None:
     """What a text stands for where a truth value, a number or a list is wanted."""
     if bool in wanted and value.lower() in _TRUTH:
         return f"write {_TRUTH[value.lower()]}"
-    plain = value.replace("_", "").replace(",", "").strip()
+    plain = _plain_number(value)
     if (int in wanted or float in wanted) and _is_number_text(plain):
         return f"write {plain} without quotes" if plain == value.strip() else f"write {plain}"
     return f"write [{value}]" if any(get_origin(kind) is tuple for kind in wanted) else None
+
+
+def _plain_number(value: str) -> str:
+    """A number without marks between its digits: 1_000 and 1,000,000 as thousands, 0,0001 with a decimal comma."""
+    text = value.replace("_", "").strip()
+    groups = text.split(",")
+    is_decimal = len(groups) == 2 and (len(groups[1]) != 3 or groups[0].lstrip("+-") in ("", "0"))
+    return ".".join(groups) if is_decimal else "".join(groups)
 
 
 def _hint_for_section(path: Path, value: str, field: FieldInfo) -> str | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import AnyCase, Available, Conflict, NonEmpty, Section, not_allowed
+from entrenar_core.config.base import AnyCase, Available, Conflict, NonEmpty, Section, UserPath, not_allowed
 from entrenar_core.config.foreign_keys import NOT_YET
 
 MethodName = Literal[
@@ -21,7 +21,7 @@ AVAILABLE_METHODS = ("ties", "task_arithmetic")
 class MergeModel(Section):
     """A model that is merged with the trained one."""
 
-    path: str = Field(min_length=1, description="a GGUF file of the same shape as model.path")
+    path: Annotated[str, UserPath] = Field(min_length=1, description="a GGUF file of the same shape as model.path")
     weight: float = Field(default=1.0, description="factor of what this model changed against the base")
     density: float | None = Field(
         default=None, gt=0, le=1, description="ties: share of the changes that are kept; default: merge.density"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from entrenar_core.config.base import AnyCase, Conflict, Names, Section, is_count
+from entrenar_core.config.base import AnyCase, Conflict, Names, Section, UserPath, is_count
 
 SMALLEST_BPE_VOCABULARY = 257
 """Byte-level BPE needs its 256 bytes and one end-of-text token."""
@@ -58,11 +58,11 @@ class Architecture(Section):
 class Model(Section):
     """The model that is trained."""
 
-    path: str | None = Field(
+    path: Annotated[str | None, UserPath] = Field(
         default=None, min_length=1, description="a GGUF file (any shard of a split one), relative to the current folder"
     )
     architecture: Architecture | None = Field(default=None, description="start from random weights of this shape")
-    tokenizer: str | None = Field(
+    tokenizer: Annotated[str | None, UserPath] = Field(
         default=None,
         min_length=1,
         description="with architecture: a GGUF file to take the tokenizer from; default: train one on the data",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from entrenar_core.config.base import AnyCase, Conflict, Section
+from entrenar_core.config.base import AnyCase, Conflict, Section, UserPath
 
 
 class EarlyStopping(Section):
@@ -47,7 +47,7 @@ class Training(Section):
     early_stopping: EarlyStopping | None = Field(
         default=None, description="stop when the validation loss no longer falls"
     )
-    output_dir: str = Field(
+    output_dir: Annotated[str, UserPath] = Field(
         default="runs/default",
         min_length=1,
         description="folder for everything that is written; default: runs/<config name>",

@@ -160,10 +160,10 @@ def notice_of(source: str, message: str) -> str:
 def _nothing_left(stats: ExampleStats, where: str, notices: Sequence[str]) -> DataError:
     if stats.refused.get(REFUSED_TOO_LONG):
         hint = "raise data.seq_len, or set data.overlong to truncate or split"
-    elif stats.refused.get(REFUSED_NO_TARGET):
-        hint = "the prompts fill the whole window: raise data.seq_len"
     elif notices:
         hint = f"the first one: {notices[-1]}"
+    elif stats.refused.get(REFUSED_NO_TARGET):
+        hint = "the prompts fill the whole window: raise data.seq_len"
     else:
         hint = "check that the chosen columns hold the text"
     return DataError(

@@ -189,7 +189,7 @@ def _map_file(path: Path) -> mmap.mmap:
 
 
 def _folder_hint(folder: Path) -> str:
-    files = sorted(entry.name for entry in folder.glob("*.gguf"))
+    files = sorted((entry.name for entry in folder.glob("*.gguf")), key=lambda name: (name != "model.gguf", name))
     if files:
         return f"give the file itself: {folder / files[0]}"
     return "give the path of a .gguf file"
@@ -199,4 +199,4 @@ def _missing_hint(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*.gguf")], n=1)
-    return f"did you mean {path.parent / near[0]}?" if near else "check the path"
+    return f"did you mean {path.parent / near[0]}?" if near else f"paths are relative to {Path.cwd()}"

@@ -34,6 +34,9 @@ from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
 from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
 
+SHOWN_CLASSES = 12
+"""Classes that a plan names."""
+
 
 @dataclass(frozen=True)
 class CheckedRun:
@@ -71,12 +74,7 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
-    folder = Path(config.training.output_dir)
-    check_output_dir(folder, model_files(config))
-    try:
-        find_checkpoint(folder, None, reporter)
-    except OutputError as error:
-        warnings.found.append(str(error).replace("\n  hint: ", "; "))
+    _look_for_earlier_run(config, None, warnings)
     base, opened = _open(config, warnings)
     base.close()
     warnings.found += _first_rows(opened)
@@ -90,6 +88,16 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
         output_dir=config.training.output_dir,
         warnings=tuple(warnings.found),
     )
+
+
+def _look_for_earlier_run(config: Config, resume_from: ResumeFrom, warnings: _Warnings) -> None:
+    """Results that are in the way of a run are no reason not to look at it."""
+    folder = Path(config.training.output_dir)
+    check_output_dir(folder, model_files(config))
+    try:
+        find_checkpoint(folder, resume_from, warnings)
+    except OutputError as error:
+        warnings.found.append(str(error).replace("\n  hint: ", "; "))
 
 
 def _first_rows(opened: OpenedData) -> Iterator[str]:
@@ -121,9 +129,7 @@ def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = No
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
-    folder = Path(config.training.output_dir)
-    check_output_dir(folder, model_files(config))
-    find_checkpoint(folder, resume_from, warnings)
+    _look_for_earlier_run(config, resume_from, warnings)
     base, opened = _open(config, warnings)
     data: DataSets | None = None
     try:
@@ -190,9 +196,18 @@ def method_of(config: Config, opened: OpenedData) -> str:
         base = "" if quantize is None else f" on a base in {quantize.ggml_type} blocks (QLoRA)"
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         what = f"LoRA of rank {lora.rank} on {targets}{base}"
-    head = "" if opened.head_task is None else f", and a head for {opened.head_task}"
+    head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"
     merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
     return f"{what}{head}{merge}"
+
+
+def _classes(opened: OpenedData) -> str:
+    """The classes, as far as they fit a line."""
+    labels = opened.encoding.labels
+    if labels is None or not labels.classes:
+        return ""
+    shown = ", ".join(labels.classes[:SHOWN_CLASSES]) + (", ..." if len(labels.classes) > SHOWN_CLASSES else "")
+    return f" into {len(labels.classes)} classes ({shown})"
 
 
 def _steps(data: DataSets, settings: TrainSettings, batches: Sequence[BatchShape]) -> StepPlan:

@@ -54,12 +54,13 @@ class Judge:
         if not self._unknown_rows:
             return
         what = (
-            "a label that the head was not trained on, so that every answer is wrong"
+            "with a label that the head was not trained on; no answer can be right there"
             if self.head.is_classification
-            else "a target that is no number, and are not judged"
+            else "with a target that is no number; they are not judged"
         )
         shown = ", ".join(map(repr, self._unknown))
-        yield Notice("warning", f"column {self.head.target_column}: {self._unknown_rows} rows have {what} ({shown})")
+        rows = f"{self._unknown_rows} row{'s' if self._unknown_rows != 1 else ''}"
+        yield Notice("warning", f"column {self.head.target_column}: {rows} {what} ({shown})")
 
     def _truth(self, value: Any) -> int | float | None:
         """A class id, one that the head does not have for an unknown class, or a number."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from entrenar_core.errors import OutputError
 from entrenar_core.gguf.atomic import remove_partial_files
 from entrenar_core.model.head_file import HEAD_FILE
+from entrenar_core.train.checkpoint_store import CHECKPOINTS
 
 METRICS, RESOLVED = "metrics.jsonl", "config.resolved.yaml"
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
@@ -72,8 +74,25 @@ def require_no_results(folder: Path) -> None:
     for name in RESULTS:
         if (folder / name).exists():
             raise OutputError(
-                "this is the result of an earlier run", where=str(folder / name), hint=f"{_OTHER_FOLDER}, or remove it"
+                "this is the result of an earlier run",
+                where=str(folder / name),
+                hint=f"{_OTHER_FOLDER}, or replace it with --overwrite",
             )
+
+
+def clear_output_dir(folder: Path) -> None:
+    """Remove the checkpoints, results and metrics of an earlier run, and nothing else.
+
+    Raises:
+        OutputError: the system refuses.
+    """
+    try:
+        if (folder / CHECKPOINTS).is_dir():
+            shutil.rmtree(folder / CHECKPOINTS)
+        for name in (METRICS, RESOLVED, *RESULTS):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"the earlier run cannot be removed: {error.strerror}", where=str(folder)) from error
 
 
 def make_output_dir(folder: Path) -> None:

@@ -17,6 +17,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import FormatError, OutputError, TrainingError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
+from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.files import adapter_pairs, write_adapter
 from entrenar_core.model.head_file import HEAD_FILE, write_head
 from entrenar_core.model.heads import SequenceModel
@@ -25,7 +26,7 @@ from entrenar_core.stages.assemble import Run, assemble
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
-from entrenar_core.stages.export import export_new, export_over_base
+from entrenar_core.stages.export import Metadata, export_new, export_over_base
 from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import (
     ADAPTER,
@@ -33,9 +34,11 @@ from entrenar_core.stages.output_dir import (
     MODEL,
     RESOLVED,
     check_output_dir,
+    clear_output_dir,
     make_output_dir,
     require_no_results,
 )
+from entrenar_core.tokenizer.chat_template import KEY as TEMPLATE_KEY
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
 from entrenar_core.train.interrupt import StopSignal
@@ -62,12 +65,15 @@ class RunResult:
     seconds: float
 
 
-def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Reporter) -> RunResult:
+def run_training(
+    config: Config, *, resume_from: ResumeFrom = None, overwrite: bool = False, reporter: Reporter
+) -> RunResult:
     """Train as a config says.
 
     Args:
         config: checked.
         resume_from: see `ResumeFrom`.
+        overwrite: what an earlier run has left in the output folder goes, once everything is known to fit.
         reporter: hears everything.
 
     Raises:
@@ -75,7 +81,7 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
     """
     folder = Path(config.training.output_dir)
     check_output_dir(folder, model_files(config))
-    checkpoint = find_checkpoint(folder, resume_from, reporter)
+    checkpoint = None if overwrite else find_checkpoint(folder, resume_from, reporter)
     base = open_base(config, reporter)
     data: DataSets | None = None
     backend: Backend | None = None
@@ -86,6 +92,8 @@ def run_training(config: Config, *, resume_from: ResumeFrom = None, reporter: Re
         backend = select_backend(config.training.device, config.training.threads)
         run = assemble(config, base, data, backend)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
+        if overwrite:
+            clear_output_dir(folder)
         return _train_and_export(run, state, reporter)
     finally:
         base.close()
@@ -148,11 +156,11 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
             if damaged := run.base.non_finite_tensors():
                 error.hint = f"the base model is damaged: {', '.join(damaged[:3])} holds numbers that are not finite"
             raise
-    _return_to_best(run, result, reporter)
+    result_step = _return_to_best(run, result, reporter)
     model, adapter, head = _export(run, reporter)
     end = result.state
     train_loss = math.nan if end.train_loss is None else end.train_loss
-    reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds))
+    reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds, result_step))
     return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, head, result.seconds)
 
 
@@ -180,18 +188,19 @@ def _write_resolved(run: Run, reporter: Reporter) -> None:
     reporter.emit(Saved("config", path, len(content)))
 
 
-def _return_to_best(run: Run, result: TrainResult, reporter: Reporter) -> None:
-    """With early stopping, the best weights are the result, not the last."""
+def _return_to_best(run: Run, result: TrainResult, reporter: Reporter) -> int:
+    """With early stopping, the best weights are the result, not the last. Returns the step they are of."""
     best, state = result.best_checkpoint, result.state
     if run.settings.early_stopping is None or state.best_step is None or state.best_step == state.step:
-        return
+        return state.step
     place = f"step {state.best_step}, validation loss {state.best_val_loss:.4f}"
     if best is None:
         message = f"the best checkpoint ({place}) is gone; the result is that of the last step, {state.step}"
         reporter.emit(Notice("warning", message))
-        return
+        return state.step
     restore_parameters(read_checkpoint(best), run.optimizer.parameters)
     reporter.emit(Notice("info", f"the result is the best checkpoint: {place}"))
+    return state.best_step
 
 
 def _export(run: Run, reporter: Reporter) -> tuple[Path | None, Path | None, Path | None]:
@@ -208,15 +217,24 @@ def _export_model(run: Run, reporter: Reporter) -> Path | None:
     output = run.config.output
     if not output.gguf or (run.config.lora is not None and not output.merge_adapter):
         return None
-    path, base = run.folder / MODEL, run.base
+    path, base, added = run.folder / MODEL, run.base, [*run.provenance(), *_template_used(run)]
     if base.file is None:
         weights = {name: tensor.numpy() for name, tensor in run.backbone.parameters().items()}
-        export_new(path, base.metadata, weights, output.type, run.provenance(), reporter)
+        export_new(path, base.metadata, weights, output.type, added, reporter)
         return path
     changes = Changes.of(run.model, base.file)
     changed = changes.values() if base.merge is None else merged_values(changes, base.merge)
-    export_over_base(path, base.file, changed, output.type, run.provenance(), reporter)
+    export_over_base(path, base.file, changed, output.type, added, reporter)
     return path
+
+
+def _template_used(run: Run) -> Metadata:
+    """The chat template of the training data, where the config names another one than the model has: whoever runs the
+    model finds the form that it has learned."""
+    template = run.data.opened.encoding.template
+    if template is None or run.config.data.chat_template is None:
+        return []
+    return [(TEMPLATE_KEY, MetadataValue.string(template.text))]
 
 
 def _export_adapter(run: Run, reporter: Reporter) -> Path | None:

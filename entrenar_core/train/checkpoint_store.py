@@ -48,7 +48,7 @@ class CheckpointStore:
             raise OutputError(
                 f"there are checkpoints of an earlier run (the newest of step {steps[-1]})",
                 where=str(self.folder),
-                hint="go on from them with --resume, use another training.output_dir, or remove the folder",
+                hint="go on from them with --resume, replace them with --overwrite, or use another training.output_dir",
             )
 
     def steps(self) -> list[int]:

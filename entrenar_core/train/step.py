@@ -19,7 +19,10 @@ from entrenar_core.train.anomaly import Pass, non_finite_error
 from entrenar_core.train.parts import BatchSource, Learner
 from entrenar_core.train.state import TrainState
 
-_HINT = "lower optimizer.lr, add warm-up, or look at the data of this step; the parameters are those of the step before"
+_HINT = (
+    "lower optimizer.lr, add warm-up, or look at the data of this step; the parameters are those of the step before,"
+    " and --overwrite begins again"
+)
 
 
 @dataclass(frozen=True)

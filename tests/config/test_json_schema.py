@@ -147,7 +147,7 @@ def sections(section: type[Section]) -> Iterator[type[Section]]:
             yield from sections(inner)
 
 
-@pytest.mark.parametrize("section", set(sections(Config)), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", dict.fromkeys(sections(Config)), ids=lambda section: section.__name__)
 def test_schema_and_sections_have_the_same_keys(section: type[Section]) -> None:
     known = {key_of(name, field) for name, field in section.model_fields.items()}
     schema: Mapping[str, Any] = SCHEMA if section is Config else SCHEMA["$defs"][section.__name__]
