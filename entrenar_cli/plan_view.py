@@ -8,7 +8,7 @@ from typing import TextIO
 
 from entrenar_cli.documents import plain
 from entrenar_cli.preview import print_previews
-from entrenar_cli.quantities import duration, exact_count, rate, short_count, size
+from entrenar_cli.quantities import duration, exact_count, few_digits, rate, short_count, size
 from entrenar_cli.sections import Facts, Section, Table, print_sections
 from entrenar_cli.visible import shortened
 from entrenar_core.stages.dry_run import CheckedRun
@@ -68,11 +68,13 @@ def checked_sections(found: CheckedRun) -> list[Section]:
 
 def _model(plan: RunPlan) -> list[tuple[str, str]]:
     share = rate(100 * plan.trainable_parameters, plan.parameters)
-    trained = f"{short_count(plan.trainable_parameters)} of {short_count(plan.parameters)} parameters ({share:.2g} %)"
+    trained = (
+        f"{short_count(plan.trainable_parameters)} of {short_count(plan.parameters)} parameters ({few_digits(share)} %)"
+    )
     return [
         ("model", f"{shortened(plan.model, 80)} ({plan.architecture})"),
         ("method", plan.method),
-        ("trained", trained),
+        ("trained", f"{counts} ({few_digits(share)} %)"),
     ]
 
 
@@ -86,12 +88,12 @@ def _run(steps: StepPlan, time: TimePlan | None) -> list[tuple[str, str]]:
     ]
     if time is None:
         return found
-    speed = f"{short_count(time.tokens_per_second)} tokens/s, {time.seconds_per_step:.2g} s a step"
+    speed = f"{short_count(time.tokens_per_second)} tokens/s, {few_digits(time.seconds_per_step)} s a step"
     return [*found, ("time", f"about {duration(time.seconds)} ({speed}; {time.method})")]
 
 
 def _epochs(count: float) -> str:
-    shown = f"{count:.2g}"
+    shown = few_digits(count)
     return "1 epoch" if shown == "1" else f"{shown} epochs"
 
 

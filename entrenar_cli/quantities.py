@@ -42,6 +42,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def few_digits(value: float) -> str:
+    """Two significant digits, but all digits before the point: 0.12, 3.4, 100."""
+    return f"{value:.2g}" if abs(value) < 9.95 else f"{value:.0f}"
+
+
 def rate(amount: float, seconds: float) -> float:
     """Amount per second; 0 when no time has passed."""
     return amount / seconds if seconds > 0 else 0.0

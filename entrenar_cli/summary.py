@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
+from entrenar_cli.quantities import duration, exact_count, few_digits, perplexity, rate, short_count, size
 from entrenar_core.events import Eval, Event, Finished, Predicted, RunStarted, Saved, Step
 
 _RESULTS = ("model", "adapter", "head")
@@ -23,7 +23,7 @@ def before_the_run(event: RunStarted) -> list[Fact]:
     trained = (
         "all trained"
         if event.trainable_parameters == event.parameters
-        else (f"{short_count(event.trainable_parameters)} trained ({share:.2g}%)")
+        else (f"{short_count(event.trainable_parameters)} trained ({few_digits(share)}%)")
     )
     validation = f", {exact_count(event.val_examples)} for validation" if event.val_examples else ""
     first = f", {exact_count(event.first_step)} of them done before" if event.first_step else ""

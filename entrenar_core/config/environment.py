@@ -36,6 +36,8 @@ def escape(text: str) -> str:
 
 def _filled(mark: str, environ: Mapping[str, str]) -> str:
     variable = _VARIABLE.fullmatch(mark)
+    if variable is not None and "${" in (variable["default"] or ""):
+        raise ConfigError(f"{mark} has a variable inside its default", hint="write one variable, without another in it")
     if variable is None:
         raise ConfigError(
             f"{mark} is not a variable",

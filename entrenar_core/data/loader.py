@@ -13,7 +13,7 @@ import numpy as np
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.examples import Examples
 from entrenar_core.data.order import Int64Array, Purpose, group_by_length, permutation, shuffle_batches
-from entrenar_core.data.pack import Rows, fill, one_per_row, pack_best_fit
+from entrenar_core.data.pack import Rows, batch_widths, fill, one_per_row, pack_best_fit
 from entrenar_core.data.visits import visits
 
 
@@ -90,6 +90,14 @@ class Loader:
         begin = index * self.batch_size
         chosen = rows.take(np.arange(begin, min(begin + self.batch_size, len(rows))))
         return fill(self.examples, chosen, seq_len=self.seq_len, pad_id=self.pad_id)
+
+    def shapes(self, epoch: int) -> Int64Array:
+        """Rows and width of every batch of `epoch`, int64 [batches, 2], without making them."""
+        rows = self._rows(epoch)
+        filled = np.add.reduceat(self.examples.lengths[rows.examples], rows.offsets[:-1])
+        firsts = np.arange(0, len(rows), self.batch_size)
+        counts = np.diff([*firsts, len(rows)])
+        return np.stack([counts, batch_widths(np.maximum.reduceat(filled, firsts), self.seq_len)], axis=1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` in order, from batch `start` on."""

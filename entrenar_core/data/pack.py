@@ -88,7 +88,7 @@ def fill(examples: Examples, rows: Rows, *, seq_len: int, pad_id: int) -> Batch:
     row_of = np.repeat(np.arange(len(rows)), per_row)
     before = _starts_of(length)
     column = before[:-1] - before[rows.offsets[:-1]][row_of]
-    width = _width(int((column + length).max()), seq_len)
+    width = int(batch_widths((column + length).max(), seq_len))
 
     inside = np.arange(before[-1]) - np.repeat(before[:-1], length)
     source = np.repeat(first, length) + inside
@@ -112,8 +112,9 @@ def fill(examples: Examples, rows: Rows, *, seq_len: int, pad_id: int) -> Batch:
     return Batch(tokens, labels, positions, starts, int(before[-1]), int(np.count_nonzero(supervised)), values)
 
 
-def _width(positions: int, seq_len: int) -> int:
-    return min(seq_len, -(-positions // ROW_MULTIPLE) * ROW_MULTIPLE)
+def batch_widths(positions: Int64Array, seq_len: int) -> Int64Array:
+    """Widths of batches whose fullest rows have `positions` positions: a multiple of 8, but not beyond `seq_len`."""
+    return np.minimum(seq_len, -(-positions // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
 def _starts_of(sizes: Int64Array) -> Int64Array:

@@ -17,6 +17,7 @@ from entrenar_core.data.examples import Examples
 from entrenar_core.data.load import notice_of, reasons
 from entrenar_core.data.loader import Loader
 from entrenar_core.data.opening import OpenedSource
+from entrenar_core.data.order import Int64Array
 from entrenar_core.data.stream_plan import StreamPlan, plan_pass
 from entrenar_core.data.stream_reader import Gathered, GroupReader
 from entrenar_core.errors import DataError
@@ -26,7 +27,7 @@ SEGMENT_ROWS = 1024
 """Rows that are tokenized and mixed together: enough for the tokenizer's threads and for a good mixture."""
 
 SEGMENT_BYTES = 16 << 20
-"""Bytes on disk of a segment, at most: fewer rows, where they are larger."""
+"""Bytes on disk of a segment: fewer rows where they are larger, but enough for some steps."""
 
 STEPS_PER_SEGMENT = 8
 """A segment has rows for at least so many steps, because the last step of a segment may be a smaller one."""
@@ -95,7 +96,7 @@ class StreamLoader:
         packed = ROWS_PER_PACKED_ROW if self.packing else 1
         rows = max(SEGMENT_ROWS, STEPS_PER_SEGMENT * rows_per_step * packed)
         n_bytes = sum(one.source.n_bytes for one in sources) / max(1, sum(self._group_rows))
-        return max(1, min(rows, int(SEGMENT_BYTES / max(1.0, n_bytes))))
+        return max(STEPS_PER_SEGMENT * rows_per_step, min(rows, int(SEGMENT_BYTES / max(1.0, n_bytes))))
 
     def _say_how_well_it_mixes(self) -> None:
         largest = max(range(len(self._places)), key=self._group_rows.__getitem__)
@@ -116,6 +117,10 @@ class StreamLoader:
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index` of segment `epoch`, both counted from 0."""
         return self._segment(epoch).batch(epoch, index)
+
+    def shapes(self, epoch: int) -> Int64Array:
+        """Rows and width of every batch of segment `epoch`, int64 [batches, 2]."""
+        return self._segment(epoch).shapes(epoch)
 
     def epochs_done(self, epoch: int, batches: int) -> float:
         """Passes over the data after `batches` batches of segment `epoch`."""
@@ -165,7 +170,7 @@ class StreamLoader:
             shuffle=self.shuffle,
             seed=self.seed,
             pad_id=self.pad_id,
-            group_by_length=True,
+            group_by_length=self.shuffle,
         )
 
     def _examples(self, segment: int) -> Examples:

@@ -169,7 +169,8 @@ def load_datasets(config: Config, base: BaseModel, opened: OpenedData, reporter:
     train = load_data(opened.train, opened.encoding, cache, digest, reporter)
     if config.data.val_fraction is not None:
         train, val = split_validation(train, config.data.val_fraction, config.training.seed)
-    loader = _loader(train, config, base, opened, config.data.shuffle)
+    shuffle = config.data.shuffle
+    loader = _loader(train, config, base, opened, shuffle=shuffle, by_length=shuffle)
     return DataSets(opened, train, val, loader, _val_loader(val, config, base, opened))
 
 
@@ -265,6 +266,12 @@ def _is_streamed(config: Config, train: Sequence[OpenedSource]) -> bool:
             where="data.val_fraction",
             hint="name validation files in data.val, or set data.streaming: false to tokenize all data first",
         )
+    if config.training.early_stopping is not None and config.training.eval_every is None:
+        raise ConfigError(
+            f"{size}, so there is no end of an epoch to evaluate at",
+            where="training.early_stopping",
+            hint="set training.eval_every",
+        )
     return True
 
 
@@ -282,7 +289,9 @@ def _stream(config: Config, base: BaseModel, opened: OpenedData, reporter: Repor
     )
 
 
-def _loader(data: DataSet, config: Config, base: BaseModel, opened: OpenedData, shuffle: bool) -> Loader:
+def _loader(
+    data: DataSet, config: Config, base: BaseModel, opened: OpenedData, *, shuffle: bool, by_length: bool
+) -> Loader:
     return Loader(
         data.examples,
         indices=data.indices,
@@ -292,11 +301,11 @@ def _loader(data: DataSet, config: Config, base: BaseModel, opened: OpenedData, 
         shuffle=shuffle,
         seed=config.training.seed,
         pad_id=base.tokenizer.pad_id or 0,
-        group_by_length=True,
+        group_by_length=by_length,
         bounds=data.bounds,
         weights=data.weights,
     )
 
 
 def _val_loader(val: DataSet | None, config: Config, base: BaseModel, opened: OpenedData) -> Loader | None:
-    return None if val is None else _loader(val, config, base, opened, shuffle=False)
+    return None if val is None else _loader(val, config, base, opened, shuffle=False, by_length=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.autograd.tape import Tape
+from entrenar_core.autograd.tape import Tape, no_grad
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.pool import Pool
@@ -60,6 +60,7 @@ def dry_pass(
     optimizer: OptimizerConfig,
     batches: Sequence[BatchShape],
     *,
+    evaluated: Sequence[BatchShape] = (),
     shapes: Mapping[str, Shape] | None = None,
     lora: LoRASettings | None = None,
     packed_type: str | None = None,
@@ -73,6 +74,7 @@ def dry_pass(
         spec: of the model.
         optimizer: the section of the config.
         batches: rows and width of each; every position is taken to be supervised.
+        evaluated: batches that only go forward, after the steps.
         shapes: of the weights; default: those that the spec implies.
         lora: settings of the adapters; None: all weights are trained.
         packed_type: the block type in which the matrices of blocks are held; None: float32.
@@ -98,6 +100,9 @@ def dry_pass(
                 after_forward, after_backward = _step(model, backend.pool, _batch(shape, head), number)
             kept, gradients = max(kept, after_forward - state), max(gradients, after_backward - state)
             steps.zero_grad()
+        for shape in evaluated:
+            with no_grad(), np.errstate(all="ignore"):
+                model.loss(_batch(shape, head), 1.0, None)
         rest = max(0, backend.pool.statistics().held - state - gradients)
         activations = min(kept, rest)  # the gradient of a trained output matrix is there after forward already
         return PassMemory(adapters, state, gradients, activations, rest - activations, backend.n_threads)

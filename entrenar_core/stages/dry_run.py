@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entrenar_core.backend.base import Backend
@@ -25,7 +25,7 @@ from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, op
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import estimate_memory
 from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
-from entrenar_core.stages.measure import measure_step, time_plan
+from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request, trained_shapes
@@ -158,9 +158,10 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
     request = memory_request(config, base, data, settings)
     memory = estimate_memory(request)
     verdict = memory_verdict(request, memory, available_memory_bytes())
+    steps = _steps(data, settings, request.batches)
     backend = select_backend(config.training.device, config.training.threads)
     try:
-        time = _time(config, base, data, settings, backend, verdict)
+        time = _time(config, base, data, backend, steps) if verdict.fits else None
     finally:
         backend.close()
     shapes = trained_shapes(config, base, head_spec(data.opened))
@@ -176,7 +177,7 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
         val=tuple(map(source_plan, data.opened.val)),
         train_tokens=token_counts(data),
         val_tokens=None if data.val is None else token_counts(data, validation=True),
-        steps=_steps(data, settings, request.batches),
+        steps=steps,
         memory=memory,
         memory_verdict=verdict,
         disk=disk_of(config, base, data, settings, shapes),
@@ -234,20 +235,25 @@ def _evaluations(data: DataSets, settings: TrainSettings, epochs: float) -> int:
     return max(1, math.ceil(epochs - 1e-6))
 
 
-def _time(
-    config: Config, base: BaseModel, data: DataSets, settings: TrainSettings, backend: Backend, verdict: Verdict
-) -> TimePlan | None:
-    """Build the model and time a step, if the run fits into memory."""
-    if not verdict.fits:
-        return None
+def _time(config: Config, base: BaseModel, data: DataSets, backend: Backend, steps: StepPlan) -> TimePlan:
+    """Build the model and time a step."""
     run = assemble(config, base, data, backend)
     batches = [data.train_loader.batch(0, index) for index in range(min(8, data.train_loader.batches_per_epoch(0)))]
     typical = sorted(batches, key=lambda batch: batch.tokens.size)[len(batches) // 2]
     measured = measure_step(run.model, typical, run.optimizer)
-    padded = sum(batch.tokens.size for batch in batches) / len(batches)
-    tokens = sum(batch.n_tokens for batch in batches) / len(batches)
-    accum = settings.grad_accum
-    return time_plan(measured, steps=settings.total_steps, padded_tokens=padded * accum, tokens=tokens * accum)
+    padded = float(data.train_loader.shapes(0).prod(axis=1).mean()) * steps.batches_per_step
+    fill = sum(batch.n_tokens for batch in batches) / sum(batch.tokens.size for batch in batches)
+    plan = time_plan(measured, steps=steps.steps, padded_tokens=padded, tokens=padded * fill)
+    return _with_evaluations(plan, measured, data, steps.evaluations)
+
+
+def _with_evaluations(plan: TimePlan, measured: StepTime, data: DataSets, evaluations: int) -> TimePlan:
+    """The time of the evaluations too: forward alone, a third of the work of a step."""
+    if data.val_loader is None or not evaluations:
+        return plan
+    padded = int(data.val_loader.shapes(0).prod(axis=1).sum())
+    seconds = evaluations * padded * measured.seconds_per_token / 3
+    return replace(plan, seconds=plan.seconds + seconds, method=f"{plan.method}; evaluations reckoned from it")
 
 
 def _advice(verdict: Verdict, time: TimePlan | None) -> Iterator[str]:

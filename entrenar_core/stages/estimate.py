@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
@@ -20,7 +23,6 @@ from entrenar_core.model.load import expected_shapes
 from entrenar_core.model.packed import is_block_matrix, is_packable
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.dry_pass import BatchShape, PassMemory, described, dry_pass
-from entrenar_core.train.parts import BatchSource
 
 MIB = 1 << 20
 
@@ -60,6 +62,7 @@ class MemoryRequest:
         spec: sizes of the model.
         optimizer: the section of the config.
         batches: rows and width of the largest batches, in the order in which they come; one is repeated by itself.
+        evaluated: rows and width of the largest validation batches.
         lora: settings of the adapters; None: all weights are trained.
         checkpoint_activations: `training.activation_checkpointing`.
         threads: `training.threads`.
@@ -76,6 +79,7 @@ class MemoryRequest:
     spec: DecoderSpec
     optimizer: OptimizerConfig
     batches: Sequence[BatchShape]
+    evaluated: Sequence[BatchShape] = ()
     lora: LoRASettings | None = None
     checkpoint_activations: bool = False
     threads: int | None = None
@@ -121,6 +125,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         request.optimizer,
         list(request.batches) * (2 if len(request.batches) == 1 else 1),
         shapes={name: info.shape for name, info in tensors.items()},
+        evaluated=request.evaluated,
         lora=request.lora,
         packed_type=request.packed_type,
         head=request.head,
@@ -148,16 +153,23 @@ def _tensors(request: MemoryRequest) -> dict[str, TensorInfo]:
     return {name: info for name, info in request.tensors.items() if name != ROPE_FREQS}
 
 
-def batch_shapes(source: BatchSource, n_batches: int, most: int = 32) -> list[BatchShape]:
-    """Shapes of the first `n_batches` batches of a run, in order; of more than `most`, some at even distances.
+class ShapedSource(Protocol):
+    """Batches whose shapes are known before they are made; the loaders of `entrenar_core.data` are such."""
+
+    def shapes(self, epoch: int) -> np.ndarray: ...
+
+
+def batch_shapes(source: ShapedSource, n_batches: int, most: int = 32) -> list[BatchShape]:
+    """Shapes of the first `n_batches` batches of a run, in order; of more than `most`, the largest one and some at even
+    distances.
 
     Rows that are not packed have many widths, and buffers of one width do not serve the next, so the order matters.
     """
-    per_epoch = source.batches_per_epoch(0)
-    wanted = min(n_batches, per_epoch)
-    chosen = range(wanted) if wanted <= most else [place * wanted // most for place in range(most)]
-    shapes = (source.batch(0, index).tokens.shape for index in chosen)
-    return [(rows, width) for rows, width in shapes]
+    shapes = source.shapes(0)[:n_batches]
+    largest = int(np.argmax(shapes[:, 0] * shapes[:, 1]))
+    step = -(-len(shapes) // most)
+    chosen = sorted({largest, *range(0, len(shapes), step)})
+    return [(int(rows), int(width)) for rows, width in shapes[chosen]]
 
 
 def weight_bytes(tensors: Mapping[str, TensorInfo], packed_type: str | None) -> tuple[int, int]:

@@ -20,8 +20,8 @@ from entrenar_core.errors import TokenizerError
 from entrenar_core.events import SilentReporter
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import OpenedData, open_data
-from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES
-from entrenar_core.tokenizer.chat_template import template_names
+from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES, TURN_ENDINGS
+from entrenar_core.tokenizer.chat_template import template_for_vocabulary, template_names
 
 SAMPLED_ROWS = 500
 """Rows whose length decides seq_len."""
@@ -45,7 +45,7 @@ STREAMED_STEPS = 1000
 """Steps that are proposed for data that are streamed, whose epochs have no known length."""
 
 TEMPLATE = "chatml"
-"""The built-in chat template that is proposed for a chat where the model has none."""
+"""The built-in chat template that is proposed where the model has none and none ends with a stop token of it."""
 
 PACKED_SHARE = 0.6
 """Examples that fill less than this share of a row on average are packed."""
@@ -125,7 +125,8 @@ def _open(request: InitRequest, config: Config, base: BaseModel) -> tuple[Opened
     except TokenizerError:
         if template_names(base.plain_metadata()):
             raise
-    return open_data(_smallest(request, chat_template=TEMPLATE), base, SilentReporter()), TEMPLATE
+    template, _ = template_for_vocabulary(base.tokenizer) or (TEMPLATE, "")
+    return open_data(_smallest(request, chat_template=template), base, SilentReporter()), template
 
 
 def _data_keys(request: InitRequest) -> dict[str, str]:
@@ -204,7 +205,7 @@ def _data_lines(request: InitRequest, facts: _Facts) -> Iterator[str]:
     elif one.source.n_rows >= ENOUGH_ROWS:
         yield f"  val_fraction: {VAL_FRACTION} # set aside for validation; or val: another file"
     if facts.template is not None:
-        yield f"  chat_template: {facts.template} # the model has none; others: {', '.join(BUILTIN_TEMPLATES)}"
+        yield f"  chat_template: {facts.template} # {_comment(_why(facts))}; others: {', '.join(BUILTIN_TEMPLATES)}"
     elif facts.opened.encoding.template is not None:
         yield "  # chat_template: the model's own; name another one here"
     fits = (
@@ -214,6 +215,15 @@ def _data_lines(request: InitRequest, facts: _Facts) -> Iterator[str]:
     yield f"  batch_size: {max(1, min(MOST_ROWS, TOKENS_PER_BATCH // facts.seq_len))}"
     if facts.mean_length < PACKED_SHARE * facts.seq_len and not facts.is_head:
         yield "  packing: true # several short examples in one row, isolated from each other"
+
+
+def _why(facts: _Facts) -> str:
+    """Why a chat gets the template that it gets."""
+    fitting = template_for_vocabulary(facts.base.tokenizer)
+    if fitting is not None:
+        return f"the model has none; its turns end with {fitting[1]}, a stop token of the vocabulary"
+    text = f"its turns end with {TURN_ENDINGS[TEMPLATE]}, which is text here"
+    return f"the model has none; {text}: no template ends with a stop token"
 
 
 def _training_lines(facts: _Facts, name: str) -> Iterator[str]:

@@ -103,7 +103,7 @@ def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
         base = changes.base.load(name)
         trained = changes.delta(name)
         deltas = [np.zeros_like(base) if trained is None else trained]
-        deltas += [other.file.load(name) - base for other in plan.others]
+        deltas += [_finite(other.file, name) - base for other in plan.others]
         weights = [plan.weight, *(other.weight for other in plan.others)]
         densities = [plan.density, *(other.density for other in plan.others)]
         values = changes.start(name)
@@ -111,6 +111,16 @@ def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
         return values
 
     return compute
+
+
+def _finite(file: GGUFFile, name: str) -> np.ndarray:
+    """The values of a tensor; NaN would count as no change, and its sign as a vote."""
+    values = file.load(name)
+    if not np.isfinite(values).all():
+        raise ModelError(
+            "the tensor holds numbers that are not finite", where=f"{file.paths[0]}: tensor {name}", hint="leave it out"
+        )
+    return values
 
 
 def _check_fits(file: GGUFFile, base: GGUFFile, reporter: Reporter) -> None:

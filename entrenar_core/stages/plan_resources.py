@@ -11,10 +11,12 @@ from entrenar_core.gguf.names import MODULES, ROPE_FREQS
 from entrenar_core.lora.inject import target_modules
 from entrenar_core.model.heads import HEAD, HeadSpec
 from entrenar_core.model.load import expected_shapes
+from entrenar_core.model.packed import is_packable
 from entrenar_core.stages.assemble import head_spec
 from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
 from entrenar_core.stages.dataset import DataSets
 from entrenar_core.stages.disk import DiskEstimate, DiskRequest, estimate_disk
+from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import MemoryRequest, batch_shapes
 from entrenar_core.stages.export import NEW_TYPE, planned_types
 from entrenar_core.train.settings import TrainSettings
@@ -29,13 +31,14 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         spec=base.spec,
         optimizer=config.optimizer,
         batches=batch_shapes(data.train_loader, settings.total_steps * settings.grad_accum),
+        evaluated=_largest_evaluated(data),
         lora=None if config.lora is None else lora_settings(config),
         checkpoint_activations=config.training.activation_checkpointing,
         threads=config.training.threads,
         packed_type=packed_type(config),
         head=head_spec(data.opened),
         tensors={} if base.file is None else base.file.tensors,
-        base_bytes=0 if base.file is None else _n_bytes(base.file.paths),
+        base_bytes=_n_bytes(_mapped_files(base)),
         vocab_size=base.tokenizer.vocab_size,
         merged_models=0 if base.merge is None else 1 + len(base.merge.others),
         data_tokens=sum(len(examples.tokens) for examples in held),
@@ -43,6 +46,21 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         data_bytes=_n_bytes(data.opened.files()),
         data_is_cached=_cached_tokens(config, data) > 0,
     )
+
+
+def _largest_evaluated(data: DataSets) -> list[BatchShape]:
+    """The largest batch of the validation set."""
+    if data.val_loader is None:
+        return []
+    rows, width = max(data.val_loader.shapes(0).tolist(), key=lambda shape: shape[0] * shape[1])
+    return [(rows, width)]
+
+
+def _mapped_files(base: BaseModel) -> list[Path]:
+    """The model files whose pages are touched: the base, and what the result is merged with."""
+    merged = () if base.merge is None else base.merge.others
+    files = [file for file in (base.file, *(other.file for other in merged)) if file is not None]
+    return [path for file in files for path in file.paths]
 
 
 def _n_bytes(files: Iterable[Path]) -> int:
@@ -92,14 +110,16 @@ def disk_of(
     """What the files of this run take; a checkpoint is written before the oldest one goes."""
     output, lora = config.output, config.lora
     writes_model = output.gguf and (lora is None or output.merge_adapter)
-    kept = 1 if settings.save_every is None else config.training.keep_last + 1
+    types = planned_types(_sources(base), _changed(config, base, trained), output.type) if writes_model else {}
+    is_saved_often = settings.save_every is not None or settings.save_best
+    kept = config.training.keep_last + 1 if is_saved_often else 1
     return estimate_disk(
         DiskRequest(
             trained=trained,
             optimizer=config.optimizer,
             output_dir=Path(config.training.output_dir),
             checkpoints=kept + (1 if settings.save_best else 0),
-            model_types=planned_types(_sources(base), _changed(trained), output.type) if writes_model else {},
+            model_types=types,
             model_header=_header_bytes(base),
             writes_adapter=lora is not None and output.adapter != "none",
             lines=settings.total_steps,
@@ -123,9 +143,19 @@ def _sources(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (shape, NEW_TYPE if len(shape) > 1 else "F32") for name, shape in expected_shapes(base.spec).items()}
 
 
-def _changed(trained: Iterable[str]) -> set[str]:
-    """The tensors of the model that come out different."""
-    return {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
+def _changed(config: Config, base: BaseModel, trained: Iterable[str]) -> set[str]:
+    """The tensors of the model that come out different: trained, merged, or held in other blocks than the file's."""
+    if base.file is not None and base.merge is not None and base.merge.others:
+        return {name for name in base.file.tensors if name != ROPE_FREQS}
+    return _held_otherwise(config, base) | {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
+
+
+def _held_otherwise(config: Config, base: BaseModel) -> set[str]:
+    packed = packed_type(config)
+    if packed is None or base.file is None:
+        return set()
+    tensors = base.file.tensors.items()
+    return {name for name, info in tensors if info.type_name != packed and is_packable(info, packed)}
 
 
 def _header_bytes(base: BaseModel) -> int:

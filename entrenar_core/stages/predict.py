@@ -102,6 +102,8 @@ def _check_output(path: Path, inputs: Sequence[Path]) -> None:
         raise OutputError(
             "this file is read, and would be written over", where=str(path), hint="choose another --output"
         )
+    if path.suffix.lower() != ".parquet":
+        raise OutputError("predictions are written as parquet", where=str(path), hint="name a .parquet file")
     if not path.parent.is_dir():
         raise OutputError("its folder does not exist", where=str(path), hint=f"create the folder {path.parent} first")
 

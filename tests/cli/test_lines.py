@@ -76,7 +76,10 @@ def test_a_metric_that_the_data_do_not_define_is_said() -> None:
 
 def test_the_best_evaluation_is_named_with_its_metrics_where_it_is_not_the_last() -> None:
     log, _ = log_of(CLASS_EVAL, replace(CLASS_EVAL, step=8, is_best=False), replace(FINISHED, val_loss=1.7))
-    assert "best validation loss: 1.5000, accuracy 0.9531, macro-F1 0.94 at step 4" in log
+    best = "best validation loss: 1.5000, accuracy 0.9531, macro-F1 0.94 at step 4"
+    assert f"{best}; the files hold the weights of the last step (training.early_stopping keeps the best)" in log
+    returned = replace(FINISHED, val_loss=1.7, result_step=4)
+    assert f"{best}; the files hold its weights" in log_of(CLASS_EVAL, returned)[0]
 
 
 def test_a_run_that_ends_where_it_goes_on_has_no_evaluation_to_speak_of() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entrenar_cli.quantities import duration, exact_count, perplexity, rate, short_count, size
+from entrenar_cli.quantities import duration, exact_count, few_digits, perplexity, rate, short_count, size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,8 @@ def test_counts_rates_and_perplexities() -> None:
     assert rate(10, 0) == 0.0
     assert perplexity(0.0) == "1"
     assert perplexity(1000.0) == "huge"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (1.0, "1"), (9.9, "9.9"), (14.4, "14"), (100.0, "100")])
+def test_few_digits_never_need_an_exponent(value: float, text: str) -> None:
+    assert few_digits(value) == text

@@ -125,3 +125,25 @@ def test_a_conflict_of_file_and_override_names_the_key_that_is_too_much() -> Non
         "test.yaml:3:13: optimizer.betas: sgd has no betas; it belongs to adam and adamw; "
         "remove it, or change optimizer.name"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("0,0001", "0.0001"),
+        ("1,5", "1.5"),
+        ("0,001", "0.001"),
+        ("1,000", "1000"),
+        ("1,000,000", "1000000"),
+        ("1_0", "10"),
+    ],
+)
+def test_a_number_with_a_comma_is_advised_as_it_was_meant(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f"write {hint}"):
+        config_from_text(f"model: {{path: a}}\ndata: {{train: b}}\noptimizer:\n  lr: {text}\n", "a.yaml")
+
+
+def test_a_path_may_begin_with_the_home_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = config_from_text("model: {path: ~/base.gguf}\ndata: {train: b}\ntraining: {output_dir: ~/run}\n", "a.yaml")
+    assert (config.model.path, config.training.output_dir) == ("/home/ada/base.gguf", "/home/ada/run")

@@ -134,3 +134,10 @@ def test_validation_may_be_grouped_by_length_without_being_shuffled() -> None:
     widths = [batch.tokens.shape[1] for batch in loader.epoch(0)]
     assert widths == sorted(widths)
     assert predictions_of_batches(loader.epoch(0)) == predictions_of_data_set(many(60))
+
+
+@pytest.mark.property
+@given(examples=data_sets(), batch_size=st.integers(1, 9), packing=st.booleans(), epoch=st.integers(0, 3))
+def test_shapes_are_those_of_the_batches(examples: Examples, batch_size: int, packing: bool, epoch: int) -> None:
+    loader = Loader(examples, batch_size=batch_size, seq_len=MAX_POSITIONS, packing=packing, seed=3)
+    assert loader.shapes(epoch).tolist() == [list(batch.tokens.shape) for batch in loader.epoch(epoch)]

@@ -328,7 +328,7 @@ def test_warnings_of_the_data_are_kept_for_the_end(folder: Path) -> None:
         ("full", "all weights"),
         ("scratch", "a new model from random weights"),
         ("qlora", "LoRA of rank 4 on all on a base in Q4_0 blocks (QLoRA)"),
-        ("classification", "LoRA of rank 4 on all, and a head for classification"),
+        ("classification", "LoRA of rank 4 on all, and a head for classification into 2 classes (bad, good)"),
     ],
 )
 def test_the_method_is_said_in_words(kind: str, method: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,14 +13,12 @@ import pytest
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.config.load import load_config
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
-from entrenar_core.data.batch import Batch
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.lora.inject import LoRASettings
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.base_model import lora_settings, packed_type
 from entrenar_core.stages.estimate import MAPPED, MemoryRequest, batch_shapes, estimate_memory, weight_bytes
-from tests.model.tiny import pack, tokens_of
 from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
 from tests.stages.tiny_base import base_spec, stories, write_base, write_config
 
@@ -159,23 +158,21 @@ class Widths:
     def __init__(self, *widths: int) -> None:
         self.widths = widths
 
-    def batches_per_epoch(self, epoch: int) -> int:
+    def shapes(self, epoch: int) -> np.ndarray:
         del epoch
-        return len(self.widths)
-
-    def epochs_done(self, epoch: int, batches: int) -> float:
-        return epoch + batches / len(self.widths)
-
-    def batch(self, epoch: int, index: int) -> Batch:
-        del epoch
-        return pack([[tokens_of(self.widths[index] + 1)]], self.widths[index])
+        return np.array([(1, width) for width in self.widths])
 
 
 @pytest.mark.parametrize(
     ("n_batches", "most", "expected"),
-    [(2, 32, [3, 5]), (99, 32, [3, 5, 7, 9, 11, 13]), (6, 3, [3, 7, 11])],
-    ids=["those of the run", "no more than an epoch", "some at even distances"],
+    [(2, 32, [3, 5]), (99, 32, [3, 5, 7, 99, 11, 13]), (6, 3, [3, 7, 99, 11]), (6, 2, [3, 99])],
+    ids=[
+        "those of the run",
+        "no more than an epoch",
+        "some at even distances and the largest",
+        "the largest among them",
+    ],
 )
 def test_batch_shapes_keep_their_order(n_batches: int, most: int, expected: list[int]) -> None:
-    shapes = batch_shapes(Widths(3, 5, 7, 9, 11, 13), n_batches, most)
+    shapes = batch_shapes(Widths(3, 5, 7, 99, 11, 13), n_batches, most)
     assert shapes == [(1, width) for width in expected]

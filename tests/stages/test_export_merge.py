@@ -167,3 +167,13 @@ def test_another_vocabulary_is_said(base: GGUFFile, tmp_path: Path) -> None:
     (notice,) = listener.of(Notice)
     assert notice.level == "warning"
     assert "another vocabulary than the base" in notice.message
+
+
+def test_a_model_with_nan_is_refused_by_name(base: GGUFFile, tmp_path: Path) -> None:
+    damage = np.zeros((32, 32), np.float32)
+    damage[3, 4] = np.nan
+    path = other(tmp_path, {Q: damage})
+    values = merged_values(trained(base), plan_of(base, models=[str(path)]))
+    with pytest.raises(ModelError, match="not finite") as error:
+        values[Q]()
+    assert error.value.where == f"{path}: tensor {Q}"

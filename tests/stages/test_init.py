@@ -14,11 +14,11 @@ from entrenar_core.config.load import load_config
 from entrenar_core.data.task_errors import TaskError
 from entrenar_core.errors import ConfigError, DataError, FormatError, TokenizerError
 from entrenar_core.events import SilentReporter
-from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.stages import dataset
 from entrenar_core.stages.dry_run import CheckedRun, check_run
 from entrenar_core.stages.init import LENGTH_SHARE, Draft, InitRequest, draft_config
-from tests.stages.tiny_base import base_spec, write_base
+from tests.stages.tiny_base import base_spec, tokenizer_entries, write_base
 
 SENTENCE = "Ada saw a red ball and gave it to Bo number"
 SENTENCES = [f"{SENTENCE} {number}." for number in range(20)]
@@ -86,8 +86,34 @@ def test_the_models_own_template_is_left_alone_and_pointed_at(folder: Path) -> N
 def test_a_chat_for_a_model_without_a_template_gets_one_that_the_file_names(tmp_path: Path) -> None:
     write_base(tmp_path / "base.gguf", without=("tokenizer.chat_template",))
     found = draft(tmp_path, write_table(tmp_path / "data.parquet", messages=CHAT))
+    assert found.config.data.chat_template == "zephyr"
+    comment = "the model has none; its turns end with <|endoftext|>, a stop token of the vocabulary; others: alpaca"
+    assert f"  chat_template: zephyr # {comment}" in found.text
+    validated(found, tmp_path)
+
+
+def stop_token_called(name: str) -> tuple[str, MetadataValue]:
+    tokens = [str(token) for token in dict(tokenizer_entries())["tokenizer.ggml.tokens"].value]
+    renamed = [name if token == "<|endoftext|>" else token for token in tokens]
+    return "tokenizer.ggml.tokens", MetadataValue.array(ValueType.STRING, renamed)
+
+
+@pytest.mark.parametrize(
+    ("token", "template"), [("<|im_end|>", "chatml"), ("<|eot_id|>", "llama3"), ("<end_of_turn>", "gemma")]
+)
+def test_the_template_is_one_whose_end_the_vocabulary_knows(token: str, template: str, tmp_path: Path) -> None:
+    write_base(tmp_path / "base.gguf", extra=[stop_token_called(token)], without=("tokenizer.chat_template",))
+    found = draft(tmp_path, write_table(tmp_path / "data.parquet", messages=CHAT))
+    assert found.config.data.chat_template == template
+    assert f"its turns end with {token}, a stop token" in found.text
+
+
+def test_where_no_template_ends_with_a_stop_token_the_file_says_so(tmp_path: Path) -> None:
+    without = ("tokenizer.chat_template", "tokenizer.ggml.eos_token_id")
+    write_base(tmp_path / "base.gguf", extra=[stop_token_called("<|x|>")], without=without)
+    found = draft(tmp_path, write_table(tmp_path / "data.parquet", messages=CHAT))
     assert found.config.data.chat_template == "chatml"
-    assert "the model has none" in found.text
+    assert "its turns end with <|im_end|>, which is text here: no template ends with a stop token" in found.text
     validated(found, tmp_path)
 
 

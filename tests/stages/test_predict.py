@@ -174,7 +174,7 @@ def test_a_label_that_was_not_trained_counts_as_wrong_and_is_said(tmp_path: Path
     _, event, listener = predict(tmp_path)
     assert (event.judged, event.metrics["accuracy"]) == (5, 0.8)
     (notice,) = listener.of(Notice)
-    assert "column mood: 1 rows have a label that the head was not trained on" in notice.message
+    assert "column mood: 1 row with a label that the head was not trained on" in notice.message
     assert "'odd'" in notice.message
 
 
@@ -186,7 +186,7 @@ def test_numbers_are_judged_where_they_are_numbers(tmp_path: Path) -> None:
     _, event, listener = predict(tmp_path)
     assert event.judged == 3
     assert event.metrics["mae"] == pytest.approx(1 / 3)
-    assert "1 rows have a target that is no number" in listener.of(Notice)[0].message
+    assert "1 row with a target that is no number" in listener.of(Notice)[0].message
 
 
 @pytest.mark.parametrize(("spec", "column"), [(MOODS, "mood"), (STARS, "stars")], ids=["classes", "numbers"])
@@ -245,6 +245,15 @@ def test_a_file_that_is_read_is_not_written_over(tmp_path: Path) -> None:
                 reporter=Listener(),
             )
         assert (tmp_path / name).read_bytes() == before
+
+
+def test_predictions_have_the_name_of_what_they_are(tmp_path: Path) -> None:
+    write_run(tmp_path, MOODS)
+    write_new(tmp_path, review=TEXTS)
+    data, output = str(tmp_path / "new.parquet"), tmp_path / "answers.csv"
+    with pytest.raises(OutputError, match="written as parquet"):
+        run_predict(tmp_path / "run", data, output, settings=PredictionSettings(), reporter=Listener())
+    assert not output.exists()
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:

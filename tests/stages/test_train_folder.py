@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from entrenar_core.errors import OutputError
+from entrenar_core.errors import DataError, OutputError
 from entrenar_core.events import Step
+from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.stages.train import run_training
 from tests.stages.tiny_base import config, train, write_base
 from tests.train.tiny_model import Listener
@@ -66,3 +68,39 @@ def test_resuming_into_a_new_folder_gives_the_same_result(folder: Path) -> None:
     assert [event.step for event in listener.of(Step)] == [3]
     for name in ("model.gguf", "adapter.gguf"):
         assert (folder / "new" / name).read_bytes() == (folder / "run" / name).read_bytes()
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(folder: Path) -> None:
+    train(folder, training={"save_every": 1, "output_dir": str(folder / "fresh")}, optimizer={"lr": 0.5})
+    train(folder, training={"save_every": 1})
+    (folder / "run" / "notes.txt").write_text("mine")
+    run_training(config(folder, training={"save_every": 1}, optimizer={"lr": 0.5}), overwrite=True, reporter=Listener())
+    assert (folder / "run" / "notes.txt").read_text() == "mine"
+    assert (folder / "run" / "adapter.gguf").read_bytes() != b""
+    steps = [path.name for path in sorted((folder / "run" / "checkpoints").iterdir())]
+    assert steps == [path.name for path in sorted((folder / "fresh" / "checkpoints").iterdir())]
+    assert (folder / "run" / "adapter.gguf").read_bytes() == (folder / "fresh" / "adapter.gguf").read_bytes()
+
+
+def test_overwrite_with_input_that_is_wrong_keeps_the_run(folder: Path) -> None:
+    train(folder)
+    before = tree(folder / "run")
+    (folder / "train.parquet").unlink()
+    with pytest.raises(DataError):
+        run_training(config(folder), overwrite=True, reporter=Listener())
+    assert tree(folder / "run") == before
+
+
+def test_a_template_that_the_config_names_is_in_the_model(folder: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 4
+    (folder / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    template = "{% for m in messages %}{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    train(folder, data={"train": str(folder / "chat.jsonl"), "chat_template": template})
+    with GGUFFile.open(folder / "run" / "model.gguf") as file:
+        assert file.metadata["tokenizer.chat_template"] == template
+
+
+def test_the_models_own_template_stays_as_it_is(folder: Path) -> None:
+    train(folder)
+    with GGUFFile.open(folder / "run" / "model.gguf") as file, GGUFFile.open(folder / "base.gguf") as base:
+        assert file.metadata["tokenizer.chat_template"] == base.metadata["tokenizer.chat_template"]
