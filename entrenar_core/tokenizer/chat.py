@@ -25,6 +25,14 @@ from entrenar_core.tokenizer.chat_mask import (
     supervised_tokens,
     turn_shape,
 )
+from entrenar_core.tokenizer.chat_notices import (
+    LEFT_OUT,
+    NO_SYSTEM,
+    ends_with_nothing,
+    ends_with_text,
+    unknown_roles,
+    without_calls,
+)
 from entrenar_core.tokenizer.chat_template import ChatTemplate, TemplateRefusal
 from entrenar_core.tokenizer.conversation import (
     ASSISTANT,
@@ -43,6 +51,9 @@ MIXED = "the chat template mixes texts of several messages"
 TEMPLATE_REFUSES = "the chat template refuses it"
 TEMPLATE_FAILS = "the chat template fails"
 """Reasons of a `ChatRefusal`; the last two are followed by a colon and what the template says."""
+
+MOST_ROLES = 8
+"""Roles that are not known of which each is told; names of characters may be many."""
 
 _LONGEST_REASON = 160
 
@@ -142,6 +153,7 @@ class ChatEncoder:
         fault = _fault_of(conversation)
         if fault is not None:
             return ChatRefusal(fault)
+        self._notice_roles(conversation)
         tools = marked_tools(conversation, self._forms)
         refusal: TemplateRefusal | None = None
         for messages in marked_messages(conversation, self._forms):
@@ -178,7 +190,8 @@ class ChatEncoder:
         chat = Chat(rendered.text, rendered.spans, pieces, partial(self._prompt_for, conversation))
         assistants, trained = self._assistants(conversation)
         turns = list(assistant_turns(chat, self._shape, assistants, self.tokenizer.stop_ids))
-        self._notice(conversation, turns, trained)
+        self._notice_what_is_missing(rendered, trained - {turn.message for turn in turns})
+        self._notice_endings(turns)
         tokens = self._bos + [token_id for piece in chat.pieces for token_id in piece.ids]
         flags = self._flags(chat, turns, trained)
         if self._add_eos and self.tokenizer.eos_id is not None and _is_open(chat, turns):
@@ -212,18 +225,27 @@ class ChatEncoder:
         (pieces,) = self.tokenizer.encode_chats([(prompt, bytes(len(prompt)))])
         return turn_shape(prompt, self._forms.plain_tail, self._forms.ending, pieces)
 
-    def _notice(self, conversation: Conversation, turns: Sequence[Turn], trained: set[int]) -> None:
-        if not self._forms.system and any(message["role"] == "system" for message in conversation.messages):
-            self._say("system", "the chat template has no system role: a system text goes in front of the next message")
-        if not {turn.message for turn in turns} >= trained:
-            self._say("left out", "the chat template leaves out some turns of the assistant, or writes nothing of them")
+    def _notice_roles(self, conversation: Conversation) -> None:
+        for role, notice in unknown_roles(conversation, self._template):
+            if sum(kind.startswith("role ") for kind in self._notices) < MOST_ROLES:
+                self._say(f"role {role}", notice)
+
+    def _notice_what_is_missing(self, rendered: _Rendered, without_turn: set[int]) -> None:
+        messages = rendered.conversation.messages
+        if not self._forms.system and any(message["role"] == "system" for message in messages):
+            self._say("system", NO_SYSTEM)
+        unwritten = {index for index in range(len(messages)) if not _calls_are_written(rendered, index)}
+        if unwritten:
+            self._say("calls", without_calls(self._template))
+        if without_turn - unwritten:
+            self._say("left out", LEFT_OUT)
+
+    def _notice_endings(self, turns: Sequence[Turn]) -> None:
         for turn in turns:
-            if turn.ending is Ending.TEXT:
-                closing = f"the chat template ends turns of the assistant with {turn.closing.strip()!r}"
-                self._say("text", f"{closing}, which is no stop token of this vocabulary; it is trained as text")
+            if turn.ending is Ending.TEXT and "text" not in self._notices:
+                self._say("text", ends_with_text(turn.closing.strip(), self.tokenizer))
             elif turn.ending is Ending.NOTHING:
-                after = "EOS is put after the last turn" if self._add_eos else "the model does not learn to stop"
-                self._say("nothing", f"the chat template does not end every turn of the assistant; {after}")
+                self._say("nothing", ends_with_nothing(add_eos=self._add_eos))
 
     def _say(self, kind: str, notice: str) -> None:
         self._notices.setdefault(kind, notice)
@@ -249,6 +271,14 @@ def _fault_of(conversation: Conversation) -> str | None:
         if message.get("content") is None and not message.get("tool_calls"):
             return NO_CONTENT
     return None
+
+
+def _calls_are_written(rendered: _Rendered, index: int) -> bool:
+    """Whether the names of the functions that a message calls, if any, are in what was made of it."""
+    calls = rendered.conversation.messages[index].get("tool_calls") or ()
+    names = [call.get("function", call).get("name", "") for call in calls]
+    texts = [rendered.text[begin:end] for begin, end, origin in rendered.spans if origin == index] if names else []
+    return all(any(name in text for text in texts) for name in names)
 
 
 def _is_on(message: Mapping[str, object]) -> bool:

@@ -246,7 +246,7 @@ def _turn_end(
     elif shape.ending and gap.startswith(shape.ending):
         length = len(shape.ending)
     else:
-        length = _length_to_special(chat, shape, end, after)
+        length = _length_to_special(chat, shape, end, after) or _length_with(gap, shape.ending)
     return end + length, Ending.TEXT if gap[:length].strip() else Ending.NOTHING
 
 
@@ -257,6 +257,12 @@ def _length_to_special(chat: Chat, shape: TurnShape, begin: int, end: int) -> in
         return 0
     opens = shape.prompt.startswith(chat.text[first[0] : first[1]])
     return len(chat.text[begin : first[0] if opens else first[1]].rstrip())
+
+
+def _length_with(gap: str, ending: str) -> int:
+    """Length of a gap up to and with what ends turns: marks around a call of a tool may stand in front of it."""
+    place = gap.find(ending) if ending.strip() else -1
+    return place + len(ending) if place >= 0 else 0
 
 
 def common_length(a: str, b: str) -> int:

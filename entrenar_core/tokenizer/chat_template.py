@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.errors import TokenizerError
-from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES
+from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES, template_for_stops
 from entrenar_core.tokenizer.chat_marks import plain
+from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 KEY = "tokenizer.chat_template"
 DEFAULT_NAME = "default"
@@ -171,6 +172,12 @@ def choose_template(
     """
     name, text, where = _find(choice, metadata, source)
     return ChatTemplate(name, text, bos=bos, eos=eos, today=today, where=where)
+
+
+def template_for_vocabulary(tokenizer: Tokenizer) -> tuple[str, str] | None:
+    """The first built-in template that ends turns with a stop token, and that token; None if there is none."""
+    stops = {tokenizer.token_text(token_id) for token_id in tokenizer.stop_ids}
+    return template_for_stops(stops, "" if tokenizer.eos_id is None else tokenizer.token_text(tokenizer.eos_id))
 
 
 def template_names(metadata: Mapping[str, object]) -> list[str]:

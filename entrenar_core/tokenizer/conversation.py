@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from entrenar_core.errors import DataError
@@ -34,6 +35,8 @@ ROLE_OF: Mapping[str, str] = {
     "observation": "tool",
 }
 """Names that data sets give to the speakers; a name that is not here goes to the template as it is."""
+KNOWN_ROLES = ("system", "developer", "user", ASSISTANT, "tool", "ipython")
+"""Roles that templates know."""
 
 NO_MESSAGES = "no messages"
 NO_ROLE = "a message without a role"
@@ -76,7 +79,7 @@ def conversation_from_value(value: object, where: str, *, tools: object = None) 
 
     Args:
         value: a list of messages, JSON text of one, or a mapping with `messages` (or `conversations`) and `tools`.
-        where: file, row and column, for messages.
+        where: file, row and column, for messages; may be empty.
         tools: a list of JSON schemas or JSON text of one, as a `tools` column holds it.
 
     Raises:
@@ -89,8 +92,15 @@ def conversation_from_value(value: object, where: str, *, tools: object = None) 
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) == 0:
         found = "an empty list" if isinstance(value, Sequence) and not isinstance(value, str) else _kind(value)
         raise ConversationError(NO_MESSAGES, f"expected a list of messages, found {found}", where=where)
-    messages = tuple(_message(message, f"{where}: message {index + 1}") for index, message in enumerate(value))
-    return Conversation(messages, _tools(tools, where))
+    inside = f"{where}: " if where else ""
+    messages = tuple(_message(message, f"{inside}message {index + 1}") for index, message in enumerate(value))
+    return Conversation(messages, _tools(tools, f"{inside}tools"))
+
+
+def advice_on_role(role: str) -> str:
+    """What a role that is not known may have been meant as."""
+    near = get_close_matches(role.lower(), [*KNOWN_ROLES, *ROLE_OF], n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOWN_ROLES)}"
 
 
 def _without_nulls(value: Any) -> Any:
@@ -199,7 +209,6 @@ def _control(given: Mapping[str, Any], role: str, where: str) -> bool | None:
 
 
 def _tools(value: object, where: str) -> tuple[Mapping[str, Any], ...] | None:
-    where = f"{where}: tools"
     tools = _parsed(value, where) if value else None
     if not tools:
         return None

@@ -139,6 +139,15 @@ def test_a_fault_is_named_with_its_turn(value: object, reason: str, message: str
     assert message in str(fault)
 
 
+@pytest.mark.parametrize(
+    ("value", "tools", "place"), [(["hello"], None, "message 1"), (OPENAI, 7, "tools"), (OPENAI, [7], "tools 1")]
+)
+def test_without_a_place_of_the_value_the_turn_comes_first(value: object, tools: object, place: str) -> None:
+    with pytest.raises(ConversationError) as error:
+        conversation_from_value(value, "", tools=tools)
+    assert error.value.where == place
+
+
 @pytest.mark.parametrize("tools", [7, [7], "{", {"name": "x"}])
 def test_tools_that_are_no_schemas_are_named(tools: object) -> None:
     assert "row 3: tools" in str(fault_of(OPENAI, tools=tools))

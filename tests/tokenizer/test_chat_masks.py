@@ -299,14 +299,36 @@ def test_an_end_of_turn_that_is_no_token_of_the_vocabulary_is_learned_as_text_wi
     learned(encoder, TALK)
     assert encoder.notices == (
         "the chat template ends turns of the assistant with '<|im_end|>', which is no stop token of this vocabulary; "
-        "it is trained as text",
+        "it is trained as text: choose a template that ends with '</s>', such as zephyr, in data.chat_template",
     )
 
 
-def test_a_template_that_leaves_out_a_call_of_a_tool_gets_a_notice() -> None:
-    encoder = CHATML.encoder(BUILTIN_TEMPLATES["chatml"])
-    assert learned(encoder, TOOL_USE) == ["3 degrees<|im_end|>"]
-    assert "leaves out some turns" in encoder.notices[0]
+BUILT_IN_TOOL_USE = {
+    "chatml": (
+        CHATML,
+        [
+            '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call><|im_end|>',
+            "3 degrees<|im_end|>",
+        ],
+    ),
+    "llama3": (LLAMA3, ['{"name": "weather", "parameters": {"city": "Ulm"}}<|eot_id|>', "3 degrees<|eot_id|>"]),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN_TOOL_USE)
+def test_a_call_is_learned_to_its_end_where_the_vocabulary_has_none_of_the_tokens(name: str) -> None:
+    assert learned(LLAMA2.encoder(BUILTIN_TEMPLATES[name]), TOOL_USE, TOOLS) == BUILT_IN_TOOL_USE[name][1]
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Ulm"}, '{"city": "Ulm"}'])
+@pytest.mark.parametrize("name", BUILT_IN_TOOL_USE)
+def test_built_in_templates_of_families_with_tools_write_their_calls(name: str, arguments: object) -> None:
+    family, expected = BUILT_IN_TOOL_USE[name]
+    call = {"function": {"name": "weather", "arguments": arguments}}
+    messages = [TOOL_USE[0], {"role": "assistant", "tool_calls": [call]}, *TOOL_USE[2:]]
+    encoder = family.encoder(BUILTIN_TEMPLATES[name])
+    assert learned(encoder, messages, TOOLS) == learned(encoder, messages) == expected
+    assert not encoder.notices
 
 
 def test_a_conversation_without_an_assistant_has_nothing_to_learn() -> None:

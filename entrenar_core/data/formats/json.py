@@ -2,7 +2,7 @@
 
 The file is parsed once when it is opened, block by block, so that a key or a type that comes late in the file is part
 of the schema; only the columns asked for are built when rows are read. A JSON string stays a string: Arrow's guess
-that "2024-01-01" is a time is taken back.
+that "2024-01-01" is a time is taken back. Lists of objects without one type are JSON text (`json_lists.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pyarrow import json as arrow_json
 from entrenar_core.data.broken import explained
 from entrenar_core.data.formats.base import Part, conformed, pieces
 from entrenar_core.data.formats.json_blocks import Block, count_lines, is_array, item_blocks, line_blocks
+from entrenar_core.data.formats.json_lists import lists_of_several_types, with_lists_as_text
 from entrenar_core.data.formats.json_mistakes import explain_block
 from entrenar_core.data.formats.kinds import Format, is_compressed
 from entrenar_core.data.schemas import unify_types
+from entrenar_core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class JsonFile:
         with explained(path, Format.JSON):
             self._is_array = is_array(path)
             self.schema = pa.schema([])
+            self._as_text: set[str] = set()
             n_rows: list[int] = []
             places: list[_Place] = []
             for block in self._blocks():
@@ -57,7 +60,8 @@ class JsonFile:
     def read(self, part: int, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
         with explained(self.path, Format.JSON):
             for block in [self._block(part)] if self._places else self._blocks():
-                for batch in pieces(self._parse(block, fields).to_batches()):
+                fitting = with_lists_as_text(block, self._as_text & set(fields.names))
+                for batch in pieces(self._parse(fitting, fields).to_batches()):
                     yield conformed(batch, fields)
 
     def _blocks(self) -> Iterator[Block]:
@@ -71,6 +75,19 @@ class JsonFile:
 
     def _learn(self, block: Block) -> int:
         """Widen the schema by the block's; returns its rows."""
+        block = with_lists_as_text(block, self._as_text)
+        try:
+            return self._widen(block)
+        except DataError:
+            several = lists_of_several_types(block, self.schema)
+            if not several:
+                raise
+        self._as_text |= several
+        known = {field.name: pa.string() if field.name in several else field.type for field in self.schema}
+        self.schema = pa.schema(list(known.items()))
+        return self._widen(with_lists_as_text(block, several))
+
+    def _widen(self, block: Block) -> int:
         table = self._parse(block, None)
         if table.num_rows != count_lines(block.text):
             raise explain_block(self.path, block, self.schema, self._is_array, "it is not one object")

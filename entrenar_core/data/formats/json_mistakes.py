@@ -39,9 +39,7 @@ def explain_block(path: Path, block: Block, schema: pa.Schema, is_array: bool, r
         reason: what Arrow says, for when nothing else is found.
     """
     unit = "item" if is_array else "line"
-    seen: _Seen = {}
-    for field in schema:
-        _note_type(field.type, field.name, seen, f"earlier {unit}s")
+    seen: _Seen = {path: (kind, f"earlier {unit}s") for path, kind in kinds_of_schema(schema)}
     rows = [(number, line) for number, line in enumerate(block.text.split(b"\n"), block.first) if line.strip()]
     for number, line in rows:
         mistake = _mistake(line, seen, f"{unit} {number}")
@@ -79,7 +77,7 @@ def _mistake(line: bytes, seen: _Seen, where: str) -> tuple[str, str] | None:
     for path, found in _walk(value, ""):
         if isinstance(found, str) and path.endswith(_TWICE):
             return f"{where}: the key {path.removesuffix(_TWICE)!r} stands there twice", "keep one of them"
-        kind = "an object" if isinstance(found, _Pairs) else _KIND_OF[type(found)]
+        kind = _kind(found)
         before, place = seen.setdefault(path, (kind, where))
         if kind != before:
             message = f"{where}: {path} is {kind} ({shown(_as_json(found))}), but {before} in {place}"
@@ -150,21 +148,43 @@ def _walk_inner(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _walk(value, path)
 
 
-def _note_type(type_: pa.DataType, path: str, seen: _Seen, where: str) -> None:
-    """`_walk` for a type."""
+def _kind(value: Any) -> str:
+    return "an object" if isinstance(value, _Pairs) else _KIND_OF[type(value)]
+
+
+def kinds_of_value(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Path and kind of a value and of every value in it, but for nulls."""
+    if value is not None:
+        yield path, _kind(value)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from kinds_of_value(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from kinds_of_value(inner, f"{path}[]")
+
+
+def kinds_of_schema(schema: pa.Schema) -> Iterator[tuple[str, str]]:
+    """`kinds_of_value` for the values of every column."""
+    for field in schema:
+        yield from kinds_of_type(field.type, field.name)
+
+
+def kinds_of_type(type_: pa.DataType, path: str) -> Iterator[tuple[str, str]]:
+    """`kinds_of_value` for the values of a type."""
     if pa.types.is_struct(type_):
-        seen[path] = ("an object", where)
+        yield path, "an object"
         for field in type_:
-            _note_type(field.type, f"{path}.{field.name}", seen, where)
+            yield from kinds_of_type(field.type, f"{path}.{field.name}")
     elif pa.types.is_list(type_):
-        seen[path] = ("a list", where)
-        _note_type(type_.value_type, f"{path}[]", seen, where)
+        yield path, "a list"
+        yield from kinds_of_type(type_.value_type, f"{path}[]")
     elif pa.types.is_boolean(type_):
-        seen[path] = ("true or false", where)
+        yield path, "true or false"
     elif is_text(type_):
-        seen[path] = ("a string", where)
+        yield path, "a string"
     elif not pa.types.is_null(type_):
-        seen[path] = ("a number", where)
+        yield path, "a number"
 
 
 def _as_json(value: Any) -> str:

@@ -52,8 +52,8 @@ def json_number_and_string_far_apart(folder: Path) -> Path:
 @case
 def json_content_of_two_types(folder: Path) -> Path:
     rows = [
-        {"messages": [{"role": "user", "content": "hello"}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]},
+        {"example": {"content": "hello"}},
+        {"example": {"content": [{"type": "text", "text": "hello"}]}},
     ]
     return text(folder / "train.jsonl", "\n".join(map(json.dumps, rows)))
 
