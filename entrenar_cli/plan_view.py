@@ -68,9 +68,7 @@ def checked_sections(found: CheckedRun) -> list[Section]:
 
 def _model(plan: RunPlan) -> list[tuple[str, str]]:
     share = rate(100 * plan.trainable_parameters, plan.parameters)
-    trained = (
-        f"{short_count(plan.trainable_parameters)} of {short_count(plan.parameters)} parameters ({few_digits(share)} %)"
-    )
+    counts = f"{short_count(plan.trainable_parameters)} of {short_count(plan.parameters)} parameters"
     return [
         ("model", f"{shortened(plan.model, 80)} ({plan.architecture})"),
         ("method", plan.method),
