@@ -24,6 +24,7 @@ from entrenar_core.data.task_names import (
     OUTPUT_NAMES,
     PAIR_NAMES,
     QUESTION_NAMES,
+    REJECTED_NAME,
     SAME_LABELS,
     STRONG_LABEL_NAMES,
     TEXT_NAMES,
@@ -50,22 +51,40 @@ def by_type(columns: Columns) -> list[TaskColumns]:
         return chats
     texts = prose(columns)
     if len(texts) != 1:
-        return [*(TaskColumns(Task.TEXT, {"text": name}) for name in texts), *_likely_pairs(texts)]
+        return [*(TaskColumns(Task.TEXT, {"text": name}) for name in texts), *_likely_pairs(_in_order(columns, texts))]
     heads = [head for task in TARGET_ROLES for head in heads_by_type(columns, task, texts)]
     plain = TaskColumns(Task.TEXT, {"text": texts[0]})
     return [plain, *heads] if len(heads) != 1 else heads
 
 
 def _likely_pairs(texts: Sequence[str]) -> list[TaskColumns]:
-    """What several texts may be: a known prompt with each of the others, or two of them with each other."""
-    prompts = [name for name in texts if name.lower() in (*PAIR_NAMES, *INSTRUCTION_NAMES)]
+    """What several texts may be: a known prompt with each that comes after it, or two of them with each other."""
+    prompts = [name for name in texts if _singular(name) in _PROMPTS]
     prompts = prompts or (list(texts[:1]) if len(texts) == 2 else [])
     return [
         TaskColumns(Task.PROMPT_COMPLETION, {"prompt": prompt, "completion": name})
         for prompt in prompts
-        for name in texts
-        if name != prompt
+        for name in texts[texts.index(prompt) + 1 :]
     ]
+
+
+_PROMPTS = (*INSTRUCTION_NAMES, *PAIR_NAMES)
+_ANSWERS = {name for names in PAIR_NAMES.values() for name in names} - set(_PROMPTS)
+
+
+def _in_order(columns: Columns, texts: Sequence[str]) -> list[str]:
+    """Known prompts as the table of names has them, then the others as the file has them, then known answers."""
+
+    def rank(name: str) -> int:
+        if _singular(name) in _PROMPTS:
+            return _PROMPTS.index(_singular(name))
+        return len(_PROMPTS) + (_singular(name) in _ANSWERS)
+
+    return sorted((name for name in columns if name in texts), key=rank)
+
+
+def _singular(name: str) -> str:
+    return name.strip().lower().removesuffix("s")
 
 
 def for_task(columns: Columns, task: Task) -> list[TaskColumns]:
@@ -117,9 +136,10 @@ def readable(columns: Columns, besides: str | None = None) -> list[str]:
 
 
 def prose(columns: Columns) -> list[str]:
-    """Columns of text that are no ids; those known as metadata only where there is no other."""
+    """Columns of text that are no ids; metadata, rejected answers and constants only where there is no other."""
     texts = [name for name in _of_kind(columns, Kind.TEXT) if not columns[name].is_id]
-    return [name for name in texts if name.lower() not in METADATA_NAMES] or texts
+    about = METADATA_NAMES | {REJECTED_NAME}
+    return [name for name in texts if name.lower() not in about and not columns[name].is_constant] or texts
 
 
 _NOT_READ = METADATA_NAMES | set(HEAD_NAMES)

@@ -46,11 +46,17 @@ class TaskRequest:
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """A task and its columns by role. `inferred`: the task or a column was found, not named."""
+    """A task and its columns by role.
+
+    Attributes:
+        inferred: the task or a column was found, not named.
+        notes: what a person should know of columns that are not read.
+    """
 
     task: Task
     columns: Mapping[str, str]
     inferred: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

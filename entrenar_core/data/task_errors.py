@@ -44,6 +44,25 @@ class TaskErrors:
             candidates=shown,
         )
 
+    def preferences(self, candidates: Sequence[TaskColumns]) -> TaskError:
+        """Answers that were chosen beside those that were rejected."""
+        lines = yaml_lines(candidates)
+        return self._error(
+            "the columns 'chosen' and 'rejected' are preference pairs, which are not trained in this release",
+            f"to train on the chosen answers alone, say so under data:{lines}"
+            if lines
+            else "write the chosen answers into a column of strings or of messages, and name it under data.columns",
+            candidates=candidates,
+        )
+
+    def multiple_choice(self, answer: str, options: Sequence[str]) -> TaskError:
+        """The answer is the letter or the number of an option."""
+        return self._error(
+            f"column {answer!r} points to one of the options in {options[0]!r}, which no task reads",
+            "write each question with its options into one column and the answer into another, "
+            "and name them with columns: {prompt: ..., completion: ...}",
+        )
+
     def misfit(self, found: Misfit, *, is_named: bool) -> TaskError:
         """A column cannot play its role; where nobody named it, the way out is to name others."""
         if is_named:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from entrenar_core.data.column_cutoffs import LABEL_FREE_ROWS
 from entrenar_core.data.column_types import ColumnType, Kind
-from entrenar_core.data.task_columns import TaskColumns, yaml_name
+from entrenar_core.data.task_columns import TARGET_ROLES, TaskColumns, yaml_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Misfit:
             return f"column {column.name!r} is an id, nothing to predict ({column.reason})"
         if column.is_constant and column.kind is not Kind.EMPTY and self.role in ("label", "target"):
             return f"column {column.name!r} never changes, so there is nothing to predict ({column.reason})"
+        if column.is_constant and column.is_text_like and self.role == "text":
+            return f"column {column.name!r} never changes, so there is nothing to learn from it ({column.reason})"
         return f"column {column.name!r} is {column.kind}, not {self.needed} ({column.reason})"
 
 
@@ -48,8 +51,14 @@ def misfit(role: str, column: ColumnType, *, is_named: bool) -> Misfit | None:
 
 
 def first_misfit(chosen: TaskColumns, columns: Mapping[str, ColumnType], *, is_named: bool = False) -> Misfit | None:
+    """The first column that cannot play its role; nothing is predicted from a text that is always the same."""
     found = (misfit(role, columns[name], is_named=is_named) for role, name in chosen.columns.items())
-    return next((one for one in found if one is not None), None)
+    first = next((one for one in found if one is not None), None)
+    if first is not None or is_named or chosen.task not in TARGET_ROLES:
+        return first
+    text = columns[chosen.columns["text"]]
+    is_always_the_same = text.is_constant and text.n_values >= LABEL_FREE_ROWS
+    return Misfit("text", text, "text", STRINGS) if is_always_the_same else None
 
 
 def _is_text(column: ColumnType) -> bool:

@@ -31,11 +31,20 @@ OUTPUT_NAMES = ("output", "response", "completion", "answer")
 """Alpaca's three columns, and what Dolly calls them."""
 
 QUESTION_NAMES = ("question",)
-CONTEXT_NAMES = ("context",)
+CONTEXT_NAMES = ("context", "article", "passage", "support")
 """A question and the text that it is about are an instruction and its input; without the text they are a pair."""
 
 MESSAGES_NAMES = ("messages", "conversations", "conversation", "chat", "dialog", "dialogue", "dialogs", "dialogues")
 TOOLS_NAMES = ("tools",)
+
+SYSTEM_NAMES = ("system", "system_prompt", "system_message", "meta_instruction")
+"""What a model is told before the conversation; no role takes it."""
+
+OPTIONS_NAMES = ("choices", "options")
+"""The answers that a question of multiple choice offers, to which a letter or a number points."""
+
+CHOSEN_NAME, REJECTED_NAME = "chosen", "rejected"
+"""The better and the worse answer of a preference pair."""
 
 STRONG_LABEL_NAMES = ("label", "labels")
 """Names that are given to nothing but what is to be predicted: they stand against a pair of texts too."""
@@ -65,8 +74,8 @@ METADATA_NAMES = frozenset((
 # fmt: on
 """What is said about a text, and is not learned unless it is named."""
 
-CORPUS_NAMES = frozenset({"url", "dump", "token_count", "language_score"})
-"""Columns of a corpus from the web, where a score is a filter's and rarely a target."""
+CORPUS_NAMES = frozenset({"url", "urls", "uri", "link", "source", "dump", "token_count", "language_score"})
+"""Columns of a corpus, where a score is a filter's and rarely a target."""
 
 _ID_NAME = re.compile(
     r"^(id|ids|idx|index|uuid|guid|uid|key|hash|sha|sha1|sha256|md5|rowid|row)$"

@@ -16,6 +16,16 @@ from entrenar_core.data.task_candidates import by_name, by_type, for_task, heads
 from entrenar_core.data.task_columns import TARGET_ROLES, Task, TaskColumns, TaskRequest
 from entrenar_core.data.task_errors import TaskErrors
 from entrenar_core.data.task_fit import first_misfit
+from entrenar_core.data.task_unread import (
+    answer_of,
+    has_preferences,
+    is_structured,
+    notes_of,
+    options_of,
+    pointers_to_options,
+    unread_misfit,
+    ways_to_train_on_chosen,
+)
 
 __all__ = ["Task", "TaskColumns", "TaskRequest", "choose_task"]
 
@@ -33,8 +43,7 @@ def choose_task(columns: Mapping[str, ColumnType], request: TaskRequest, *, wher
     if not request.auto_infer_types:
         raise errors.not_named(task, request.columns)
     if task is None:
-        found = by_name(columns) or by_type(columns)
-        return _only(found, errors, is_named=False)
+        return _inferred(errors)
     if request.columns:
         return _completed(task, request, errors)
     return _only(for_task(columns, task), errors, is_named=True, task=task)
@@ -88,15 +97,33 @@ def _completed(task: Task, request: TaskRequest, errors: TaskErrors) -> TaskColu
     return _only(found, errors, is_named=True, task=task)
 
 
+def _inferred(errors: TaskErrors) -> TaskColumns:
+    """The only choice, unless the data mean something that no task can learn."""
+    columns = errors.columns
+    named = by_name(columns)
+    found = named or by_type(columns)
+    pointers = pointers_to_options(found, columns)
+    kept = [one for one in found if one not in pointers]
+    is_said = bool(named) and any(is_structured(one, columns) for one in kept)
+    if pointers and not is_said:
+        raise errors.multiple_choice(answer_of(pointers[0]), options_of(columns))
+    if has_preferences(columns) and not is_said:
+        raise errors.preferences(ways_to_train_on_chosen(columns))
+    return _only(kept, errors, is_named=False)
+
+
 def _only(
     candidates: Sequence[TaskColumns], errors: TaskErrors, *, is_named: bool, task: Task | None = None
 ) -> TaskColumns:
     """The only candidate whose columns can play their roles; `is_named`: the YAML names the task."""
     usable = [one for one in candidates if first_misfit(one, errors.columns, is_named=is_named) is None]
+    unread = unread_misfit(candidates, usable, errors.columns)
+    if unread is not None:
+        raise errors.misfit(unread, is_named=False)
     if len(usable) > 1:
         raise errors.tie(usable)
     if usable:
-        return replace(usable[0], inferred=True)
+        return replace(usable[0], inferred=True, notes=notes_of(usable[0], errors.columns))
     misfits = [first_misfit(one, errors.columns, is_named=is_named) for one in candidates]
     for found in misfits:
         if found is not None:

@@ -121,6 +121,8 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
     for one in (*train, *val):
         if one.columns.inferred:
             reporter.emit(Notice("info", f"{one.source.name}: columns inferred: {one.columns}"))
+        for note in one.columns.notes:
+            reporter.emit(Notice("warning", f"{one.source.name}: {note}"))
     _say_what_is_shared(train, val, reporter)
     templated = _templated(config, base)
     template = _template(config, base, (*train, *val), templated)

@@ -35,6 +35,7 @@ VALUES: dict[str, list[object]] = {
     "id": list(range(ROWS)),
     "url": [f"https://example.org/{index}" for index in range(ROWS)],
     "constant": ["en"] * ROWS,
+    "preamble": ["You are a helpful assistant that answers briefly."] * ROWS,
     "zero": [0] * ROWS,
     "date": cycle("2024-02-29", "2024-03-01"),
     "messages": [TURNS] * ROWS,
@@ -43,6 +44,10 @@ VALUES: dict[str, list[object]] = {
     "tags": [["a", "b"]] * ROWS,
     "vector": [[0.5, 1.5]] * ROWS,
     "speech": [[{"speaker": "A", "text": "Hi"}]] * ROWS,
+    "turns": [{"turn_1": {"Human": "Hi", "MOSS": "Hello"}}] * ROWS,
+    "in and out": [[{"input": "Hi", "output": "Hello"}]] * ROWS,
+    "options": [{"label": ["A", "B"], "text": ["a fox", "a dog"]}] * ROWS,
+    "letter": cycle("A", "B", "C", "D"),
     "blank": [""] * ROWS,
     "null": [None] * ROWS,
 }
@@ -171,7 +176,34 @@ CASES = [
         "instruction",
         {"instruction": "question", "input": "context", "output": "answer"},
     ),
+    *(
+        Case(
+            f"a question about a text that is called {name}",
+            {"question": "text", name: "text", "answer": "text"},
+            "instruction",
+            {"instruction": "question", "input": name, "output": "answer"},
+        )
+        for name in ("article", "passage", "support")
+    ),
+    Case(
+        "multiple choice with an answer in full",
+        {"question": "text", "options": "tags", "solution": "text", "correct": "letter"},
+        "prompt_completion",
+        {"prompt": "question", "completion": "solution"},
+    ),
+    Case(
+        "a preamble that never changes is not read",
+        {"preface": "preamble", "tale": "text", "genre": "category"},
+        "classification",
+        {"text": "tale", "label": "genre"},
+    ),
     Case("a chat", {"messages": "messages"}, "chat", {"messages": "messages"}),
+    Case(
+        "a chat beside preferences",
+        {"prompt": "text", "chosen": "messages", "rejected": "messages", "messages": "messages"},
+        "chat",
+        {"messages": "messages"},
+    ),
     Case("ShareGPT", {"id": "url", "conversations": "sharegpt"}, "chat", {"messages": "conversations"}),
     Case("a chat as JSON", {"Conversation": "json"}, "chat", {"messages": "Conversation"}),
     Case("a chat of any name", {"talk": "messages", "topic": "category"}, "chat", {"messages": "talk"}),

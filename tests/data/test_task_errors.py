@@ -48,16 +48,16 @@ from tests.data.task_table import CASES, Case, choose, refused, table
             ["columns: {text: alpha}", "columns: {text: beta}", "columns: {prompt: alpha, completion: beta}"],
         ),
         (
-            {"prompt": "text", "chosen": "text", "rejected": "text"},
-            ["columns: {prompt: prompt, completion: chosen}", "columns: {prompt: prompt, completion: rejected}"],
+            {"content": "text", "score": "number", "source": "category"},
+            ["columns: {text: content}", "columns: {text: content, target: score}"],
         ),
+        ({"Questions": "text", "Answers": "text"}, ["columns: {prompt: Questions, completion: Answers}"]),
+        ({"Answers": "text", "Questions": "text"}, ["columns: {prompt: Questions, completion: Answers}"]),
+        ({"q": "text", "a": "text"}, ["columns: {prompt: q, completion: a}"]),
+        ({"zeta": "text", "answer": "text"}, ["columns: {prompt: zeta, completion: answer}"]),
         (
             {"tale": "text", "genre": "category", "readers": "count"},
             ["columns: {text: tale}", "columns: {text: tale, label: genre}", "columns: {text: tale, target: readers}"],
-        ),
-        (
-            {"chosen": "messages", "rejected": "messages"},
-            ["columns: {messages: chosen}", "columns: {messages: rejected}"],
         ),
         (
             {"text": "text", "score": "number", "url": "url", "dump": "category"},
@@ -75,6 +75,55 @@ def test_a_tie_is_an_error_with_the_line_of_yaml_for_each_choice(columns: dict[s
     error = refused(table(**columns))
     assert "several choices of columns fit" in error.message
     assert set(lines) <= {line.strip() for line in str(error.hint).splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (
+            {"prompt": "text", "chosen": "text", "rejected": "text"},
+            ["columns: {prompt: prompt, completion: chosen}", "columns: {text: chosen}"],
+        ),
+        (
+            {"system": "preamble", "question": "text", "chosen": "text", "rejected": "text"},
+            ["columns: {prompt: question, completion: chosen}", "columns: {text: chosen}"],
+        ),
+        ({"chosen": "text", "rejected": "text"}, ["columns: {text: chosen}"]),
+        (
+            {"prompt": "text", "Chosen": "messages", "Rejected": "messages", "category": "category"},
+            ["columns: {messages: Chosen}"],
+        ),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_preferences_are_explained_and_only_what_was_chosen_is_offered(
+    columns: dict[str, str], lines: list[str]
+) -> None:
+    error = refused(table(**columns))
+    assert "preference pairs, which are not trained in this release" in error.message
+    assert [line.strip() for line in str(error.hint).splitlines()[1:]] == lines
+    for one in error.candidates:
+        assert choose(table(**columns), **one.columns).columns == one.columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer"),
+    [
+        ({"article": "text", "question": "text", "options": "tags", "answer": "letter"}, "answer"),
+        ({"question": "text", "choices": "options", "answerKey": "letter", "id": "url"}, "answerKey"),
+        ({"question_stem": "text", "choices": "options", "answerKey": "letter", "topic area": "category"}, "answerKey"),
+        ({"question": "text", "subject": "constant", "choices": "tags", "answer": "codes"}, "answer"),
+        ({"question": "text", "choices": "tags", "label": "codes"}, "label"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+def test_an_answer_that_only_points_to_an_option_is_not_learned_without_the_options(
+    columns: dict[str, str], answer: str
+) -> None:
+    error = refused(table(**columns))
+    options = "options" if "options" in columns else "choices"
+    assert f"column {answer!r} points to one of the options in {options!r}, which no task reads" in error.message
+    assert "prompt" in str(error.hint)
 
 
 def test_the_message_of_a_tie() -> None:
@@ -172,6 +221,31 @@ def test_only_so_many_choices_are_shown() -> None:
             "store this one as strings",
         ),
         (
+            {"chat": "turns", "meta_instruction": "preamble", "category": "category"},
+            "column 'chat' is struct, not messages",
+            "a list of {role, content} or of {from, value}",
+        ),
+        (
+            {"conversation": "in and out", "system": "text", "category": "category"},
+            "column 'conversation' is struct, not messages (lists of {input, output} in 60 rows: struct)",
+            "columns: {text: system}",
+        ),
+        (
+            {"messages": "turns", "text": "text", "label": "codes"},
+            "column 'messages' is struct, not messages",
+            "columns: {text: text}",
+        ),
+        (
+            {"question": "text", "context": "turns", "answer": "text"},
+            "column 'context' is struct, not text",
+            "columns: {text: question}",
+        ),
+        (
+            {"preface": "preamble", "genre": "category"},
+            "column 'preface' never changes, so there is nothing to learn from it",
+            "name a column of strings",
+        ),
+        (
             {"messages": "messages", "tools": "count"},
             "column 'tools' is number, not a list of tools (whole numbers from 3 to 479 in 60 rows: number)",
             "a list of JSON schemas",
@@ -186,8 +260,18 @@ def test_a_well_known_column_of_the_wrong_type_is_an_error(columns: dict[str, st
     assert hint in str(error.hint)
 
 
-def test_a_usable_choice_wins_over_one_of_another_type() -> None:
-    assert choose(table("text", input="count", output="count")).columns == {"text": "text"}
+@pytest.mark.parametrize(
+    ("columns", "roles"),
+    [
+        ({"input": "text", "target": "count"}, {"text": "input", "target": "target"}),
+        ({"problem": "text", "solution": "text", "answer": "count"}, {"prompt": "problem", "completion": "solution"}),
+        ({"text": "text", "source": "category", "target": "count"}, {"text": "text", "target": "target"}),
+    ],
+)
+def test_a_column_that_is_used_or_not_needed_may_be_of_another_type(
+    columns: dict[str, str], roles: dict[str, str]
+) -> None:
+    assert choose(table(**columns)).columns == roles
 
 
 # -- nothing fits ---------------------------------------------------------------------------------------------------

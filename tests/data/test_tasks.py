@@ -179,6 +179,19 @@ def test_an_id_or_a_constant_can_be_named() -> None:
     assert choose(columns, prompt="always", completion="text").names == ("always", "text")
 
 
+@pytest.mark.parametrize("name", ["system", "System_Prompt"])
+@pytest.mark.parametrize("pair", [("question", "response"), ("instruction", "output")])
+def test_a_system_prompt_that_is_not_read_is_noted(name: str, pair: tuple[str, str]) -> None:
+    (note,) = choose(table(name, *pair)).notes
+    assert note.startswith(f"column {name!r} is not read: no role of this release takes a system prompt")
+
+
+def test_nothing_is_noted_of_an_empty_system_prompt_of_plain_text_or_of_named_columns() -> None:
+    assert choose(table("question", "response", system="blank")).notes == ()
+    assert choose(table("text", system="preamble")).notes == ()
+    assert choose(table("system", "question", "response"), prompt="question", completion="response").notes == ()
+
+
 # -- for people -----------------------------------------------------------------------------------------------------
 
 
