@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from entrenar_core.config.roles import ROLE_NAMES, SHORT_ROLES, listed, tasks_with
 from entrenar_core.data.column_types import ColumnType, Kind
 from entrenar_core.data.task_columns import Task, TaskColumns, yaml_name
-from entrenar_core.data.task_fit import Misfit
+from entrenar_core.data.task_fit import Misfit, first_misfit
 from entrenar_core.errors import DataError
 
 MAX_LISTED = 20
@@ -55,12 +55,14 @@ class TaskErrors:
             candidates=candidates,
         )
 
-    def multiple_choice(self, answer: str, options: Sequence[str]) -> TaskError:
+    def multiple_choice(self, found: TaskColumns, answer: str, options: Sequence[str]) -> TaskError:
         """The answer is the letter or the number of an option."""
+        fits = first_misfit(found, self.columns) is None
+        instead = f"\n  or, to learn it without the options all the same, say so under data:{yaml_lines([found])}"
         return self._error(
             f"column {answer!r} points to one of the options in {options[0]!r}, which no task reads",
             "write each question with its options into one column and the answer into another, "
-            "and name them with columns: {prompt: ..., completion: ...}",
+            f"and name them with columns: {{prompt: ..., completion: ...}}{instead if fits else ''}",
         )
 
     def misfit(self, found: Misfit, *, is_named: bool) -> TaskError:

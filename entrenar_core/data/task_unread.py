@@ -41,19 +41,20 @@ def unread_misfit(candidates: Sequence[TaskColumns], usable: Sequence[TaskColumn
     read = {name for one in usable for name in one.names}
     tasks = {one.task for one in usable}
     ignored = read if tasks.isdisjoint(STRUCTURED) else read | _empty(columns)
-    misfits = [first_misfit(one, columns) for one in candidates if one.task not in tasks and _is_certain(one)]
-    for found in misfits:
-        if found is not None and found.column.name not in ignored:
-            return found
-    return None
+    others = [one for one in candidates if one.task not in tasks and _is_certain(one)]
+    return next((found for found in _misfits(others, columns) if found.column.name not in ignored), None)
 
 
-def _empty(columns: Columns) -> set[str]:
-    return {name for name, column in columns.items() if column.kind is Kind.EMPTY}
+def _misfits(candidates: Sequence[TaskColumns], columns: Columns) -> list[Misfit]:
+    return [found for one in candidates if (found := first_misfit(one, columns)) is not None]
 
 
 def _is_certain(one: TaskColumns) -> bool:
     return one.task in STRUCTURED and METADATA_NAMES.isdisjoint(map(_lower, one.names))
+
+
+def _empty(columns: Columns) -> set[str]:
+    return {name for name, column in columns.items() if column.kind is Kind.EMPTY}
 
 
 def pointers_to_options(candidates: Sequence[TaskColumns], columns: Columns) -> list[TaskColumns]:

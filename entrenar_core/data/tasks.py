@@ -106,7 +106,7 @@ def _inferred(errors: TaskErrors) -> TaskColumns:
     kept = [one for one in found if one not in pointers]
     is_said = bool(named) and any(is_structured(one, columns) for one in kept)
     if pointers and not is_said:
-        raise errors.multiple_choice(answer_of(pointers[0]), options_of(columns))
+        raise errors.multiple_choice(pointers[0], answer_of(pointers[0]), options_of(columns))
     if has_preferences(columns) and not is_said:
         raise errors.preferences(ways_to_train_on_chosen(columns))
     return _only(kept, errors, is_named=False)

@@ -126,6 +126,12 @@ def test_an_answer_that_only_points_to_an_option_is_not_learned_without_the_opti
     assert "prompt" in str(error.hint)
 
 
+def test_a_label_beside_options_can_be_learned_when_it_is_named() -> None:
+    columns = table("description", options="tags", colour="category")
+    assert "columns: {text: description, label: colour}" in str(refused(columns).hint)
+    assert choose(columns, text="description", label="colour").names == ("description", "colour")
+
+
 def test_the_message_of_a_tie() -> None:
     assert str(refused(table("text", "question", "answer"))) == (
         "train.parquet: several choices of columns fit: text: text 'text'; "
