@@ -29,7 +29,11 @@ def schema(
         typer.echo(json.dumps(content, ensure_ascii=False) if json_lines else text.rstrip())
         return
 
+    from entrenar_core.errors import OutputError
     from entrenar_core.gguf.atomic import atomic_file
+
+    if output.is_dir():
+        raise OutputError("there is a folder of this name", where=str(output), hint="choose another file name")
 
     with atomic_file(output) as file:
         file.write(text.encode())

@@ -107,7 +107,10 @@ def _not_a_file(key: str, value: object, place: Place) -> tuple[str, str | None]
 
 def _cycle(path: FilePath, chain: tuple[FilePath, ...]) -> tuple[str, str | None] | None:
     """What is wrong with reading `path` again while the files of `chain` are being read."""
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except RuntimeError:
+        return f"{path} is a link that leads back to itself", "let the link lead to a YAML file"
     for earlier in chain:
         if earlier.resolve() == real:
             links = " -> ".join(map(str, (*chain, earlier)))

@@ -47,7 +47,7 @@ def find_files(path: str) -> FoundFiles:
         raise DataError("the path of the data is empty", hint="name a file, a folder or a glob such as data/*.parquet")
     if re.match(r"[a-z0-9+]{2,}://", path):
         raise DataError("data are read from files, not from the network", where=path, hint="download it first")
-    place = Path(path).expanduser()
+    place = _expanded(path)
     try:
         if place.is_dir():
             return _in_folder(place)
@@ -58,6 +58,18 @@ def find_files(path: str) -> FoundFiles:
     except OSError as error:
         raise DataError(f"the path cannot be read: {error.strerror or error}", where=path) from error
     raise DataError("the file does not exist", where=path, hint=_neighbours(place))
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise DataError(
+            f"the home folder that {user} stands for is not known",
+            where=path,
+            hint=f"write the full path; a file or folder that is really called {user} is ./{user}",
+        ) from error
 
 
 def _single(path: Path) -> FoundFiles:
@@ -91,11 +103,21 @@ def _in_folder(folder: Path) -> FoundFiles:
 
 def _matching(pattern: Path) -> FoundFiles:
     matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
-    files = sorted((match for match in matches if match.is_file() and _is_data(match)), key=lambda f: _natural(str(f)))
+    files = sorted(
+        _once(match for match in matches if match.is_file() and _is_data(match)), key=lambda f: _natural(str(f))
+    )
     if files:
         return _of_one_format(files, str(pattern))
     what = "no file matches the pattern" if not matches else "no data file matches the pattern"
     raise DataError(what, where=str(pattern), hint=_near_pattern(pattern, matches))
+
+
+def _once(files: Iterable[Path]) -> Iterable[Path]:
+    """Each file under its shortest path only: `**` follows links, even one that leads back to its own folder."""
+    by_place: dict[Path, Path] = {}
+    for file in sorted(files, key=lambda file: (len(file.parts), str(file))):
+        by_place.setdefault(file.resolve(), file)
+    return by_place.values()
 
 
 def _data_files_below(folder: Path) -> Iterator[Path]:
@@ -181,6 +203,10 @@ def _neighbours(path: Path) -> str:
 
 
 def _near_pattern(pattern: Path, matches: list[Path]) -> str:
+    literal = next((str(parent) for parent in pattern.parents if "[" in str(parent) and parent.is_dir()), None)
+    if literal is not None:
+        escaped = literal.replace("[", "[[]") + str(pattern)[len(literal) :]
+        return f"there is a folder {literal}; write [[] for [ in a pattern: {escaped}"
     if matches:
         return f"it matches {_listed(sorted(matches))}; known formats are {KNOWN}"
     fixed = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))

@@ -50,3 +50,9 @@ def test_a_file_that_cannot_be_written_is_an_error_with_a_hint(
     assert "cannot be written" in captured.err
     assert "hint:" in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [".", ".."])
+def test_a_folder_is_no_place_to_write_it(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "-o", folder]) == 2
+    assert "there is a folder of this name" in capsys.readouterr().err

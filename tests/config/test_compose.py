@@ -164,6 +164,13 @@ def test_a_file_that_includes_itself_is_a_cycle(tmp_path: Path) -> None:
     assert "a.yaml -> a.yaml" in problem
 
 
+def test_a_link_that_leads_back_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").symlink_to("b.yaml")
+    [problem] = problems(tmp_path, {"a.yaml": "base: b.yaml"})
+    assert problem.startswith("a.yaml:1:7: base: ")
+    assert "b.yaml is a link that leads back to itself; let the link lead to a YAML file" in problem
+
+
 def test_all_missing_files_are_reported_each_at_its_name(tmp_path: Path) -> None:
     found = problems(
         tmp_path, {"a.yaml": "base: parant.yaml\ninclude: [gone.yaml, parent.yaml]", "parent.yaml": SMALLEST}

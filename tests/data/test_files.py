@@ -85,6 +85,28 @@ def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.Monk
     assert found("~/data/*.csv", tmp_path) == ["data/b.csv"]
 
 
+def test_a_home_folder_of_nobody_is_an_error() -> None:
+    with pytest.raises(DataError, match="home folder that ~nobody-of-this-name") as error:
+        find_files("~nobody-of-this-name/a.csv")
+    assert error.value.where == "~nobody-of-this-name/a.csv"
+    assert "full path" in str(error.value.hint)
+
+
+def test_a_file_that_links_lead_to_again_is_found_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.csv", "deep/b.csv")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert found(tmp_path / "**" / "*.csv", tmp_path) == ["a.csv", "deep/b.csv"]
+
+
+def test_a_pattern_below_a_folder_with_a_bracket_says_how_to_write_it(tmp_path: Path) -> None:
+    touch(tmp_path, "set[1]/a.csv")
+    with pytest.raises(DataError, match="no file matches") as error:
+        find_files(str(tmp_path / "set[1]" / "*.csv"))
+    hint = str(error.value.hint)
+    assert "[[] for [" in hint
+    assert found(hint.rsplit(maxsplit=1)[-1], tmp_path) == ["set[1]/a.csv"]
+
+
 def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "data/a.csv")
     monkeypatch.chdir(tmp_path)
