@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from entrenar_core.data.broken import content_of
+from entrenar_core.data.cells import cell_value
 from entrenar_core.data.column_types import ColumnType, infer_types
 from entrenar_core.data.formats.kinds import format_of
 from entrenar_core.data.opening import SAMPLE_ROWS
@@ -48,7 +49,7 @@ def inspect_data(path: str) -> DataFacts:
     sample = source.sample(SAMPLE_ROWS)
     types = infer_types(sample)
     task, roles, undecided = _task(types, path)
-    first = sample.slice(0, EXAMPLES).to_pydict()
+    first = sample.slice(0, EXAMPLES)
     return DataFacts(
         kind="data",
         path=path,
@@ -59,7 +60,9 @@ def inspect_data(path: str) -> DataFacts:
         looked_at=sample.num_rows,
         task=task,
         undecided=undecided,
-        columns=tuple(_column(one, roles.get(name), first[name]) for name, one in types.items()),
+        columns=tuple(
+            _column(one, roles.get(name), [cell_value(cell) for cell in first[name]]) for name, one in types.items()
+        ),
     )
 
 

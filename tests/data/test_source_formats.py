@@ -85,10 +85,41 @@ def test_the_order_of_cells_does_not_change_the_type(
     assert column_of_csv(tmp_path_factory.mktemp("csv"), *cells)[0] == pa.float64()
 
 
-@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
 def test_a_csv_is_cut_at_the_delimiter_of_its_header(tmp_path: Path, sign: str) -> None:
     (tmp_path / "a.csv").write_text(f"text{sign}label\nhello{sign}good\n")
     assert columns_of(tmp_path / "a.csv") == {"text": ["hello"], "label": ["good"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "like_data"),
+    [
+        ("a fine film,1", "1"),
+        ("0.5,a fine film", "0.5"),
+        ("-1e-3;x", "-1e-3"),
+        (
+            "this is a whole sentence that somebody has written,good",
+            "this is a whole sentence that somebody has written",
+        ),
+    ],
+)
+def test_a_csv_without_a_header_is_refused_before_its_first_row_is_lost(
+    tmp_path: Path, line: str, like_data: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError, match="the first line has to name the columns") as error:
+        DataSource.open(str(tmp_path / "a.csv"))
+    assert repr(like_data) in error.value.message
+    assert error.value.where == f"{tmp_path}/a.csv, line 1"
+    assert "add a line above it" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    "header", ["country,2019,2020", "0,1,2", ",0,1", "text,top 10,col_1", "a,nan,inf", "1st,v2.0,x"]
+)
+def test_names_of_columns_may_have_digits_and_be_years_or_places(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\nx,y,z\n")
+    assert DataSource.open(str(tmp_path / "a.csv")).schema.names == header.split(",")
 
 
 def test_a_csv_of_one_column_needs_no_delimiter(tmp_path: Path) -> None:

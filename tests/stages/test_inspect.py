@@ -209,6 +209,29 @@ def test_data_show_their_columns_and_the_task(tmp_path: Path) -> None:
     assert found.columns[0].examples == questions[:3]
 
 
+def test_values_that_python_cannot_hold_are_shown_all_the_same(tmp_path: Path) -> None:
+    columns = {
+        "when": pa.array([1_700_000_000_000_000_001], pa.timestamp("ns")),
+        "late": pa.array([2**40], pa.timestamp("s")),
+        "took": pa.array([1], pa.duration("ns")),
+        "text": pa.array([b"caf\xe9"]).view(pa.string()),
+        "deep": pa.StructArray.from_arrays([pa.array([1], pa.timestamp("ns"))], ["at"]),
+        "list": pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array([b"caf\xe9"]).view(pa.string())),
+    }
+    with pa.ipc.new_file(str(tmp_path / "data.arrow"), (table := pa.table(columns)).schema) as writer:
+        writer.write_table(table)
+    found = inspect_path(str(tmp_path / "data.arrow"))
+    assert isinstance(found, DataFacts)
+    assert [one.examples for one in found.columns] == [
+        ("2023-11-14 22:13:20.000000001",),
+        ("1099511627776 s since 1970",),
+        ("1 ns",),
+        ("caf\ufffd",),
+        ("{'at': '1970-01-01 00:00:00.000000001'}",),
+        ("['caf\ufffd']",),
+    ]
+
+
 def test_a_tie_between_tasks_is_told_and_not_raised(tmp_path: Path) -> None:
     texts = [f"Some words, number {n}, and more." for n in range(20)]
     pq.write_table(pa.table({"first": texts, "second": texts[::-1]}), tmp_path / "data.parquet")

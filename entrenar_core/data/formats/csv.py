@@ -3,8 +3,8 @@
 Every cell is read as text, and the whole file decides the type of a column when it is opened: numbers, true/false,
 dates and times, else text. Numbers that are written with leading zeros ("007") are text, because the zeros mean
 something. An empty cell is null, an empty text in quotes is text; words for nothing (NA, null ...) are null only in a
-column that is otherwise numbers or times. Values in quotes may hold line breaks. A CSV whose header has semicolons or
-tabs and no comma is cut at those.
+column that is otherwise numbers or times. Values in quotes may hold line breaks. A CSV whose header has semicolons,
+tabs or bars and no comma is cut at those.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _layout(path: Path) -> tuple[str, list[str]]:
     names = read_header(path, "\t" if is_tabbed else ",")
     delimiter = "\t" if is_tabbed else ","
     if not is_tabbed and len(names) == 1:
-        for other in (";", "\t"):
+        for other in (";", "\t", "|"):
             if other in names[0]:
                 delimiter, names = other, read_header(path, other)
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,13 @@ from entrenar_core.data.broken import shown
 from entrenar_core.data.formats.json_blocks import open_bytes
 from entrenar_core.data.formats.kinds import is_compressed
 from entrenar_core.errors import DataError
+
+
+MOST_WORDS = 8
+"""Words that the name of a column may have."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_YEAR = re.compile(r"(19|20)\d\d")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def read_header(path: Path, delimiter: str) -> list[str]:
 
 
 def check_header(path: Path, names: Sequence[str]) -> None:
-    """Refuse names that come twice; a file without a header often has such."""
+    """Refuse names that come twice or read like data: the file has no header."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
@@ -51,6 +59,23 @@ def check_header(path: Path, names: Sequence[str]) -> None:
             where=f"{path}, line 1",
             hint="rename one of them; if this line is data, add a first line that names the columns",
         )
+    like_data = _like_data(names)
+    if like_data is not None:
+        raise DataError(
+            f"the first line has to name the columns, but {shown(like_data)!r} reads like data",
+            where=f"{path}, line 1",
+            hint="add a line above it such as text,label; if it is the name of a column, choose a short one with letters",
+        )
+
+
+def _like_data(names: Sequence[str]) -> str | None:
+    """A number or a sentence among the names. Years, and the numbers that pandas gives to columns, are names."""
+    sentences = [name for name in names if len(name.split()) > MOST_WORDS]
+    numbers = [name for name in names if _NUMBER.fullmatch(name.strip())]
+    are_years = all(_YEAR.fullmatch(name.strip()) for name in numbers)
+    rest = names[1:] if names[0] == "" else names
+    are_places = len(rest) > 1 and list(rest) == [str(place) for place in range(len(rest))]
+    return next(iter(sentences if are_years or are_places else [*numbers, *sentences]), None)
 
 
 def explain_rows(path: Path, delimiter: str, wrong: WrongRow | None, reason: str) -> DataError:
