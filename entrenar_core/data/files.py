@@ -203,7 +203,7 @@ def _neighbours(path: Path) -> str:
 
 
 def _near_pattern(pattern: Path, matches: list[Path]) -> str:
-    literal = next((str(parent) for parent in pattern.parents if "[" in str(parent) and parent.is_dir()), None)
+    literal = _folder_with_bracket(pattern)
     if literal is not None:
         escaped = literal.replace("[", "[[]") + str(pattern)[len(literal) :]
         return f"there is a folder {literal}; write [[] for [ in a pattern: {escaped}"
@@ -216,6 +216,10 @@ def _near_pattern(pattern: Path, matches: list[Path]) -> str:
     if not files:
         return f"there are no data files in {fixed}"
     return f"data files in {fixed}: {_named([str(file.relative_to(fixed)) for file in files])}"
+
+
+def _folder_with_bracket(pattern: Path) -> str | None:
+    return next((str(parent) for parent in pattern.parents if "[" in str(parent) and parent.is_dir()), None)
 
 
 def _others_in(folder: Path) -> str:

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from entrenar_core.data.broken import explained
 from entrenar_core.data.files import find_files
-from entrenar_core.data.formats.base import READ_ROWS, DataFile, pieces
+from entrenar_core.data.formats.base import READ_ROWS, DataFile, in_type, pieces
 from entrenar_core.data.formats.kinds import Format
 from entrenar_core.data.formats.registry import open_file
 from entrenar_core.data.sample import SAMPLE_BYTES, sample_of
@@ -132,12 +132,13 @@ class DataSource:
     def sample(self, max_rows: int, max_bytes: int = SAMPLE_BYTES) -> pa.Table:
         """Rows from all over the source, in order, with all columns: the same ones each time.
 
-        A value that has another type in its file than in `schema` is null here and an error in `read`.
+        A value that has another type in its file than in `schema`, or does not fit into that, is null here and an
+        error in `read`.
 
         Args:
             max_bytes: about the memory that the sample may take; large rows make it shorter.
         """
-        return sample_of(self.opened, self.schema, max_rows, max_bytes, _read_part)
+        return sample_of(self.opened, self.schema, max_rows, max_bytes, _read_sample)
 
     def require(self, columns: Iterable[str], optional: Collection[str] = ()) -> None:
         """Check that every file has the columns.
@@ -189,18 +190,25 @@ class DataSource:
         return f"{hint}columns: {', '.join(shown[:MAX_LISTED])}{more}"
 
 
-def _read_part(file: DataFile, part: int, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The columns of a part; null where the file has no such column, or one of a type that does not fit."""
-    own = pa.schema([field for field in fields if _has(file.schema, field)])
-    if len(own) == len(fields):
-        yield from file.read(part, fields)
-        return
+def _read_part(file: DataFile, part: int, fields: pa.Schema, is_sample: bool = False) -> Iterator[pa.RecordBatch]:
+    """The columns of a part; null where the file has no such column, or one of a type that does not fit.
+
+    A file is read in its own types, so that a value which is lost in those of all files can be told from damage.
+    """
+    own = pa.schema([file.schema.field(field.name) for field in fields if _has(file.schema, field)])
     if not len(own):
-        for start in range(0, file.parts[part].n_rows, READ_ROWS):
-            yield _filled(None, fields, min(READ_ROWS, file.parts[part].n_rows - start))
+        n_rows = file.parts[part].n_rows
+        for start in range(0, n_rows, READ_ROWS):
+            count = min(READ_ROWS, n_rows - start)
+            yield pa.RecordBatch.from_arrays([pa.nulls(count, field.type) for field in fields], schema=fields)
         return
     for batch in file.read(part, own):
-        yield _filled(batch, fields, batch.num_rows)
+        columns = [_column(file, batch, field, is_sample) for field in fields]
+        yield pa.RecordBatch.from_arrays(columns, schema=fields)
+
+
+def _read_sample(file: DataFile, part: int, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
+    return _read_part(file, part, fields, is_sample=True)
 
 
 def _has(schema: pa.Schema, field: pa.Field) -> bool:
@@ -208,13 +216,26 @@ def _has(schema: pa.Schema, field: pa.Field) -> bool:
     return index >= 0 and unify_types(schema.field(index).type, field.type) is not None
 
 
-def _filled(batch: pa.RecordBatch | None, fields: pa.Schema, n_rows: int) -> pa.RecordBatch:
-    names = batch.schema.names if batch is not None else []
-    columns = [
-        batch.column(field.name) if batch is not None and field.name in names else pa.nulls(n_rows, field.type)
-        for field in fields
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([field.with_nullable(True) for field in fields]))
+def _column(file: DataFile, batch: pa.RecordBatch, field: pa.Field, is_sample: bool) -> pa.Array:
+    """A column in the type of all files; a sample has nulls where values do not fit.
+
+    Raises:
+        DataError: a value does not fit, and this is no sample.
+    """
+    if field.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, field.type)
+    values = batch.column(field.name)
+    try:
+        return in_type(values, field.type)
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        if is_sample:
+            return pa.nulls(batch.num_rows, field.type)
+        raise DataError(
+            f"column {field.name!r} is {values.type} here and {field.type} with the other files, "
+            "and a value would not survive the change",
+            where=str(file.path),
+            hint="write all files with one type, or as text if it is a name or a number of a row",
+        ) from error
 
 
 def values_of(batch: pa.RecordBatch, column: str, first_row: int, source: DataSource) -> list[Any]:

@@ -256,6 +256,32 @@ def test_arrow_files_with_dictionaries_are_read(tmp_path: Path, type_: pa.DataTy
         assert columns_of(tmp_path / name) == {"n": [1, 2, 3], "text": ["x", None, "y"]}
 
 
+VIEWS = [
+    (pa.array(["x", None, "y"], pa.string_view()), pa.string()),
+    (pa.array([b"x", None, b"y"], pa.binary_view()), pa.binary()),
+    (pa.array([["x"], None, ["y", "z"]], pa.list_view(pa.string_view())), pa.list_(pa.string())),
+    (pa.array([["x"], None, []], pa.large_list(pa.string_view())), pa.large_list(pa.string())),
+    (
+        pa.array([[{"role": "x"}], None, []], pa.list_(pa.struct([("role", pa.string_view())]))),
+        pa.list_(pa.struct([("role", pa.string())])),
+    ),
+    (pa.DictionaryArray.from_arrays([0, None, 1], pa.array(["x", "y"], pa.string_view())), pa.string()),
+    (pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int32()), pa.array(["x", "y"])), pa.string()),
+]
+
+
+@pytest.mark.parametrize(("values", "type_"), VIEWS, ids=lambda part: str(getattr(part, "type", "")))
+def test_views_of_polars_are_read_as_plain_types(tmp_path: Path, values: pa.Array, type_: pa.DataType) -> None:
+    table = pa.table({"cell": values})
+    for name, new in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):
+        with new(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+        source = DataSource.open(str(tmp_path / name))
+        assert source.schema.field("cell").type == type_
+        assert columns_of(tmp_path / name) == table.to_pydict()
+        assert source.sample(2)["cell"].to_pylist() == values.to_pylist()[:2]
+
+
 @pytest.mark.property
 def test_a_damaged_arrow_file_gives_values_or_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,42 @@ def test_a_sample_has_all_columns_with_null_where_files_disagree(tmp_path: Path)
         "label": [1, None],
         "extra": [None, 2.5],
     }
+
+
+NANO = pa.timestamp("ns")
+LOSSY = [
+    (pa.array([2**53 + 1]), pa.array([0.5])),
+    (pa.array([-1]), pa.array([2**64 - 1], pa.uint64())),
+    (pa.array([datetime.date(9999, 12, 31)]), pa.array([1], NANO)),
+    (pa.array([[2**53 + 1]]), pa.array([[0.5]])),
+    (pa.array([{"n": 2**53 + 1}]), pa.array([{"n": 0.5}])),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), LOSSY, ids=lambda values: str(values.type))
+@pytest.mark.parametrize("is_first", [True, False])
+def test_values_that_no_common_type_holds_are_an_error_only_when_used(
+    tmp_path: Path, one: pa.Array, other: pa.Array, is_first: bool
+) -> None:
+    tables = [{"text": ["a"], "id": one}, {"text": ["b"], "id": other}]
+    source = DataSource.open(write(tmp_path, *(tables if is_first else tables[::-1])))
+    assert sorted(read(source, "text")["text"]) == ["a", "b"]
+    sample = source.sample(10)
+    assert sample.num_rows == 2
+    assert sample["id"].null_count == 1
+    with pytest.raises(DataError, match="would not survive the change") as error:
+        read(source, "id")
+    assert str(error.value.where).startswith(str(tmp_path))
+    assert "download" not in str(error.value)
+
+
+def test_structs_with_nanoseconds_take_the_fields_of_both(tmp_path: Path) -> None:
+    one = pa.array([{"at": 1}], pa.struct([("at", NANO)]))
+    other = pa.array([{"by": "me", "at": 2}], pa.struct([("by", pa.string()), ("at", NANO)]))
+    source = DataSource.open(write(tmp_path, {"m": one}, {"m": other}))
+    both = pa.Table.from_batches(source.read(["m"]))["m"].combine_chunks()
+    assert both.field("by").to_pylist() == [None, "me"]
+    assert both.field("at").cast(pa.int64()).to_pylist() == [1, 2]
 
 
 def test_files_without_rows_have_no_say_in_the_schema(tmp_path: Path) -> None:

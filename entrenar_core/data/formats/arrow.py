@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from entrenar_core.data.broken import explained
-from entrenar_core.data.formats.base import Part, conformed, pieces
+from entrenar_core.data.formats.base import Part, conformed, pieces, plain_schema
 from entrenar_core.data.formats.kinds import Format
 from entrenar_core.errors import DataError
 
@@ -38,10 +38,10 @@ class ArrowFile:
                 _check_tail(path, size, self._is_stream)
                 if self._is_stream:
                     reader = ipc.open_stream(source)
-                    self.schema: pa.Schema = reader.schema
+                    self.schema: pa.Schema = plain_schema(reader.schema)
                     self.parts = [Part(sum(batch.num_rows for batch in reader), size)]
                 else:
-                    self.schema = ipc.open_file(source).schema
+                    self.schema = plain_schema(ipc.open_file(source).schema)
                     self.parts = _count_rows(source, self.schema, size)
 
     def read(self, part: int, fields: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -6,10 +6,11 @@ record batch of Arrow; a format that can only be read from its start has one par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -70,13 +71,62 @@ def pieces(batches: Iterable[pa.RecordBatch], skip_rows: int = 0) -> Iterator[pa
 
 def conformed(batch: pa.RecordBatch, fields: pa.Schema) -> pa.RecordBatch:
     """The columns `fields` of a batch, in their order and types; `batch` may hold more."""
-    columns = [_conformed(batch.column(field.name), field.type) for field in fields]
+    columns = [in_type(batch.column(field.name), field.type) for field in fields]
     return pa.RecordBatch.from_arrays(columns, schema=fields) if columns else batch.select([])
 
 
-def _conformed(values: pa.Array, type_: pa.DataType) -> pa.Array:
+def in_type(values: pa.Array, type_: pa.DataType) -> pa.Array:
+    """The values in another type, which unify_types or plain_type made from theirs.
+
+    Raises:
+        pa.ArrowInvalid, ValueError, OverflowError: a value does not fit.
+    """
     if values.type.equals(type_):
         return values
-    if pa.types.is_nested(type_):  # Arrow's cast does not add the fields that a struct of another file has
-        return pa.array(values.to_pylist(), type_)
-    return values.cast(type_)
+    if pa.types.is_dictionary(values.type):
+        return in_type(values.dictionary, type_).take(values.indices)
+    # Arrow casts these views to lists that are not valid
+    if not _holds_list_view(values.type):
+        with suppress(pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            return values.cast(type_)
+    return pa.array(values.to_pylist(), type_)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema without views, for which Arrow lacks half of its functions; Polars writes strings as views."""
+    return pa.schema([field.with_type(plain_type(field.type)) for field in schema], metadata=schema.metadata)
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type with the same values that is no view and holds none."""
+    if pa.types.is_dictionary(type_):
+        value_type = plain_type(type_.value_type)
+        return type_ if value_type.equals(type_.value_type) else value_type
+    for family, plain in _PLAIN:
+        if family(type_):
+            return plain(type_)
+    return type_
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(plain_type(field.type))
+
+
+_PLAIN: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], pa.DataType]], ...] = (
+    (pa.types.is_string_view, lambda _type: pa.string()),
+    (pa.types.is_binary_view, lambda _type: pa.binary()),
+    (pa.types.is_run_end_encoded, lambda type_: plain_type(type_.value_type)),
+    (pa.types.is_list_view, lambda type_: pa.list_(_plain_field(type_.value_field))),
+    (pa.types.is_large_list_view, lambda type_: pa.large_list(_plain_field(type_.value_field))),
+    (pa.types.is_list, lambda type_: pa.list_(_plain_field(type_.value_field))),
+    (pa.types.is_large_list, lambda type_: pa.large_list(_plain_field(type_.value_field))),
+    (pa.types.is_fixed_size_list, lambda type_: pa.list_(_plain_field(type_.value_field), type_.list_size)),
+    (pa.types.is_struct, lambda type_: pa.struct([_plain_field(field) for field in type_])),
+    (pa.types.is_map, lambda type_: pa.map_(_plain_field(type_.key_field), _plain_field(type_.item_field))),
+)
+
+
+def _holds_list_view(type_: pa.DataType) -> bool:
+    is_view = pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_)
+    inner = [type_.field(index).type for index in range(type_.num_fields)]
+    return is_view or any(_holds_list_view(one) for one in inner)

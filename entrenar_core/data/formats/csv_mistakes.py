@@ -14,7 +14,6 @@ from entrenar_core.data.formats.json_blocks import open_bytes
 from entrenar_core.data.formats.kinds import is_compressed
 from entrenar_core.errors import DataError
 
-
 MOST_WORDS = 8
 """Words that the name of a column may have."""
 
@@ -64,18 +63,21 @@ def check_header(path: Path, names: Sequence[str]) -> None:
         raise DataError(
             f"the first line has to name the columns, but {shown(like_data)!r} reads like data",
             where=f"{path}, line 1",
-            hint="add a line above it such as text,label; if it is the name of a column, choose a short one with letters",
+            hint="add a line above it such as text,label; if it is a name after all, choose a short one with letters",
         )
 
 
 def _like_data(names: Sequence[str]) -> str | None:
     """A number or a sentence among the names. Years, and the numbers that pandas gives to columns, are names."""
+    numbers = [name for name in names if _NUMBER.fullmatch(name.strip()) and not _YEAR.fullmatch(name.strip())]
     sentences = [name for name in names if len(name.split()) > MOST_WORDS]
-    numbers = [name for name in names if _NUMBER.fullmatch(name.strip())]
-    are_years = all(_YEAR.fullmatch(name.strip()) for name in numbers)
-    rest = names[1:] if names[0] == "" else names
-    are_places = len(rest) > 1 and list(rest) == [str(place) for place in range(len(rest))]
-    return next(iter(sentences if are_years or are_places else [*numbers, *sentences]), None)
+    return next(iter(sentences if _are_places(names) else [*numbers, *sentences]), None)
+
+
+def _are_places(names: Sequence[str]) -> bool:
+    """Whether these are 0, 1, 2 ..., maybe after the nameless column of an index."""
+    numbered = names[1:] if names[0] == "" else names
+    return len(numbered) > 1 and list(numbered) == [str(place) for place in range(len(numbered))]
 
 
 def explain_rows(path: Path, delimiter: str, wrong: WrongRow | None, reason: str) -> DataError:

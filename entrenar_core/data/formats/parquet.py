@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from entrenar_core.data.broken import explained
-from entrenar_core.data.formats.base import Part, conformed, rows_at_once
+from entrenar_core.data.formats.base import Part, conformed, plain_schema, rows_at_once
 from entrenar_core.data.formats.kinds import Format
 from entrenar_core.errors import DataError
 
@@ -39,7 +39,7 @@ class ParquetFile:
             _check_tail(path)
             with pq.ParquetFile(path) as file:
                 self._metadata = file.metadata
-                self.schema: pa.Schema = file.schema_arrow
+                self.schema: pa.Schema = plain_schema(file.schema_arrow)
             groups = [self._metadata.row_group(index) for index in range(self._metadata.num_row_groups)]
         self.parts = [Part(group.num_rows, group.total_byte_size) for group in groups]
 
