@@ -45,3 +45,13 @@ def csv_windows_encoding(folder: Path) -> Path:
 @case
 def csv_windows_encoding_in_header(folder: Path) -> Path:
     return raw(folder / "train.csv", b"caf\xe9,label\nfine,1\n")
+
+
+@case
+def csv_without_a_header(folder: Path) -> Path:
+    return text(folder / "train.csv", "a fine film,1\na dull film,0\n")
+
+
+@case
+def csv_of_sentences_without_a_header(folder: Path) -> Path:
+    return text(folder / "train.csv", "the plot is thin but the actors save the day,good\nno,bad\n")

@@ -88,3 +88,10 @@ def file_with_another_type(folder: Path) -> Path:
     parquet(folder / "a.parquet", {"text": ["x", "y"], "label": [0, 1]})
     parquet(folder / "b.parquet", {"text": ["x"], "label": ["good"]})
     return folder
+
+
+@case
+def file_with_numbers_that_no_common_type_holds(folder: Path) -> Path:
+    parquet(folder / "a.parquet", {"text": ["a"], "id": [0.5]})
+    parquet(folder / "b.parquet", {"text": ["b"], "id": [2**53 + 1]})
+    return folder

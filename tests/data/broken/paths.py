@@ -121,3 +121,15 @@ def a_model(folder: Path) -> Path:
 @case
 def compressed_parquet(folder: Path) -> Path:
     return raw(folder / "train.parquet.gz", gzip.compress(b"x"))
+
+
+@case
+def home_of_nobody(folder: Path) -> str:
+    del folder
+    return "~nobody-of-this-name/train.parquet"
+
+
+@case
+def pattern_below_a_folder_with_a_bracket(folder: Path) -> Path:
+    (folder / "set[1]").mkdir()
+    return parquet(folder / "set[1]" / "a.parquet").with_name("*.parquet")
