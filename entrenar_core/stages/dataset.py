@@ -181,7 +181,7 @@ def token_cache(config: Config) -> TokenCache | None:
     if not config.data.cache:
         return None
     if config.data.cache_dir is not None:
-        return TokenCache(Path(config.data.cache_dir).expanduser())
+        return TokenCache(Path(os.path.expanduser(config.data.cache_dir)))
     folder = default_cache_folder()
     return None if folder is None else TokenCache(folder, is_asked_for=False)
 
