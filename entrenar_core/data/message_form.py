@@ -71,7 +71,7 @@ def _parse(likely: pa.Array, form: tuple[str, str]) -> bool:
 def _is_messages(text: str, form: tuple[str, str]) -> bool:
     try:
         value: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if isinstance(value, Mapping):
         value = next((value[name] for name in WRAPPERS if name in value), None)

@@ -26,7 +26,7 @@ TRAINING_DATE = date(2026, 1, 1)
 """What templates that ask for the date are told. Any date would do, but not another one each day: tokens, and with them
 the token cache and the resumption of a run, depend on it."""
 _FILE_ENDINGS = (".jinja", ".jinja2", ".j2")
-_WRONG_AT_RUN_TIME = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_WRONG_AT_RUN_TIME = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 class TemplateRefusal(TokenizerError):

@@ -117,7 +117,7 @@ def _parsed(value: object, where: str) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConversationError(
             NO_MESSAGES, f"expected messages, found text that is no JSON ({error})", where=where
         ) from error
@@ -180,7 +180,8 @@ def _tool_calls(value: object, where: str) -> list[Any]:
     if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
         raise ConversationError(MALFORMED, f"tool_calls is a {_kind(calls)}, not a list of calls", where=where)
     for index, call in enumerate(calls):
-        if not isinstance(call.get("function", call).get("name"), str):
+        function = call.get("function", call)
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise ConversationError(MALFORMED, f"tool call {index + 1} has no name of a function", where=where)
     return list(calls)
 

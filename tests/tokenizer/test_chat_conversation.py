@@ -151,3 +151,13 @@ def test_without_a_place_of_the_value_the_turn_comes_first(value: object, tools:
 @pytest.mark.parametrize("tools", [7, [7], "{", {"name": "x"}])
 def test_tools_that_are_no_schemas_are_named(tools: object) -> None:
     assert "row 3: tools" in str(fault_of(OPENAI, tools=tools))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 100_000 + "]" * 100_000, [{"role": "assistant", "content": "", "tool_calls": [{"function": "f"}]}]],
+    ids=["nested too deeply", "a function that is only a name"],
+)
+def test_what_no_parser_takes_refuses_the_row_and_not_the_run(value: object) -> None:
+    with pytest.raises(ConversationError):
+        conversation_from_value(value, "row 1")
