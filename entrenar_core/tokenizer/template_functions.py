@@ -16,7 +16,7 @@ from jinja2.filters import make_attrgetter
 from jinja2.utils import Namespace
 
 from entrenar_core.tokenizer.chat_marks import TOOLS, Marked, all_data, fill, has_data, join, origin_of, without_data
-from entrenar_core.tokenizer.template_limits import Budget, check_pattern, check_widths, size_of
+from entrenar_core.tokenizer.template_limits import LONGEST_DATE_PATTERN, Budget, check_pattern, check_widths, size_of
 
 Filter = Callable[..., Any]
 
@@ -24,8 +24,8 @@ Filter = Callable[..., Any]
 _FOLLOWED = frozenset(
     {"attr", "d", "default", "first", "last", "list", "lower", "map", "max", "min", "string", "tojson", "trim", "upper"}
 )
-# Random, or of use for web pages only and hard to bound.
-_LEFT_OUT = ("random", "urlize", "wordwrap", "xmlattr")
+# Random, or of no use to a chat and hard to bound.
+_LEFT_OUT = ("pprint", "random", "striptags", "urlize", "wordcount", "wordwrap", "xmlattr")
 
 
 def raise_exception(message: object) -> None:
@@ -46,6 +46,9 @@ class FixedDate:
 
     def strftime_now(self, pattern: str) -> str:
         self.was_asked_for = True
+        if len(pattern) > LONGEST_DATE_PATTERN:
+            raise jinja2.exceptions.SecurityError(f"a date cannot have a pattern of {len(pattern)} characters")
+        check_pattern(pattern)
         return text_of(self._today.strftime(pattern), pattern)
 
 
@@ -90,7 +93,6 @@ def concatenate(values: Iterable[object]) -> str:
 
 def percent(pattern: str, values: Any) -> str:
     """`pattern % values` with the origins of all characters."""
-    check_pattern(pattern)
     if isinstance(pattern, Marked):
         return pattern % values
     return fill(lambda given: str.__mod__(pattern, given), values)
@@ -106,6 +108,9 @@ class TemplateNamespace(Namespace):
             _check_name(name)
         Namespace.__init__(self, values)
 
+    def __repr__(self) -> str:
+        return "<Namespace>"  # what it holds may hold it again
+
     def __setitem__(self, name: str, value: Any) -> None:
         _check_name(name)
         Namespace.__setitem__(self, name, value)
@@ -119,7 +124,7 @@ def _check_name(name: object) -> None:
 def following_filters(filters: dict[str, Filter], budget: Budget) -> dict[str, Filter]:
     """Jinja's filters, each made to keep the origin of text and to charge what it builds to the budget."""
     chosen = {name: original for name, original in filters.items() if name not in _LEFT_OUT}
-    chosen |= {"tojson": to_json, "join": _join, "replace": _replace, "format": _format}
+    chosen |= {"tojson": to_json, "join": _join, "replace": _replace, "format": _format, "sum": _sum}
     return {name: _following(name, original, budget) for name, original in chosen.items()}
 
 
@@ -131,8 +136,11 @@ def _following(name: str, original: Filter, budget: Budget) -> Filter:
     def following(*args: Any, **kwargs: Any) -> Any:
         options = (*args[first + 1 :], *kwargs.values())
         check_widths(*options)
+        budget.look_at_the_clock()
+        if name == "tojson":
+            budget.reserve_json(args[first], *_json_options(*args[first + 1 :], **kwargs))
         args = _prepared(name, args, first, options, budget)
-        result = budget.charge(original(*args, **kwargs))
+        result = budget.charge_nested(original(*args, **kwargs))
         return result if keeps or not isinstance(result, str) else text_of(result, args, kwargs)
 
     return following
@@ -148,10 +156,26 @@ def _prepared(
         return (*args[:first], values, *args[first + 1 :])
     if name == "replace" and len(options) > 1:
         budget.reserve_replace(as_text(args[first]), as_text(options[0]), as_text(options[1]))
+    elif name == "format":
+        budget.reserve_pattern(as_text(args[first]), *options)
     elif name == "indent":
         width = max([4, *(option for option in options if isinstance(option, int)), *map(size_of, options)])
         budget.reserve(as_text(args[first]).count("\n") * width)
     return args
+
+
+def _json_options(
+    ensure_ascii: object = False, indent: object = None, separators: object = None, sort_keys: object = False
+) -> tuple[object, object]:
+    return indent, separators
+
+
+@jinja2.pass_environment
+def _sum(environment: jinja2.Environment, values: Iterable[Any], attribute: Any = None) -> Any:
+    """A sum of numbers: Jinja's takes a start, with which it would join lists."""
+    if attribute is not None:
+        values = map(make_attrgetter(environment, attribute), values)
+    return sum(values)
 
 
 @jinja2.pass_environment

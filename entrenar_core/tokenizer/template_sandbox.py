@@ -31,7 +31,7 @@ from entrenar_core.tokenizer.template_functions import (
     raise_exception,
     text_of,
 )
-from entrenar_core.tokenizer.template_limits import Budget, check_pattern, check_widths
+from entrenar_core.tokenizer.template_limits import Budget, check_widths
 
 _HARD_TO_BOUND = ("expandtabs", "translate")
 
@@ -66,6 +66,29 @@ class _CountingCodeGenerator(CodeGenerator):
             self.writeline("environment.count_step()")
         super().blockvisit(body, frame)
 
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        self._charged(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self._charged(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        if node.ctx == "load":
+            self._charged(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+        if isinstance(node.arg, nodes.Slice):
+            self._charged(super().visit_Getitem, node, frame)
+        else:
+            super().visit_Getitem(node, frame)
+
+    def _charged(self, visit: Callable[..., None], node: nodes.Node, frame: Frame) -> None:
+        self.write("environment.charge_nested(")
+        visit(node, frame)
+        self.write(")")
+
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.concatenate((")
         for argument in node.nodes:
@@ -86,6 +109,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.budget = Budget()
         self.date = FixedDate(today)
         self.count_step = self.budget.count_step
+        self.charge_nested = self.budget.charge_nested
         self.concat = self._concat  # type: ignore[method-assign]
         self.filters = following_filters(self.filters, self.budget)
         del self.globals["lipsum"]  # random text
@@ -99,6 +123,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
+            self.budget.reserve_pattern(left, right)
             return self.budget.charge(percent(left, right))
         self.budget.reserve_binop(operator, left, right)
         return self.binop_table[operator](left, right)
@@ -106,7 +131,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(__obj, "__self__", None)
         if not isinstance(owner, (str, bytes)):
-            return super().call(__context, __obj, *args, **kwargs)
+            if getattr(__obj, "catch_varargs", False) or getattr(__obj, "catch_kwargs", False):
+                __self.budget.expanded_size(args, kwargs)
+            result = super().call(__context, __obj, *args, **kwargs)
+            return result if isinstance(result, str) else __self.budget.charge_nested(result)
+        __self.budget.look_at_the_clock()
         check_widths(*args, *kwargs.values())
         method, args = __self._prepared_method(owner, __obj, args)
         return __self.budget.charge(super().call(__context, method, *args, **kwargs))
@@ -115,10 +144,10 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         owner = getattr(value, "__self__", None)
         if not isinstance(owner, str) or value.__name__ not in ("format", "format_map"):
             return None
-        check_pattern(owner)
         sandboxed: Any = super().wrap_str_format(getattr(plain(owner), value.__name__))
 
         def formatted(*args: Any, **kwargs: Any) -> str:
+            self.budget.reserve_pattern(owner, args, kwargs)
             if has_data(owner):
                 return text_of(sandboxed(*args, **kwargs), owner, args, kwargs)
             return self.budget.charge(fill(lambda given: sandboxed(*given[0], **given[1]), (args, kwargs)))

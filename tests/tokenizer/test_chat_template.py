@@ -153,6 +153,13 @@ def test_blocks_take_their_line_with_them() -> None:
     assert rendered("a\n  {% if true %}\nb\n  {% endif %}\nc") == "a\nb\nc"
 
 
+NESTED = (
+    "{% set ns = namespace(l=[]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% set ns.k = [ns.l] %}"
+    "{% endfor %}"
+)
+NESTED_USES = ("{{ ns.l }}", "{{ ns.l | tojson }}", "{{ ns.l == ns.k }}", "{{ 'x'.startswith(ns.l) }}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -184,6 +191,22 @@ def test_blocks_take_their_line_with_them() -> None:
         "{{ ('\\t' * 4000000).expandtabs(4000) }}",
         "{{ ('x' * 4000000).translate({120: 'y' * 4000000}) }}",
         "{{ [1] | tojson(indent=10**9) }}",
+        "{{ ('{0:9999}' * 400000).format(1) }}",
+        "{{ ('%9999d' * 500000) % (([1] * 500000) | list) }}",
+        "{{ ('{0}' * 400000).format('x' * 4000000) }}",
+        "{{ ('%(a)s' * 400000) | format(a='x' * 4000000) }}",
+        "{{ ([0] * 100000) | tojson(separators=('x' * 10000, 'y')) }}",
+        "{{ ([0] * 100000) | tojson(indent='x' * 10000) }}",
+        "{{ ([[0] * 1000] * 4000) | sum(start=[]) }}",
+        "{{ strftime_now('%4000d' * 100000) }}",
+        "{% set n = namespace(k=[]) %}{% set l = [0] * 100000 %}"
+        "{% for i in range(99999) %}{% set n.k = [n.k[-9:], l[1:]] %}{% endfor %}",
+        *(NESTED + use for use in NESTED_USES),
+        "{% set n = namespace(l=[]) %}{% for i in range(40) %}{% set n.l = dict(a=n.l, b=n.l) %}{% endfor %}{{ n.l }}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1, varargs, varargs) }}{% else %}{{ varargs }}{% endif %}{% endmacro %}"
+        "{{ m(40) }}",
+        "{% set n = namespace(l=()) %}{% for i in range(99999) %}{% set n.l = (n.l,) %}{% endfor %}{{ n.l }}",
+        "{% set n = namespace(l=[0]) %}{% for i in range(40) %}{% set n.l = [n.l] * 2 %}{% endfor %}{{ n.l }}",
     ],
 )
 def test_a_hostile_template_ends_with_an_error(text: str) -> None:
