@@ -21,11 +21,6 @@ def visible(text: str) -> str:
     return text if text.isprintable() else "".join(_shown(character) for character in text)
 
 
-def visible_lines(text: str) -> str:
-    """`visible`, but line breaks stay (a tab becomes two spaces)."""
-    return "\n".join(visible(line.replace("\t", "  ")) for line in text.split("\n"))
-
-
 def shortened(text: str, most: int) -> str:
     """`visible` text of at most `most` characters, cut at its end."""
     shown = visible(text[: 2 * most])

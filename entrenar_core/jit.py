@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from entrenar_core.user_cache import user_cache
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REASSOCIATING = frozenset({"contract", "reassoc", "nsz"})
@@ -55,8 +57,7 @@ def kernel(*, exact: bool = False, ordered: bool = False) -> Callable[[Function]
 @cache
 def cache_folder() -> Path | None:
     """The folder of compiled kernels, or None (with a warning) where no private folder can be made."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "entrenar" / f"kernels-{kernel_sources_hash()}"
+    folder = user_cache() / f"kernels-{kernel_sources_hash()}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()

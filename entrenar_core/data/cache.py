@@ -22,6 +22,7 @@ from typing import Any
 from entrenar_core.data.examples import Examples, ExampleStats, map_examples
 from entrenar_core.data.growing import NO_ROOM
 from entrenar_core.errors import OutputError
+from entrenar_core.user_cache import user_cache
 
 FORMAT = 2
 """Part of every key: raised when the meaning of the arrays or of a setting changes."""
@@ -57,10 +58,9 @@ def cache_key(parts: Mapping[str, Any]) -> str:
 def default_cache_folder() -> Path | None:
     """``~/.cache/entrenar/tokens``, or below XDG_CACHE_HOME; None for a user without a home."""
     try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return user_cache() / "tokens"
     except RuntimeError:
         return None
-    return Path(root) / "entrenar" / "tokens"
 
 
 class TokenCache:

@@ -89,21 +89,6 @@ class Examples:
         """int64 [len]: the positions each example fills in a row, its tokens less one."""
         return np.diff(self.offsets) - 1
 
-    def select(self, indices: Int64Array) -> Examples:
-        """The examples at `indices` (int64, any order) as a data set of their own; its stats count only themselves."""
-        sizes = np.diff(self.offsets)[indices]
-        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-        source = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], sizes)
-        supervised = self.supervised[source]
-        stats = ExampleStats(
-            examples=len(indices),
-            total_tokens=int(offsets[-1]) - len(indices),
-            supervised_tokens=int(np.count_nonzero(supervised)),
-            rows=len(indices),
-        )
-        values = None if self.values is None else self.values[indices]
-        return Examples(self.tokens[source], supervised, offsets, stats, values)
-
     def digest(self) -> str:
         """A hex hash of ids, flags, borders and values: equal exactly when two data sets train the same."""
         return self._digest

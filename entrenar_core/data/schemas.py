@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
 
 import pyarrow as pa
 
@@ -108,12 +106,6 @@ _RULES: tuple[tuple[Callable[[pa.DataType], bool], Rule], ...] = (
     (pa.types.is_struct, _struct_of_both),
     (_is_bytes, lambda _one, _other: pa.binary()),
 )
-
-
-def unify_all(types: list[pa.DataType]) -> pa.DataType | None:
-    """`unify_types` over any number of types."""
-    start: Any = pa.null()
-    return reduce(lambda done, type_: None if done is None else unify_types(done, type_), types, start)
 
 
 @dataclass(frozen=True)

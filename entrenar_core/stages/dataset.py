@@ -22,8 +22,9 @@ from entrenar_core.data.task_columns import TARGET_ROLES
 from entrenar_core.data.tasks import Task
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
+from entrenar_core.gguf.keys import CHAT_TEMPLATE
 from entrenar_core.stages.base_model import BaseModel
-from entrenar_core.tokenizer.chat_template import KEY, ChatTemplate, choose_template
+from entrenar_core.tokenizer.chat_template import ChatTemplate, choose_template
 
 DEFAULT_SEQ_LEN = 1024
 """The longest example, in positions, when neither `data.seq_len` nor a shorter context says otherwise."""
@@ -211,7 +212,7 @@ def _templated(config: Config, base: BaseModel) -> frozenset[Task]:
         return frozenset(
             (Task.CHAT,) if choice == NO_TEMPLATE else (Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION)
         )
-    return frozenset((Task.CHAT, Task.INSTRUCTION) if KEY in base.plain_metadata() else (Task.CHAT,))
+    return frozenset((Task.CHAT, Task.INSTRUCTION) if CHAT_TEMPLATE in base.plain_metadata() else (Task.CHAT,))
 
 
 def _template(

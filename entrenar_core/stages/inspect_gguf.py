@@ -190,7 +190,7 @@ def _special_tokens(file: GGUFFile, tokens: Sequence[object]) -> tuple[SpecialTo
 
 
 def _templates(file: GGUFFile) -> tuple[TemplateFacts, ...]:
-    prefix = f"{keys.CHAT_TEMPLATE}."
+    prefix = keys.chat_template_key("")
     found = []
     for key, text in file.metadata.items():
         if isinstance(text, str) and (key == keys.CHAT_TEMPLATE or key.startswith(prefix)):

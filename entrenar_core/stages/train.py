@@ -17,6 +17,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import FormatError, OutputError, TrainingError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
+from entrenar_core.gguf.keys import CHAT_TEMPLATE
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.files import adapter_pairs, write_adapter
 from entrenar_core.model.head_file import HEAD_FILE, write_head
@@ -38,7 +39,6 @@ from entrenar_core.stages.output_dir import (
     make_output_dir,
     require_no_results,
 )
-from entrenar_core.tokenizer.chat_template import KEY as TEMPLATE_KEY
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
 from entrenar_core.train.interrupt import StopSignal
@@ -234,7 +234,7 @@ def _template_used(run: Run) -> Metadata:
     template = run.data.opened.encoding.template
     if template is None or run.config.data.chat_template is None:
         return []
-    return [(TEMPLATE_KEY, MetadataValue.string(template.text))]
+    return [(CHAT_TEMPLATE, MetadataValue.string(template.text))]
 
 
 def _export_adapter(run: Run, reporter: Reporter) -> Path | None:

@@ -39,6 +39,7 @@ from entrenar_core.tokenizer.conversation import (
     NO_CONTENT,
     NO_MESSAGES,
     NO_ROLE,
+    TOO_DEEP,
     Conversation,
     ConversationError,
     conversation_from_value,
@@ -154,6 +155,12 @@ class ChatEncoder:
         if fault is not None:
             return ChatRefusal(fault)
         self._notice_roles(conversation)
+        try:
+            return self._rendered(conversation, add_generation_prompt=add_generation_prompt)
+        except RecursionError:
+            return ChatRefusal(TOO_DEEP)
+
+    def _rendered(self, conversation: Conversation, *, add_generation_prompt: bool) -> _Rendered | ChatRefusal:
         tools = marked_tools(conversation, self._forms)
         refusal: TemplateRefusal | None = None
         for messages in marked_messages(conversation, self._forms):

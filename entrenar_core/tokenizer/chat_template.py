@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.errors import TokenizerError
+from entrenar_core.gguf.keys import CHAT_TEMPLATE, chat_template_key
 from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES, template_for_stops
 from entrenar_core.tokenizer.chat_marks import plain
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
-KEY = "tokenizer.chat_template"
 DEFAULT_NAME = "default"
 LARGEST_TEMPLATE = 1 << 20
 """Characters of a template; real ones have fewer than 20,000."""
@@ -182,20 +182,21 @@ def template_for_vocabulary(tokenizer: Tokenizer) -> tuple[str, str] | None:
 
 def template_names(metadata: Mapping[str, object]) -> list[str]:
     """The names of the templates in a GGUF file; the one without a name is called `default`."""
-    names = [key.removeprefix(f"{KEY}.") for key in metadata if key.startswith(f"{KEY}.")]
-    return ([DEFAULT_NAME] if KEY in metadata else []) + sorted(names)
+    prefix = chat_template_key("")
+    names = [key.removeprefix(prefix) for key in metadata if key.startswith(prefix)]
+    return ([DEFAULT_NAME] if CHAT_TEMPLATE in metadata else []) + sorted(names)
 
 
 def _find(choice: str | None, metadata: Mapping[str, object], source: str) -> tuple[str, str, str]:
     """Name, text and place of the template."""
     if choice is None:
-        return DEFAULT_NAME, _stored(metadata, KEY, source), f"{source}: {KEY}"
+        return DEFAULT_NAME, _stored(metadata, CHAT_TEMPLATE, source), f"{source}: {CHAT_TEMPLATE}"
     if "{{" in choice or "{%" in choice:
         return "inline", choice, "data.chat_template"
     if choice.lower() in BUILTIN_TEMPLATES:
         return choice.lower(), BUILTIN_TEMPLATES[choice.lower()], f"built-in template {choice.lower()}"
     if choice in template_names(metadata):
-        key = KEY if choice == DEFAULT_NAME else f"{KEY}.{choice}"
+        key = CHAT_TEMPLATE if choice == DEFAULT_NAME else chat_template_key(choice)
         return choice, _stored(metadata, key, source), f"{source}: {key}"
     if choice.endswith(_FILE_ENDINGS) or Path(choice).is_file():
         return Path(choice).name, _read(Path(choice)), choice

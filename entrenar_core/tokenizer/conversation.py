@@ -42,6 +42,7 @@ NO_MESSAGES = "no messages"
 NO_ROLE = "a message without a role"
 NO_CONTENT = "a message without content"
 MALFORMED = "a malformed message"
+TOO_DEEP = "values that are nested too deeply"
 """Reasons, to count by, for which a conversation is refused before a template sees it."""
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hypothesis import strategies as st
 
 from entrenar_core.data.batch import IGNORE, Batch
-from entrenar_core.data.examples import Example, Examples, ExampleStore
+from entrenar_core.data.examples import Example, Examples, ExampleStore, Int64Array
 
 Prediction = tuple[tuple[int, ...], int]
 """What a position sees of its document, and the target it is asked for."""
@@ -23,6 +23,16 @@ def examples_of(*documents: Sequence[int], supervised: Sequence[Sequence[int]] |
         flags = bytes(supervised[index]) if supervised else b"\1" * len(tokens)
         assert store.add(tokens, flags)
     return store.finish(rows=len(documents))
+
+
+def selection(examples: Examples, indices: Int64Array) -> Examples:
+    """The examples at `indices` (int64, any order) as a data set of their own; its stats count only themselves."""
+    store = ExampleStore()
+    for index in indices.tolist():
+        example = examples[index]
+        value = None if examples.values is None else float(examples.values[index])
+        assert store.add(example.tokens.tolist(), example.supervised.tobytes(), value)
+    return store.finish(rows=len(indices))
 
 
 @st.composite

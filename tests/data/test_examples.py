@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrenar_core.data.examples import Examples, ExampleStore
-from tests.data.documents import data_sets, examples_of
+from tests.data.documents import data_sets, examples_of, selection
 
 
 def test_examples_come_back_as_they_went_in() -> None:
@@ -55,7 +55,7 @@ def test_an_index_outside_is_an_error(index: int) -> None:
 @given(data_sets(), st.randoms(use_true_random=False))
 def test_a_selection_holds_the_chosen_examples_in_the_order_asked_for(examples: Examples, random: object) -> None:
     indices = np.array(random.choices(range(len(examples)), k=random.randint(0, 10)), dtype=np.int64)  # type: ignore[attr-defined]
-    chosen = examples.select(indices)
+    chosen = selection(examples, indices)
     assert len(chosen) == len(indices)
     for place, index in enumerate(indices.tolist()):
         assert chosen[place].tokens.tolist() == examples[index].tokens.tolist()
@@ -83,7 +83,7 @@ def test_a_value_belongs_to_its_example_and_goes_with_it() -> None:
     examples = valued(([1, 2, 0], 0.5), ([3, 0], -2.0), ([4, 5, 6, 0], 7.25))
     assert examples.values is not None
     assert (examples.values.dtype, examples.values.tolist()) == (np.float64, [0.5, -2.0, 7.25])
-    chosen = examples.select(np.array([2, 0]))
+    chosen = selection(examples, np.array([2, 0]))
     assert chosen.values is not None
     assert chosen.values.tolist() == [7.25, 0.5]
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.examples import Examples
 from entrenar_core.data.loader import Loader
-from tests.data.documents import MAX_POSITIONS, data_sets, examples_of, predictions_of_batches, predictions_of_data_set
+from tests.data.documents import (
+    MAX_POSITIONS,
+    data_sets,
+    examples_of,
+    predictions_of_batches,
+    predictions_of_data_set,
+    selection,
+)
 
 SEQ_LENS = st.sampled_from([MAX_POSITIONS, MAX_POSITIONS + 1, 40])
 
@@ -126,7 +133,7 @@ def test_impossible_settings_are_errors(arguments: dict[str, int]) -> None:
 
 def test_a_loader_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one example"):
-        Loader(many(1).select(np.arange(0)), batch_size=1, seq_len=8)
+        Loader(selection(many(1), np.arange(0)), batch_size=1, seq_len=8)
 
 
 def test_validation_may_be_grouped_by_length_without_being_shuffled() -> None:

@@ -17,6 +17,7 @@ from entrenar_core.tokenizer.chat import (
     conversation_from_value,
 )
 from entrenar_core.tokenizer.chat_template import ChatTemplate
+from entrenar_core.tokenizer.conversation import TOO_DEEP
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 from tests.tokenizer.chat_families import (
     CHATML,
@@ -44,6 +45,14 @@ def refusal(encoder: ChatEncoder, messages: object, tools: object = None) -> Cha
     (result,) = encoder.encode_batch([conversation_from_value(messages, "test", tools=tools)])
     assert isinstance(result, ChatRefusal)
     return result
+
+
+@pytest.mark.parametrize("depth", [3_000, 100_000])
+def test_arguments_nested_too_deeply_refuse_the_row_and_not_the_run(depth: int) -> None:
+    arguments = '{"a":' * depth + "1" + "}" * depth
+    call = {"function": {"name": "f", "arguments": arguments}}
+    messages = [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert refusal(CHATML.encoder(BUILTIN_TEMPLATES["chatml"]), messages).reason == TOO_DEEP
 
 
 def test_special_tokens_are_recognised_in_the_template_and_nowhere_else() -> None:

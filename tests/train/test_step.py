@@ -16,6 +16,7 @@ from entrenar_core.data.loader import Loader
 from entrenar_core.train.parts import steps_of_epochs, steps_per_epoch
 from entrenar_core.train.state import TrainState
 from entrenar_core.train.step import StepBatches, accumulate_gradient, take_batches
+from tests.data.documents import selection
 from tests.train.tiny_model import TinyModel, counting_data, loader
 
 DOUBLE = ReferenceBackend(np.float64)
@@ -37,7 +38,7 @@ def batches_of(sizes: Sequence[int]) -> list[Batch]:
     """The examples of the tiny data set, cut into batches of these sizes."""
     data = counting_data(sum(sizes))
     begins = np.cumsum([0, *sizes])
-    parts = [data.select(np.arange(a, b)) for a, b in pairwise(begins)]
+    parts = [selection(data, np.arange(a, b)) for a, b in pairwise(begins)]
     return [Loader(part, batch_size=len(part), seq_len=16, shuffle=False).batch(0, 0) for part in parts]
 
 
