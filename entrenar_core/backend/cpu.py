@@ -38,8 +38,8 @@ from entrenar_core.backend.cpu_arguments import (
 from entrenar_core.backend.cpu_gemm import DenseWeight
 from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, loss, norm, optimizer, rope, softmax
 from entrenar_core.backend.pool import Pool
-from entrenar_core.backend.threads import Threads
 from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -16,7 +16,7 @@ import numpy as np
 from entrenar_core.backend.base import AttentionParams
 from entrenar_core.backend.cpu_kernels import attention as kernels
 from entrenar_core.backend.pool import Pool
-from entrenar_core.backend.threads import Threads
+from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

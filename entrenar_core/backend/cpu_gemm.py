@@ -15,7 +15,7 @@ import numpy as np
 from entrenar_core.backend.base import WeightHandle
 from entrenar_core.backend.cpu_arguments import FLOAT32
 from entrenar_core.backend.pool import Pool
-from entrenar_core.backend.threads import Threads
+from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from entrenar_core.backend.cpu_gemm import blas_ready
 from entrenar_core.backend.pool import Pool
-from entrenar_core.backend.threads import Threads
 from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

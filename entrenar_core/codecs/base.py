@@ -6,7 +6,7 @@ on its arguments live here, so that a wrong array is an error with numbers in it
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +41,17 @@ class Codec(Protocol):
         """
         ...
 
-    def encode(self, values: Floats) -> Bytes:
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         """Rows float32[..., row] to packed rows uint8[..., row_bytes].
 
-        Raises FormatError when a row is not a whole number of blocks, when a finite value does not fit the type, or
-        when the type can only be decoded.
+        Args:
+            values: what to pack.
+            importance: float32 [row], how much the squared error of each column counts (an importance matrix's row);
+                types that have no choice to make (floats, Q8_0) do not look at it.
+            out: where the bytes go, C-contiguous; a new array when it is None.
+
+        Raises FormatError when a row is not a whole number of blocks, when a value does not fit the type (for block
+        types: any that is not finite), or when the type can only be decoded.
         """
         ...
 
@@ -80,8 +86,29 @@ def encoded_shape(codec: Codec, values: Floats) -> tuple[int, ...]:
 
 def output_array(shape: tuple[int, ...], out: Floats | None) -> Floats:
     """`out` when it fits (float32, C-contiguous, of this shape), a new array when it is None."""
+    return _fitting(shape, np.float32, out)
+
+
+def output_bytes(shape: tuple[int, ...], out: Bytes | None) -> Bytes:
+    """`out` when it fits (uint8, C-contiguous, of this shape), a new array when it is None."""
+    return _fitting(shape, np.uint8, out)
+
+
+def checked_importance(codec: Codec, importance: Floats | None, n_columns: int) -> Floats | None:
+    """The importance of the columns, checked to be one finite float32 for each, none of them negative."""
+    if importance is None:
+        return None
+    if importance.dtype != np.float32 or importance.shape != (n_columns,):
+        raise TypeError(f"importance must be float32 [{n_columns}], not {importance.dtype} {list(importance.shape)}")
+    if not (np.isfinite(importance).all() and importance.min(initial=0.0) >= 0.0):
+        raise FormatError(f"the importance of a column of {codec.type_name} is negative or not finite")
+    return np.ascontiguousarray(importance)
+
+
+def _fitting(shape: tuple[int, ...], dtype: type[Any], out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
     if out is None:
-        return np.empty(shape, np.float32)
-    if out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous:
-        raise TypeError(f"out must be a C-contiguous float32 array of shape {shape}, not {out.dtype} {out.shape}")
+        return np.empty(shape, dtype)
+    if out.dtype != dtype or out.shape != shape or not out.flags.c_contiguous:
+        name = np.dtype(dtype).name
+        raise TypeError(f"out must be a C-contiguous {name} array of shape {shape}, not {out.dtype} {out.shape}")
     return out

@@ -11,7 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from entrenar_core.codecs.base import CHUNK_VALUES, Bytes, Floats, decoded_shape, encoded_shape, output_array
+from entrenar_core.codecs.base import (
+    CHUNK_VALUES,
+    Bytes,
+    Floats,
+    decoded_shape,
+    encoded_shape,
+    output_array,
+    output_bytes,
+)
 from entrenar_core.errors import FormatError
 
 Halves = npt.NDArray[np.uint16]
@@ -34,9 +42,14 @@ class F32Codec:
         values[...] = _last_axis_contiguous(raw).view("<f4")
         return values
 
-    def encode(self, values: Floats) -> Bytes:
-        encoded_shape(self, values)
-        return np.ascontiguousarray(values, dtype="<f4").view(np.uint8)
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
+        shape = encoded_shape(self, values)
+        packed = np.ascontiguousarray(values, dtype="<f4").view(np.uint8)
+        if out is None:
+            return packed
+        output_bytes(shape, out)[...] = packed
+        return out
 
 
 class F16Codec:
@@ -56,8 +69,9 @@ class F16Codec:
             _widen_halves(halves[start : start + CHUNK_VALUES], targets[start : start + CHUNK_VALUES])
         return values
 
-    def encode(self, values: Floats) -> Bytes:
-        packed = np.empty(encoded_shape(self, values), np.uint8)
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
+        packed = output_bytes(encoded_shape(self, values), out)
         for source, target in _chunks(values, packed):
             with np.errstate(over="ignore", under="ignore", invalid="ignore"):
                 target[...] = source.astype("<f2").view("<u2")
@@ -79,8 +93,9 @@ class BF16Codec:
         np.left_shift(bits, np.uint32(16), out=bits)
         return values
 
-    def encode(self, values: Floats) -> Bytes:
-        packed = np.empty(encoded_shape(self, values), np.uint8)
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
+        packed = output_bytes(encoded_shape(self, values), out)
         for source, target in _chunks(values, packed):
             bits = source.view(np.uint32)
             rounded = bits >> np.uint32(16)

@@ -53,8 +53,8 @@ class GgufPyCodec:
                 targets[start : start + step] = dequantize(blocks[start : start + step], qtype)
         return values
 
-    def encode(self, values: Floats) -> Bytes:
-        del values
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del values, importance, out
         raise FormatError(
             f"{self.type_name} can be read but not written",
             hint="write F16, BF16 or F32",

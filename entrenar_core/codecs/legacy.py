@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entrenar_core.codecs.base import CHUNK_VALUES, Bytes, Floats, decoded_shape, encoded_shape, output_array
+from entrenar_core.codecs.base import (
+    CHUNK_VALUES,
+    Bytes,
+    Floats,
+    decoded_shape,
+    encoded_shape,
+    output_array,
+    output_bytes,
+)
 from entrenar_core.errors import FormatError
 
 _BLOCK = 32
@@ -35,10 +43,11 @@ class Q4_0Codec:
             decode_q4_0(blocks, scales, target)
         return values
 
-    def encode(self, values: Floats) -> Bytes:
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
         from entrenar_core.codecs.legacy_kernels import encode_q4_0
 
-        packed = np.empty(encoded_shape(self, values), np.uint8)
+        packed = output_bytes(encoded_shape(self, values), out)
         for source, target in _value_chunks(values, packed, self.block_bytes):
             scales = np.empty(len(source), np.float32)
             encode_q4_0(source, source.view(np.int32), scales, target)
@@ -61,10 +70,11 @@ class Q8_0Codec:
             decode_q8_0(blocks.view(np.int8), scales, target)
         return values
 
-    def encode(self, values: Floats) -> Bytes:
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
         from entrenar_core.codecs.legacy_kernels import encode_q8_0
 
-        packed = np.empty(encoded_shape(self, values), np.uint8)
+        packed = output_bytes(encoded_shape(self, values), out)
         for source, target in _value_chunks(values, packed, self.block_bytes):
             scales = np.empty(len(source), np.float32)
             encode_q8_0(source, source.view(np.int32), scales, target.view(np.int8))

@@ -19,7 +19,6 @@ from entrenar_core.autograd.tape import Tape, no_grad
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.pool import Pool
-from entrenar_core.backend.threads import Threads
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
@@ -33,6 +32,7 @@ from entrenar_core.model.module import PassKey
 from entrenar_core.model.packed import PackedWeight, is_packable
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
+from entrenar_core.threads import Threads
 
 BatchShape = tuple[int, int]
 """Rows and width of a batch."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.threads import Threads, available_cores
+from entrenar_core.threads import Threads, available_cores
 
 
 @pytest.fixture(params=[1, 2, 3, 5])

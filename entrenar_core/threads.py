@@ -1,4 +1,4 @@
-"""The one thread budget of the CPU backend: persistent threads that run kernels side by side.
+"""The one thread budget of a process: persistent threads that run kernels side by side.
 
 Kernels and BLAS calls let go of the GIL, so ordinary Python threads suffice; the caller's thread takes the first part
 of the work. Each worker sleeps on a lock of its own, which is the cheapest way to wake it (about 10 µs a dispatch).
