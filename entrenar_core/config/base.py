@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Self, TypeGuard, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -91,6 +91,24 @@ Names = Annotated[
     BeforeValidator(_tuple, json_schema_input_type=Annotated[list[NonEmpty], Field(min_length=1)]),
 ]
 """A list of names with at least one entry."""
+
+
+NamesOrAll = Annotated[list[NonEmpty], Field(min_length=1)] | Literal["all"]
+"""How a list of module names, or all of them, is written."""
+
+
+def names_or_all(value: Any) -> Any:
+    """The names as a tuple, or the word ``all``.
+
+    Raises:
+        PydanticCustomError: it is neither.
+    """
+    if isinstance(value, str) and value.lower() == "all":
+        return "all"
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or not all(isinstance(name, str) and name for name in value):
+        raise not_allowed("a list of module names, such as [q_proj, v_proj], or the word all")
+    return tuple(value)
 
 
 def _expanded(value: Any) -> Any:

@@ -81,7 +81,7 @@ def describe(error: ErrorDetails, loc: KeyPath, field: FieldInfo, text: str | No
         allowed = "a path, or a mapping such as {path: FILE, weight: 1}"
     else:
         allowed = what_is_allowed(field)
-    words = ["all"] if path[-1] == "target_modules" else allowed_words(field)
+    words = ["all"] if path[-1] in ("target_modules", "layers") else allowed_words(field)
     hint = hint_for_value(path, value, words) or _hint_for_type(value, field, error["type"])
     if isinstance(value, str) and nested_section(field) is not None:
         hint = _hint_for_section(path, value, field)

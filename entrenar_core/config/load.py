@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from entrenar_core.config.base import CONFLICT, KeyPath, Path, conflicts_below, dotted, schema_fields, schema_path
+from entrenar_core.config.base import (
+    CONFLICT,
+    KeyPath,
+    Path,
+    Section,
+    conflicts_below,
+    dotted,
+    schema_fields,
+    schema_path,
+)
 from entrenar_core.config.compose import compose_text, read_composed
 from entrenar_core.config.describe import describe
 from entrenar_core.config.ludwig import translate_features
@@ -24,6 +33,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.config.suggest import hint_for_key
 from entrenar_core.config.yaml_places import Order, Source
 
+Root = TypeVar("Root", bound=Section)
 Placed = tuple[Order, Problem]
 """A problem with its position in the file, for sorting."""
 
@@ -58,18 +68,33 @@ def config_from_text(text: str, name: str, overrides: Sequence[str] = ()) -> Con
 
 
 def _checked(source: Source, overrides: Sequence[str], default_output_dir: str | None) -> Config:
-    found: list[Placed] = [*source.problems, *apply_overrides(source, overrides), *_empty_sections(source)]
+    found: list[Placed] = [*apply_overrides(source, overrides), *_empty_sections(source)]
     found += translate_features(source)
     _fill_output_dir(source.data, default_output_dir)
-    fields = dict(schema_fields(Config))
-    config: Config | None = None
+    return checked_section(source, Config, found)
+
+
+def checked_section(source: Source, root: type[Root], found: Sequence[Placed] = ()) -> Root:
+    """The values of a source as a section of the schema.
+
+    Args:
+        source: what was read, overrides included.
+        root: the whole schema of such a file.
+        found: problems that are known already.
+
+    Raises:
+        ConfigProblems: everything that is wrong with it.
+    """
+    problems = [*source.problems, *found]
+    fields = dict(schema_fields(root))
+    config: Root | None = None
     try:
-        config = Config.model_validate(source.data)
+        config = root.model_validate(source.data)
     except ValidationError as error:
-        found += _value_problems(error.errors(), source, fields)
-    found += _conflict_problems(source)
-    if config is None or found:
-        raise ConfigProblems([problem for _, problem in sorted(found, key=lambda placed: placed[0])])
+        problems += _value_problems(error.errors(), source, fields)
+    problems += _conflict_problems(source, root)
+    if config is None or problems:
+        raise ConfigProblems([problem for _, problem in sorted(problems, key=lambda placed: placed[0])])
     return config
 
 
@@ -138,8 +163,8 @@ def _unknown_key(where: str, place: KeyPath, fields: Mapping[Path, FieldInfo]) -
     return Problem(where, key, "unknown key", hint_for_key(schema_path(place), fields))
 
 
-def _conflict_problems(source: Source) -> Iterator[Placed]:
-    for place, conflict in conflicts_below(Config, source.data):
+def _conflict_problems(source: Source, root: type[Section]) -> Iterator[Placed]:
+    for place, conflict in conflicts_below(root, source.data):
         found = source.place(place)
         message = conflict.message + _in_other_files(conflict.message, found.where, source)
         yield found.order, Problem(found.where, dotted(place), message, conflict.hint)

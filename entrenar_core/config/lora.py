@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from entrenar_core.config.base import AnyCase, NonEmpty, Section, not_allowed
+from entrenar_core.config.base import AnyCase, NamesOrAll, Section, names_or_all
 
 ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 """The targets when neither lora.target_modules nor model.layers names any."""
-
-
-_Written = Annotated[list[NonEmpty], Field(min_length=1)] | Literal["all"]
-
-
-def _names_or_all(value: Any) -> Any:
-    if isinstance(value, str) and value.lower() == "all":
-        return "all"
-    is_list = isinstance(value, (list, tuple)) and len(value) > 0
-    if not is_list or not all(isinstance(name, str) and name for name in value):
-        raise not_allowed("a list of module names, such as [q_proj, v_proj], or the word all")
-    return tuple(value)
 
 
 class Lora(Section):
@@ -33,7 +21,7 @@ class Lora(Section):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of the adapter's input that is dropped")
     target_modules: Annotated[
-        tuple[str, ...] | Literal["all"], BeforeValidator(_names_or_all, json_schema_input_type=_Written)
+        tuple[str, ...] | Literal["all"], BeforeValidator(names_or_all, json_schema_input_type=NamesOrAll)
     ] = Field(
         default=ATTENTION_MODULES,
         description="modules that get an adapter, or all; default: model.layers, else q_proj, k_proj, v_proj, o_proj",

@@ -29,12 +29,12 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> Iterator[tuple[
             reason = error.problems[0].message.partition("\n")[0]
             yield order, Problem(where, "", f"{text!r} is not a YAML value: {reason}", "quote it: key='\"text\"'")
             continue
-        blocker = _set(source, path, value, Place(where, order, text.strip()))
+        blocker = set_value(source, path, value, Place(where, order, text.strip()))
         if blocker:
             yield order, Problem(where, "", f"{blocker} is not a section", "set the whole value instead")
 
 
-def _set(source: Source, path: tuple[str, ...], value: object, place: Place) -> str | None:
+def set_value(source: Source, path: tuple[str, ...], value: object, place: Place) -> str | None:
     """Set one key; returns the dotted name of a value that stands where a section should be."""
     section: dict[str, Any] = source.data
     for depth, name in enumerate(path[:-1], start=1):

@@ -107,13 +107,26 @@ def _length_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 def _quantize_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if "quantize" not in given:
         return
-    stage, model = str(_given(given["quantize"]).get("stage", "")).lower(), _given(given.get("model"))
+    section = _given(given["quantize"])
+    stage, model, output = (
+        str(section.get("stage", "")).lower(),
+        _given(given.get("model")),
+        _given(given.get("output")),
+    )
     if "lora" not in given and stage == "base":
         yield Conflict("quantize.stage", "base needs a lora section: a base in few bits is frozen", ADD_LORA)
-    elif "lora" not in given and stage not in ("qat", "output"):
-        yield Conflict("quantize", f"quantizing the written model {NOT_YET}", f"{ADD_LORA} to train on a frozen base")
-    if "lora" in given and "architecture" in model:
+    if "architecture" in model and "lora" in given:
         yield Conflict("quantize", "needs the weights of model.path; random weights are trained in full", "remove it")
+    if stage not in ("qat", "output"):
+        return
+    if output.get("gguf") is False or ("lora" in given and output.get("merge_adapter") is False):
+        yield Conflict(
+            "quantize.stage", f"{stage} needs a model to write, and output has none", "set output.gguf: true"
+        )
+    if output.get("type") not in (None, "auto"):
+        yield Conflict("output.type", "the types of the written model are those of quantize", "remove it")
+    if stage == "qat" and "merge" in given:
+        yield Conflict("merge", "would change the weights that were trained in few bits", "set quantize.stage: output")
 
 
 def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:

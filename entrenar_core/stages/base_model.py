@@ -28,6 +28,7 @@ from entrenar_core.model.initialize import random_model, spec_metadata
 from entrenar_core.model.load import expected_shapes, load_model, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.quant.mixes import MAIN_TYPE
 from entrenar_core.stages.merge_result import MergePlan, open_merge
 from entrenar_core.stages.packing import check_packing
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -129,7 +130,7 @@ def _digest(file: GGUFFile) -> str:
 def packed_type(config: Config) -> str | None:
     """The block type that the frozen base is held in, or None for dense weights."""
     quantize = config.quantize
-    return quantize.ggml_type if quantize is not None and quantize.stage == "base" else None
+    return MAIN_TYPE[quantize.mix] if quantize is not None and quantize.stage == "base" else None
 
 
 def lora_settings(config: Config) -> LoRASettings:

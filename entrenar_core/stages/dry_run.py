@@ -194,7 +194,7 @@ def method_of(config: Config, opened: OpenedData) -> str:
     if lora is None:
         what = "all weights" if config.model.path is not None else "a new model from random weights"
     else:
-        base = "" if quantize is None else f" on a base in {quantize.ggml_type} blocks (QLoRA)"
+        base = "" if quantize is None else f" on a base in {quantize.mix} blocks (QLoRA)"
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         what = f"LoRA of rank {lora.rank} on {targets}{base}"
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"

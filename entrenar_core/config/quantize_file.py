@@ -1,0 +1,102 @@
+"""The configuration of `entrenar quantize`: from a YAML file of its own, from options, or from both.
+
+Options lie over the file, as ``--set`` does for `train`, and messages about them name the option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from entrenar_core.config.base import Conflict, Section, UserPath
+from entrenar_core.config.compose import read_composed
+from entrenar_core.config.load import checked_section
+from entrenar_core.config.overrides import set_value
+from entrenar_core.config.quantize import Quantize
+from entrenar_core.config.sizes import Size
+from entrenar_core.config.yaml_places import Place, Source
+
+_AFTER_THE_FILES = 10**9
+
+
+class SourceModel(Section):
+    """The model that is quantized."""
+
+    path: Annotated[str, UserPath] = Field(min_length=1, description="a GGUF file (any shard of a split one)")
+
+
+class QuantizedFile(Section):
+    """What is written."""
+
+    path: Annotated[str, UserPath] = Field(min_length=1, description="the GGUF file to write")
+    report: Annotated[str | None, UserPath] = Field(
+        default=None, min_length=1, description="a JSON file for the errors of each tensor"
+    )
+
+
+class Running(Section):
+    """How much of the machine is used."""
+
+    memory: Size = Field(default=512 * 2**20, description="most private memory, such as 512MiB")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: one for each core")
+
+
+class QuantizeConfig(Section):
+    """One file in, one file out, in few bits."""
+
+    version: Literal[1] = Field(default=1, description="version of this format")
+    model: SourceModel = Field(description="the model that is quantized")
+    quantize: Quantize = Field(description="the types it is written in")
+    output: QuantizedFile = Field(description="what is written")
+    run: Running = Field(default_factory=Running, description="how much of the machine is used")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _writes_its_output(cls, raw: Any) -> Any:
+        section = raw.get("quantize") if isinstance(raw, Mapping) else None
+        if isinstance(section, Mapping) and section.get("stage") is None:
+            return {**raw, "quantize": {**section, "stage": "output"}}
+        return raw
+
+    @classmethod
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
+        section = given.get("quantize")
+        raw = section if isinstance(section, Mapping) else section.__dict__ if isinstance(section, Quantize) else {}
+        if raw.get("stage") not in (None, "output"):
+            yield Conflict(
+                "quantize.stage", "is for training; this command quantizes what it writes", "use entrenar train"
+            )
+        calibration = raw.get("calibration")
+        if isinstance(calibration, Mapping) and not {"data", "file"} & calibration.keys():
+            yield Conflict("quantize.calibration", "needs texts or a file", "set calibration.data or calibration.file")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A value from the command line: how the option is written, the key it sets, its value."""
+
+    name: str
+    key: tuple[str, ...]
+    value: Any
+
+
+def quantize_config(file: FilePath | None, options: Sequence[Option]) -> QuantizeConfig:
+    """The configuration of one call of the command.
+
+    Args:
+        file: a YAML file, if one was given.
+        options: what was given on the command line, unset ones left out.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        ConfigProblems: everything that is wrong.
+    """
+    source = Source("the command line", {}) if file is None else read_composed(file)
+    for index, option in enumerate(options):
+        place = Place(option.name, (_AFTER_THE_FILES, index, 0), str(option.value))
+        set_value(source, option.key, option.value, place)
+    return checked_section(source, QuantizeConfig)

@@ -1,0 +1,1 @@
+"""Post-training quantization: mixes of types, calibration, error reports; and fake quantization for training."""
