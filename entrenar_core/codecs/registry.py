@@ -8,19 +8,24 @@ from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.floats import BF16Codec, F16Codec, F32Codec
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
+from entrenar_core.codecs.k_quants import Q2_KCodec, Q3_KCodec, Q4_KCodec, Q5_KCodec, Q6_KCodec
 from entrenar_core.codecs.legacy import Q4_0Codec, Q8_0Codec
 from entrenar_core.errors import FormatError
 
-_OWN: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec(), Q4_0Codec(), Q8_0Codec())
-_OWN_BY_NAME: dict[str, Codec] = {codec.type_name: codec for codec in _OWN}
+_WRITTEN: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec(), Q4_0Codec(), Q8_0Codec())
+_READ_ONLY: tuple[Codec, ...] = (Q2_KCodec(), Q3_KCodec(), Q4_KCodec(), Q5_KCodec(), Q6_KCodec())
+_OWN_BY_NAME: dict[str, Codec] = {codec.type_name: codec for codec in (*_WRITTEN, *_READ_ONLY)}
 
-ENCODABLE: frozenset[str] = frozenset(_OWN_BY_NAME)
+ENCODABLE: frozenset[str] = frozenset(codec.type_name for codec in _WRITTEN)
 """The types that tensors can be written in."""
+
+DECODABLE: frozenset[str] = frozenset(_OWN_BY_NAME) | DECODABLE_BY_GGUF_PY
+"""The types that tensors can be read in."""
 
 
 @cache
 def codec_for(type_name: str) -> Codec:
-    """The codec of a type in `ENCODABLE`, or one that decodes any other type that gguf-py does.
+    """The codec of a type in `DECODABLE`.
 
     Raises FormatError for an unknown name and for a type whose values nobody decodes (``Q8_K``, ``I32``).
     """

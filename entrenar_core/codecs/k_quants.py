@@ -1,0 +1,75 @@
+"""The K-types: blocks of 256 values whose parts of 16 or 32 have small scales of their own under one float16 scale.
+
+Decoded bit for bit as gguf-py does. Kernels are imported with the first block: importing numba takes longer than
+opening a model.
+"""
+
+from __future__ import annotations
+
+from entrenar_core.codecs.base import Bytes, Floats
+from entrenar_core.codecs.block_codec import BlockCodec, float16_scales
+
+
+class Q2_KCodec(BlockCodec):
+    """Two bits a value; parts of 16 with a 4-bit scale and a 4-bit minimum."""
+
+    type_name = "Q2_K"
+    block_size = 256
+    block_bytes = 84
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
+        from entrenar_core.codecs.k_quants_kernels import decode_q2_k
+
+        decode_q2_k(blocks, float16_scales(blocks, 80, 84), values)
+
+
+class Q3_KCodec(BlockCodec):
+    """Three bits a value, signed; parts of 16 with a 6-bit scale."""
+
+    type_name = "Q3_K"
+    block_size = 256
+    block_bytes = 110
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
+        from entrenar_core.codecs.k_quants_kernels import decode_q3_k
+
+        decode_q3_k(blocks, float16_scales(blocks, 108, 110), values)
+
+
+class Q4_KCodec(BlockCodec):
+    """Four bits a value; parts of 32 with a 6-bit scale and a 6-bit minimum."""
+
+    type_name = "Q4_K"
+    block_size = 256
+    block_bytes = 144
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
+        from entrenar_core.codecs.k_quants_kernels import decode_q4_k
+
+        decode_q4_k(blocks, float16_scales(blocks, 0, 4), values)
+
+
+class Q5_KCodec(BlockCodec):
+    """Five bits a value; parts of 32 with a 6-bit scale and a 6-bit minimum."""
+
+    type_name = "Q5_K"
+    block_size = 256
+    block_bytes = 176
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
+        from entrenar_core.codecs.k_quants_kernels import decode_q5_k
+
+        decode_q5_k(blocks, float16_scales(blocks, 0, 4), values)
+
+
+class Q6_KCodec(BlockCodec):
+    """Six bits a value, signed; parts of 16 with an 8-bit scale."""
+
+    type_name = "Q6_K"
+    block_size = 256
+    block_bytes = 210
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
+        from entrenar_core.codecs.k_quants_kernels import decode_q6_k
+
+        decode_q6_k(blocks, float16_scales(blocks, 208, 210), values)

@@ -1,0 +1,56 @@
+"""Random blocks of any type, with the scales that decoders get wrong, and their values as gguf-py has them."""
+
+from __future__ import annotations
+
+import numpy as np
+from gguf.constants import GGMLQuantizationType
+from gguf.quants import dequantize
+
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+
+HALVES = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}
+"""Where a block keeps float16 numbers."""
+
+ODD_HALVES = np.array(
+    [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0xBC00, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7C01],
+    np.uint16,
+)
+"""Zeros, subnormals, the smallest normal number, a negative one, the largest, infinities and NaNs."""
+
+
+def random_blocks(type_name: str, n_blocks: int, seed: int = 1) -> np.ndarray:
+    """uint8 [n_blocks, block_bytes]; the first of them have odd scales."""
+    raw = np.random.default_rng(seed).integers(0, 256, (n_blocks, TYPE_BY_NAME[type_name].block_bytes), np.uint8)
+    for place, first in enumerate(HALVES.get(type_name, ())):
+        odd = np.roll(ODD_HALVES, 3 * place)[:n_blocks]
+        raw[: len(odd), first : first + 2] = odd.view(np.uint8).reshape(-1, 2)
+    return raw
+
+
+def finite_blocks(type_name: str, n_blocks: int, seed: int = 1) -> np.ndarray:
+    """uint8 [n_blocks, block_bytes] with scales that are numbers."""
+    raw = np.random.default_rng(seed).integers(0, 256, (n_blocks, TYPE_BY_NAME[type_name].block_bytes), np.uint8)
+    for first in HALVES.get(type_name, ()):
+        raw[:, first + 1] &= 0xBF
+    return raw
+
+
+def dequantized(type_name: str, raw: np.ndarray) -> np.ndarray:
+    """float32 values of packed rows by gguf-py."""
+    with np.errstate(all="ignore"):
+        return dequantize(raw, GGMLQuantizationType[type_name])
+
+
+def assert_same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """The same bits in every value that is a number, and NaN in the same places."""
+    assert ours.dtype == theirs.dtype == np.float32
+    assert ours.shape == theirs.shape
+    number = ~np.isnan(theirs)
+    assert np.array_equal(ours[number].view(np.uint32), theirs[number].view(np.uint32))
+    assert np.isnan(ours[~number]).all()
