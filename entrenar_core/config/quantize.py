@@ -41,9 +41,17 @@ def _mix(value: Any) -> Any:
 
 
 def _type_by_pattern(value: Any) -> Any:
+    if value is None:
+        return None
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) and key for key in value):
         raise not_allowed("patterns of tensor names with their types, such as {attn_v: q6_k}")
-    return {key: one.lower() if isinstance(one, str) else one for key, one in value.items()}
+    types = {key: _word(one) for key, one in value.items()}
+    for pattern, one in types.items():
+        if one not in get_args(TensorType):
+            raise not_allowed(
+                f"a type for each pattern, and that of {pattern} is none of {', '.join(get_args(TensorType))}"
+            )
+    return types
 
 
 class Calibration(Section):
@@ -52,7 +60,7 @@ class Calibration(Section):
     data: Annotated[str | None, UserPath] = Field(
         default=None, min_length=1, description="texts to calibrate on (any data file); default: data.train"
     )
-    file: Annotated[str | None, UserPath] = Field(
+    imatrix: Annotated[str | None, UserPath] = Field(
         default=None,
         min_length=1,
         description="an importance matrix (GGUF, as llama-imatrix has it), instead of data",
@@ -69,10 +77,12 @@ class Calibration(Section):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        if "file" in given:
+        if "imatrix" in given:
             for key in ("data", "method", "percentile", "decay", "rows", "seq_len"):
                 if key in given:
-                    yield Conflict(key, "cannot go together with calibration.file, which is measured", "remove one")
+                    yield Conflict(
+                        key, "cannot go together with calibration.imatrix, which is measured already", "remove one"
+                    )
         method = _word(given.get("method"))
         if "percentile" in given and method != "percentile":
             yield Conflict("percentile", "has no meaning for this method", "set method: percentile, or remove it")
@@ -151,7 +161,8 @@ class Quantize(Section):
         yield from _one_type(given)
         yield from _granularity_conflicts(given)
         yield from _offset_conflicts(given)
-        yield from _stage_conflicts(given)
+        if "stage" in given:
+            yield from stage_conflicts(given, str(_word(given["stage"])))
 
 
 def _one_type(given: Mapping[str, Any]) -> Iterator[Conflict]:
@@ -185,18 +196,19 @@ def _offset_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict("symmetric", "GGUF has no 8-bit type with an offset", "remove it: q8_0 is symmetric")
     if symmetric is False and "target_size" in given:
         yield Conflict("symmetric", "depends on the types that target_size chooses", "remove it")
-    if mix not in get_args(MixName) or not isinstance(symmetric, bool):
-        return
+    if mix in get_args(MixName) and isinstance(symmetric, bool):
+        yield from _offset_of_type(mix, symmetric)
+
+
+def _offset_of_type(mix: object, symmetric: bool) -> Iterator[Conflict]:
     if symmetric and mix in WITH_OFFSET:
         yield Conflict("symmetric", f"{mix} stores an offset beside each scale", "remove it, or set type: q4_0")
     elif not symmetric and mix not in WITH_OFFSET:
         yield Conflict("symmetric", f"{mix} stores no offset", "remove it, or set type: q4_1")
 
 
-def _stage_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    stage = _word(given.get("stage"))
-    if stage is None:
-        return
+def stage_conflicts(given: Mapping[str, Any], stage: str) -> Iterator[Conflict]:
+    """What cannot go together with a stage, whether it was written or is the default."""
     if "qat" in given and stage != "qat":
         yield Conflict("qat", f"has no meaning in stage {stage}", "set stage: qat, or remove it")
     if "target_size" in given and stage != "output":

@@ -71,8 +71,12 @@ class QuantizeConfig(Section):
                 "quantize.stage", "is for training; this command quantizes what it writes", "use entrenar train"
             )
         calibration = raw.get("calibration")
-        if isinstance(calibration, Mapping) and not {"data", "file"} & calibration.keys():
-            yield Conflict("quantize.calibration", "needs texts or a file", "set calibration.data or calibration.file")
+        if isinstance(calibration, Mapping) and not {"data", "imatrix"} & calibration.keys():
+            yield Conflict(
+                "quantize.calibration",
+                "needs texts or an importance matrix",
+                "set calibration.data or calibration.imatrix",
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from entrenar_core.config.merge import Merge
 from entrenar_core.config.model import Model
 from entrenar_core.config.optimizer import Optimizer
 from entrenar_core.config.output import Output
-from entrenar_core.config.quantize import Quantize
+from entrenar_core.config.quantize import Quantize, stage_conflicts
 from entrenar_core.config.training import Training
 
 MAY_BE_EMPTY = ("optimizer", "training", "output")
@@ -108,21 +108,23 @@ def _quantize_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
     if "quantize" not in given:
         return
     section = _given(given["quantize"])
-    stage, model, output = (
-        str(section.get("stage", "")).lower(),
-        _given(given.get("model")),
-        _given(given.get("output")),
-    )
+    stage = str(section.get("stage", "base" if "lora" in given else "output")).lower()
+    if "stage" not in section:
+        for conflict in stage_conflicts(section, stage):
+            yield conflict._replace(key=f"quantize.{conflict.key}")
     if "lora" not in given and stage == "base":
         yield Conflict("quantize.stage", "base needs a lora section: a base in few bits is frozen", ADD_LORA)
-    if "architecture" in model and "lora" in given:
+    if "lora" in given and "architecture" in _given(given.get("model")):
         yield Conflict("quantize", "needs the weights of model.path; random weights are trained in full", "remove it")
-    if stage not in ("qat", "output"):
-        return
+    if stage in ("qat", "output"):
+        yield from _written_conflicts(given, stage)
+
+
+def _written_conflicts(given: Mapping[str, Any], stage: str) -> Iterator[Conflict]:
+    """What a model that is written in few bits excludes."""
+    output = _given(given.get("output"))
     if output.get("gguf") is False or ("lora" in given and output.get("merge_adapter") is False):
-        yield Conflict(
-            "quantize.stage", f"{stage} needs a model to write, and output has none", "set output.gguf: true"
-        )
+        yield Conflict("quantize.stage", f"{stage} needs a model to write", "set output.gguf: true")
     if output.get("type") not in (None, "auto"):
         yield Conflict("output.type", "the types of the written model are those of quantize", "remove it")
     if stage == "qat" and "merge" in given:

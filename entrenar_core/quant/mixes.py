@@ -152,20 +152,24 @@ def _compiled(
 
 def _wanted(name: str, request: MixRequest, patterns: list[tuple[re.Pattern[str], str]], places: _Places) -> str:
     """The type that is asked for, before it is known to fit."""
-    if name == TOKEN_EMBD and request.embedding_type is not None:
-        return request.embedding_type.upper()
     is_output = name == OUTPUT or (places.tied and name == TOKEN_EMBD)
-    if is_output and request.output_type is not None:
-        return request.output_type.upper()
-    for pattern, type_name in patterns:
-        if pattern.search(name):
-            return type_name
+    stated = _stated(name, is_output, request) or next(
+        (kind for pattern, kind in patterns if pattern.search(name)), None
+    )
     main = MAIN_TYPE[request.mix]
-    if request.pure or TYPE_BY_NAME[main].block_size == 1:
-        return main
+    if stated is not None or request.pure or TYPE_BY_NAME[main].block_size == 1:
+        return stated or main
     if is_output:
         return main if main == "Q8_0" else "Q6_K"
     return _mixed(name, request, places) or main
+
+
+def _stated(name: str, is_output: bool, request: MixRequest) -> str | None:
+    """The type that was asked for by the role of the tensor."""
+    stated = request.embedding_type if name == TOKEN_EMBD else None
+    if stated is None and is_output:
+        stated = request.output_type
+    return None if stated is None else stated.upper()
 
 
 def _mixed(name: str, request: MixRequest, places: _Places) -> str | None:

@@ -46,7 +46,7 @@ merge:      {method: TIES, density: 0.2}
     assert config.lora == Lora(rank=64, alpha=16.0)
     assert config.output.adapter == "gguf"
     assert config.quantize is not None
-    assert (config.quantize.ggml_type, config.quantize.stage) == ("Q4_0", "base")
+    assert (config.quantize.mix, config.quantize.stage) == ("q4_0", "base")
     assert config.merge is not None
     assert (config.merge.method, config.merge.density, config.merge.normalize) == ("ties", 0.2, True)
 

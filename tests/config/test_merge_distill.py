@@ -1,4 +1,4 @@
-"""The sections quantize, merge and distill: what they mean, and what this release says it cannot do."""
+"""The sections merge and distill: what they mean, and what this release says it cannot do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from entrenar_core.config.load import config_from_text
 from entrenar_core.config.merge import AVAILABLE_METHODS, Merge, MethodName
 from entrenar_core.config.problem import ConfigProblems
-from entrenar_core.config.quantize import AVAILABLE_TYPES, Quantize, TypeName
 from entrenar_core.config.root import Config
 
 HEAD = "model: {path: base.gguf}\ndata: {train: a.parquet}\n"
@@ -26,57 +25,6 @@ def problem(text: str) -> str:
         read(text)
     [only] = caught.value.problems
     return str(only)
-
-
-@pytest.mark.parametrize(
-    ("keys", "name"),
-    [("bits: 4", "Q4_0"), ("bits: 8", "Q8_0"), ("type: q4_0", "Q4_0"), ("type: Q8_0, granularity: Block", "Q8_0")],
-)
-def test_a_frozen_base_is_held_in_few_bits(keys: str, name: str) -> None:
-    quantize = read(f"lora: {{}}\nquantize: {{{keys}}}").quantize
-    assert quantize is not None
-    assert (quantize.ggml_type, quantize.stage, quantize.symmetric) == (name, "base", True)
-
-
-def test_the_base_is_meant_only_with_lora() -> None:
-    assert problem("quantize: {bits: 4}").startswith(f"t.yaml:3:1: quantize: quantizing the written model {NOT_YET}")
-    assert "base needs a lora section" in problem("quantize: {bits: 4, stage: base}")
-
-
-@pytest.mark.parametrize("kind", sorted(set(get_args(TypeName)) - set(AVAILABLE_TYPES)))
-def test_the_other_types_are_refused_by_name(kind: str) -> None:
-    found = problem(f"lora: {{}}\nquantize: {{type: {kind}}}")
-    assert found == f"t.yaml:4:12: quantize.type: value {kind} {NOT_YET}; set type to q4_0 or q8_0"
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("symmetric", "false"),
-        ("granularity", "per_tensor"),
-        ("granularity", "per_channel"),
-        ("per_channel", "true"),
-        ("stage", "qat"),
-        ("stage", "output"),
-        ("calibration", "{method: imatrix}"),
-        ("calibration", "{}"),
-    ],
-)
-def test_no_key_of_quantize_is_without_effect(key: str, value: str) -> None:
-    found = problem(f"lora: {{}}\nquantize: {{bits: 4, {key}: {value}}}")
-    assert found.startswith(f"t.yaml:4:21: quantize.{key}: ")
-    assert NOT_YET in found
-
-
-def test_bits_or_a_type_is_needed_and_not_both() -> None:
-    assert "quantize.bits: required key is missing; set bits to 4" in problem("lora: {}\nquantize: {symmetric: true}")
-    assert "cannot go together with quantize.bits" in problem("lora: {}\nquantize: {bits: 4, type: q4_0}")
-
-
-def test_a_section_built_in_python_is_checked_too() -> None:
-    assert Quantize(bits=8).ggml_type == "Q8_0"
-    with pytest.raises(ValidationError, match="asymmetric quantization"):
-        Quantize(bits=4, symmetric=False)
 
 
 @pytest.mark.parametrize(("method", "normalize"), [("TIES", True), ("ties", True), ("Task_Arithmetic", False)])
