@@ -1,35 +1,41 @@
-"""Q4_0 and Q8_0: blocks of 32 values with one float16 scale, byte for byte as llama.cpp's reference quantizer.
+"""Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 values, byte for byte as llama.cpp's reference quantizer.
 
-Q4_0 stores d and 4-bit codes, x = d·(code - 8); Q8_0 stores d and int8 codes, x = d·code. A block of zeros is exact.
+A block is a float16 scale d, for the types _1 a float16 minimum m, and codes:
+
+- Q4_0, Q5_0: x = d·(code - 8), d·(code - 16); the value of largest magnitude has code 0,
+- Q4_1, Q5_1: x = d·code + m,
+- Q8_0: x = d·code, code from -127 to 127.
+
+With an importance, the types of 4 and 5 bits search the scale that loses least (`legacy_search`).
 The kernels are compiled when the first block is met: importing numba takes longer than opening a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from entrenar_core.codecs.base import (
-    CHUNK_VALUES,
     Bytes,
+    Codec,
     Floats,
     decoded_shape,
     encoded_shape,
     output_array,
     output_bytes,
 )
-from entrenar_core.errors import FormatError
+from entrenar_core.codecs.refusal import unfit_block
+
+EncodeKernel = Callable[[Floats, Bytes], int]
+"""Packs rows [R, C] into bytes [R, B]; the first block that it left out, or -1."""
+DecodeKernel = Callable[[Bytes, Floats], None]
 
 _BLOCK = 32
-_SCALE_BYTES = 2
-_CHUNK_BLOCKS = CHUNK_VALUES // _BLOCK
 
 
 class Q4_0Codec:
-    """Four bits a value: d = the value of largest magnitude / -8, codes rounded to 0 ... 15."""
+    """Four bits a value and a scale."""
 
     type_name = "Q4_0"
     block_size = _BLOCK
@@ -38,25 +44,70 @@ class Q4_0Codec:
     def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
         from entrenar_core.codecs.legacy_kernels import decode_q4_0
 
-        values = output_array(decoded_shape(self, raw), out)
-        for blocks, scales, target in _packed_chunks(raw, values, self.block_bytes):
-            decode_q4_0(blocks, scales, target)
-        return values
+        return _decode(self, decode_q4_0, raw, out)
 
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
-        del importance
         from entrenar_core.codecs.legacy_kernels import encode_q4_0
 
-        packed = output_bytes(encoded_shape(self, values), out)
-        for source, target in _value_chunks(values, packed, self.block_bytes):
-            scales = np.empty(len(source), np.float32)
-            encode_q4_0(source, source.view(np.int32), scales, target)
-            _store_scales(self.type_name, source, scales, target)
-        return packed
+        return _encode(self, encode_q4_0, values, out)
+
+
+class Q4_1Codec:
+    """Four bits a value, a scale and a minimum."""
+
+    type_name = "Q4_1"
+    block_size = _BLOCK
+    block_bytes = 20
+
+    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+        from entrenar_core.codecs.legacy_kernels import decode_q4_1
+
+        return _decode(self, decode_q4_1, raw, out)
+
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        from entrenar_core.codecs.legacy_kernels import encode_q4_1
+
+        return _encode(self, encode_q4_1, values, out)
+
+
+class Q5_0Codec:
+    """Five bits a value and a scale."""
+
+    type_name = "Q5_0"
+    block_size = _BLOCK
+    block_bytes = 22
+
+    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+        from entrenar_core.codecs.legacy_kernels import decode_q5_0
+
+        return _decode(self, decode_q5_0, raw, out)
+
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        from entrenar_core.codecs.legacy_kernels import encode_q5_0
+
+        return _encode(self, encode_q5_0, values, out)
+
+
+class Q5_1Codec:
+    """Five bits a value, a scale and a minimum."""
+
+    type_name = "Q5_1"
+    block_size = _BLOCK
+    block_bytes = 24
+
+    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+        from entrenar_core.codecs.legacy_kernels import decode_q5_1
+
+        return _decode(self, decode_q5_1, raw, out)
+
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        from entrenar_core.codecs.legacy_kernels import encode_q5_1
+
+        return _encode(self, encode_q5_1, values, out)
 
 
 class Q8_0Codec:
-    """Eight bits a value: d = the largest magnitude / 127, codes rounded half away from zero."""
+    """Eight bits a value and a scale; an importance changes nothing."""
 
     type_name = "Q8_0"
     block_size = _BLOCK
@@ -65,54 +116,34 @@ class Q8_0Codec:
     def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
         from entrenar_core.codecs.legacy_kernels import decode_q8_0
 
-        values = output_array(decoded_shape(self, raw), out)
-        for blocks, scales, target in _packed_chunks(raw, values, self.block_bytes):
-            decode_q8_0(blocks.view(np.int8), scales, target)
-        return values
+        return _decode(self, decode_q8_0, raw, out)
 
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
-        del importance
         from entrenar_core.codecs.legacy_kernels import encode_q8_0
 
-        packed = output_bytes(encoded_shape(self, values), out)
-        for source, target in _value_chunks(values, packed, self.block_bytes):
-            scales = np.empty(len(source), np.float32)
-            encode_q8_0(source, source.view(np.int32), scales, target.view(np.int8))
-            _store_scales(self.type_name, source, scales, target)
-        return packed
+        del importance
+        return _encode(self, encode_q8_0, values, out)
 
 
-def _packed_chunks(raw: Bytes, values: Floats, block_bytes: int) -> Iterator[tuple[Bytes, Floats, Floats]]:
-    """Blocks uint8 [N, block_bytes], their scales float32 [N], and where their values go, float32 [N, 32]."""
-    blocks = np.ascontiguousarray(raw).reshape(-1, block_bytes)
-    targets = values.reshape(-1, _BLOCK)
-    for start in range(0, len(blocks), _CHUNK_BLOCKS):
-        part = slice(start, start + _CHUNK_BLOCKS)
-        yield blocks[part], blocks[part, :_SCALE_BYTES].view("<f2")[:, 0].astype(np.float32), targets[part]
+def _decode(codec: Codec, decode_rows: DecodeKernel, raw: Bytes, out: Floats | None) -> Floats:
+    values = output_array(decoded_shape(codec, raw), out)
+    if values.size:
+        decode_rows(_rows(raw), values.reshape(-1, values.shape[-1]))
+    return values
 
 
-def _value_chunks(values: Floats, packed: Bytes, block_bytes: int) -> Iterator[tuple[Floats, Bytes]]:
-    sources = np.ascontiguousarray(values).reshape(-1, _BLOCK)
-    targets = packed.reshape(-1, block_bytes)
-    for start in range(0, len(sources), _CHUNK_BLOCKS):
-        part = slice(start, start + _CHUNK_BLOCKS)
-        yield sources[part], targets[part]
+def _encode(codec: Codec, encode_rows: EncodeKernel, values: Floats, out: Bytes | None) -> Bytes:
+    packed = output_bytes(encoded_shape(codec, values), out)
+    if packed.size:
+        rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+        refused = encode_rows(rows, packed.reshape(-1, packed.shape[-1]))
+        if refused >= 0:
+            raise unfit_block(codec, rows, refused)
+    return packed
 
 
-def _store_scales(type_name: str, source: Floats, scales: Floats, blocks: Bytes) -> None:
-    """Round the scales to float16 and put them in front of the codes.
-
-    Raises:
-        FormatError: a value is NaN or infinite, or so large that its block's scale is beyond float16.
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        halves: npt.NDArray[Any] = scales.astype("<f2")
-    lost = ~np.isfinite(halves)
-    if lost.any():
-        worst = source[lost][0]
-        value = worst[~np.isfinite(worst)][0] if not np.isfinite(worst).all() else worst[np.abs(worst).argmax()]
-        raise FormatError(
-            f"{float(value):g} does not fit a block of {type_name}",
-            hint="write this tensor as F32, or look for the step at which its values blew up",
-        )
-    blocks[:, :_SCALE_BYTES] = halves.view(np.uint8).reshape(-1, _SCALE_BYTES)
+def _rows(raw: Bytes) -> Bytes:
+    """`raw` as [R, row_bytes]: as it is when it is such rows, with gaps between them or not; else a copy."""
+    if raw.ndim == 2 and raw.strides[1] == 1:
+        return raw
+    return np.ascontiguousarray(raw).reshape(-1, raw.shape[-1])

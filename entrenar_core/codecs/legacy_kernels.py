@@ -1,115 +1,280 @@
-"""Kernels of the block types of 32 values with one scale: N blocks at a time, with every byte and bit as in ggml.
+"""Kernels of the block types of 32 values with one scale: every byte and bit as in ggml's reference quantizer.
 
-Scales are float32 here; their float16 form is the codec's business. Codes come from the scale before it is rounded.
-A scale so small that its inverse overflows gives a block of zero codes.
+Rows of values float32 [R, C] and of bytes uint8 [R, C/32·block_bytes], last axes contiguous. An encoder returns the
+first block that it had to leave out, counted through all rows, or -1: one with a NaN, an infinity, or a scale beyond
+float16. Codes come from the scale before that is rounded. A scale so small that its inverse overflows gives codes of 0.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from entrenar_core.codecs.half_kernels import HALF_EXPONENT, half_of_bits, value_of_half
+from entrenar_core.codecs.lanes import (
+    bits_of_float,
+    float_of_bits,
+    load_codes4,
+    load_codes5,
+    load_codes8,
+    order_extremes,
+    store_codes4,
+    store_codes5,
+    store_codes8,
+)
 from entrenar_core.jit import kernel
 
+BLOCK = 32
+Q4_0_BYTES = 18
+Q4_1_BYTES = 20
+Q5_0_BYTES = 22
+Q5_1_BYTES = 24
+Q8_0_BYTES = 34
+
+_SCALE_BYTES = 2
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_INFINITY = np.int32(0x7F800000)
+_SIGN_SHIFT = np.int32(31)
+_BYTE_SHIFT = np.int32(8)
+_BYTE = np.int32(255)
+_NO_BITS = np.int32(0)
+_NEGATIVE_ZERO_KEY = np.int32(-1)
 _ZERO = np.float32(0.0)
+_NEGATIVE_ZERO = np.float32(-0.0)  # what can be added to any number without changing it
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
 _LARGEST = np.float32(3.4028234663852886e38)
 
-_Q4_LEVELS = np.float32(-8.0)
-_Q4_ZERO = np.int32(8)
-_LOW_NIBBLE = np.uint8(15)
-_NIBBLE_BITS = np.uint8(4)
-_Q4_ROUND = np.float32(8.5)
-_Q8_LEVELS = np.float32(127.0)
+
+@kernel(exact=True)
+def bits_of_key(key):
+    """The bits of a float32 from its `order_key`, and the other way round.
+
+    Keys are int32 and ordered as the numbers are, with -0 below 0 and every NaN beyond the infinity of its sign.
+    """
+    return key ^ ((key >> _SIGN_SHIFT) & _MAGNITUDE)
 
 
 @kernel(exact=True)
-def _inverse(scale):
+def store_half(half, packed, row, byte):
+    """Two bytes, the low one first."""
+    packed[row, byte] = half & _BYTE
+    packed[row, byte + 1] = (half >> _BYTE_SHIFT) & _BYTE
+
+
+@kernel(exact=True)
+def load_half(packed, row, byte):
+    """The float32 value of the float16 at two bytes."""
+    return value_of_half(np.int32(packed[row, byte]) | np.int32(packed[row, byte + 1]) << _BYTE_SHIFT)
+
+
+@kernel(exact=True)
+def overflows(half):
+    """Whether float16 bits are those of an infinity or a NaN."""
+    return half & HALF_EXPONENT == HALF_EXPONENT
+
+
+@kernel(exact=True)
+def furthest_bits(values, row, column):
+    """The bits of the first value of largest magnitude in a block."""
+    lowest, highest = order_extremes(values, row, column)
+    low, high = bits_of_key(lowest), bits_of_key(highest)
+    low_magnitude, high_magnitude = low & _MAGNITUDE, high & _MAGNITUDE
+    if low_magnitude == high_magnitude and low != high:
+        return _first_of_magnitude(values, row, column, high_magnitude)
+    beyond = (high_magnitude - low_magnitude) >> _SIGN_SHIFT  # all ones where the lowest is further: half the blocks,
+    return (low & beyond) | (high & ~beyond)  # so that a branch would be guessed wrongly too often
+
+
+@kernel(exact=True)
+def _first_of_magnitude(values, row, column, magnitude):
+    for i in range(column, column + BLOCK):
+        bits = bits_of_float(values[row, i])
+        if bits & _MAGNITUDE == magnitude:
+            return bits
+    return magnitude
+
+
+@kernel(exact=True)
+def inverse_of(scale):
     """1/scale, and whether it can be multiplied by; 0 for a scale of 0."""
     if scale == _ZERO:
         return _ZERO, True
     inverse = _ONE / scale
-    return inverse, abs(inverse) <= _LARGEST and abs(scale) <= _LARGEST
+    return inverse, abs(inverse) <= _LARGEST
 
 
 @kernel(exact=True)
-def _rounded_away(x):
-    """x in -128 ... 127 as a whole number; halves go away from zero."""
-    whole = np.int32(x)
-    rest = x - np.float32(whole)
-    if rest >= _HALF:
-        return whole + 1
-    return whole - 1 if rest <= -_HALF else whole
+def symmetric_scale(values, row, column, extreme_level, rounding):
+    """A block's scale, inverse and rounding, where the value of largest magnitude has the code of `extreme_level`.
+
+    The scale is NaN or infinite when a value is.
+    """
+    bits = furthest_bits(values, row, column)
+    bits = bits if bits & _MAGNITUDE else _NO_BITS
+    scale = float_of_bits(bits) / extreme_level
+    inverse, usable = inverse_of(scale)
+    return scale, inverse if usable else _ZERO, rounding if usable else _ZERO
 
 
 @kernel(exact=True)
-def largest_magnitude_bits(bits):
-    """The largest |x| of float32 values given as their bits int32 [n], as bits; NaN counts as larger than infinity."""
-    largest = np.int32(0)
-    for i in range(bits.size):
-        largest = max(largest, bits[i] & _MAGNITUDE)
-    return largest
+def lowest_and_scale(values, row, column, levels):
+    """The first of a block's smallest values, its range/levels, the inverse, and the rounding.
+
+    The scale is NaN or infinite when a value is, or when the range is beyond float32.
+    """
+    lowest, highest = order_extremes(values, row, column)
+    low, high = bits_of_key(lowest), bits_of_key(highest)
+    if lowest == _NEGATIVE_ZERO_KEY:  # 0 and -0 are equal: the first counts
+        low = _first_of_magnitude(values, row, column, _NO_BITS)
+    minimum = float_of_bits(low)
+    scale = (float_of_bits(high) - minimum) / levels
+    inverse, usable = inverse_of(scale)
+    return minimum, scale, inverse if usable else _ZERO, _HALF if usable else _ZERO
 
 
 @kernel(exact=True)
-def encode_q4_0(values, bits, scales, blocks):
-    """values float32 [N, 32] and their bits int32 -> scales float32 [N], codes in blocks uint8 [N, 18] from byte 2."""
-    for n in range(scales.size):
-        row = values[n]
-        largest = largest_magnitude_bits(bits[n])
-        extreme = _ZERO
-        for i in range(31, -1, -1):  # the first of equals is met last
-            if largest and bits[n, i] & _MAGNITUDE == largest:
-                extreme = row[i]
-        scale = extreme / _Q4_LEVELS
-        scales[n] = scale
-        inverse, usable = _inverse(scale)
-        for i in range(16):
-            low = np.int32(row[i] * inverse + _Q4_ROUND) if usable else 0
-            high = np.int32(row[i + 16] * inverse + _Q4_ROUND) if usable else 0
-            blocks[n, 2 + i] = min(low, 15) | min(high, 15) << 4
+def encode_q4_0(values, packed):
+    """Scale and 16 bytes of codes; the extreme has code 0."""
+    level, rounding = np.float32(-8.0), np.float32(8.5)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * Q4_0_BYTES
+            scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
+            half = half_of_bits(bits_of_float(scale))
+            if overflows(half):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_codes4(values, row, column, _ZERO, inverse, half_up, packed, byte + _SCALE_BYTES)
+    return refused
 
 
 @kernel(exact=True)
-def decode_q4_0(blocks, scales, values):
-    """blocks uint8 [N, 18] with scales float32 [N] -> values float32 [N, 32]: scale·(code - 8)."""
-    codes = np.empty(32, np.uint8)  # unpacked first: LLVM vectorises two simple loops and not the joined one
-    low, high = codes[0:16], codes[16:32]
-    for n in range(scales.size):
-        packed = blocks[n, 2:18]
-        for i in range(packed.size):
-            low[i] = packed[i] & _LOW_NIBBLE
-            high[i] = packed[i] >> _NIBBLE_BITS
-        scale = scales[n]
-        row = values[n, 0:32]
-        for i in range(row.size):
-            row[i] = scale * np.float32(np.int32(codes[i]) - _Q4_ZERO)
+def encode_q5_0(values, packed):
+    """Scale, 4 bytes of fifth bits and 16 bytes of nibbles; the extreme has code 0."""
+    level, rounding = np.float32(-16.0), np.float32(16.5)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * Q5_0_BYTES
+            scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
+            half = half_of_bits(bits_of_float(scale))
+            if overflows(half):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_codes5(values, row, column, _ZERO, inverse, half_up, packed, byte + _SCALE_BYTES)
+    return refused
 
 
 @kernel(exact=True)
-def encode_q8_0(values, bits, scales, codes):
-    """values float32 [N, 32] and their bits int32 -> scales float32 [N] and codes int8 [N, 34] from byte 2."""
-    for n in range(scales.size):
-        row = values[n]
-        extreme = _ZERO
-        largest = largest_magnitude_bits(bits[n])
-        for i in range(32):
-            if bits[n, i] & _MAGNITUDE == largest:
-                extreme = abs(row[i])
-        scale = extreme / _Q8_LEVELS
-        scales[n] = scale
-        inverse, usable = _inverse(scale)
-        for i in range(32):
-            codes[n, 2 + i] = _rounded_away(row[i] * inverse) if usable else 0
+def encode_q8_0(values, packed):
+    """Scale and 32 bytes of codes; the extreme has code 127 or -127."""
+    levels = np.float32(127.0)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * Q8_0_BYTES
+            lowest, highest = order_extremes(values, row, column)
+            magnitude = max(bits_of_key(lowest) & _MAGNITUDE, bits_of_key(highest) & _MAGNITUDE)
+            scale = float_of_bits(magnitude) / levels
+            half = half_of_bits(bits_of_float(scale))
+            if overflows(half):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            inverse, usable = inverse_of(scale)
+            store_half(half, packed, row, byte)
+            store_codes8(values, row, column, inverse if usable else _ZERO, packed, byte + _SCALE_BYTES)
+    return refused
 
 
 @kernel(exact=True)
-def decode_q8_0(codes, scales, values):
-    """codes int8 [N, 34] with scales float32 [N] -> values float32 [N, 32]: scale·code."""
-    for n in range(scales.size):
-        scale = scales[n]
-        block = codes[n, 2:34]
-        row = values[n, 0:32]
-        for i in range(row.size):
-            row[i] = scale * np.float32(block[i])
+def encode_q4_1(values, packed):
+    """Scale, minimum and 16 bytes of codes; the smallest value has code 0."""
+    levels = np.float32(15.0)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * Q4_1_BYTES
+            minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
+            half, low = half_of_bits(bits_of_float(scale)), half_of_bits(bits_of_float(minimum))
+            if overflows(half) or overflows(low):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_half(low, packed, row, byte + _SCALE_BYTES)
+            store_codes4(values, row, column, minimum, inverse, rounding, packed, byte + 2 * _SCALE_BYTES)
+    return refused
+
+
+@kernel(exact=True)
+def encode_q5_1(values, packed):
+    """Scale, minimum, 4 bytes of fifth bits and 16 bytes of nibbles; the smallest value has code 0."""
+    levels = np.float32(31.0)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * Q5_1_BYTES
+            minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
+            half, low = half_of_bits(bits_of_float(scale)), half_of_bits(bits_of_float(minimum))
+            if overflows(half) or overflows(low):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_half(low, packed, row, byte + _SCALE_BYTES)
+            store_codes5(values, row, column, minimum, inverse, rounding, packed, byte + 2 * _SCALE_BYTES)
+    return refused
+
+
+@kernel(exact=True)
+def decode_q4_0(packed, values):
+    """scale·(code - 8)."""
+    zero = np.int32(8)
+    for row in range(values.shape[0]):
+        for block in range(values.shape[1] // BLOCK):
+            byte = block * Q4_0_BYTES
+            scale = load_half(packed, row, byte)
+            load_codes4(packed, row, byte + _SCALE_BYTES, zero, scale, _NEGATIVE_ZERO, values, block * BLOCK)
+
+
+@kernel(exact=True)
+def decode_q4_1(packed, values):
+    """scale·code + minimum."""
+    zero = np.int32(0)
+    for row in range(values.shape[0]):
+        for block in range(values.shape[1] // BLOCK):
+            byte = block * Q4_1_BYTES
+            scale, minimum = load_half(packed, row, byte), load_half(packed, row, byte + _SCALE_BYTES)
+            load_codes4(packed, row, byte + 2 * _SCALE_BYTES, zero, scale, minimum, values, block * BLOCK)
+
+
+@kernel(exact=True)
+def decode_q5_0(packed, values):
+    """scale·(code - 16)."""
+    zero = np.int32(16)
+    for row in range(values.shape[0]):
+        for block in range(values.shape[1] // BLOCK):
+            byte = block * Q5_0_BYTES
+            scale = load_half(packed, row, byte)
+            load_codes5(packed, row, byte + _SCALE_BYTES, zero, scale, _NEGATIVE_ZERO, values, block * BLOCK)
+
+
+@kernel(exact=True)
+def decode_q5_1(packed, values):
+    """scale·code + minimum."""
+    zero = np.int32(0)
+    for row in range(values.shape[0]):
+        for block in range(values.shape[1] // BLOCK):
+            byte = block * Q5_1_BYTES
+            scale, minimum = load_half(packed, row, byte), load_half(packed, row, byte + _SCALE_BYTES)
+            load_codes5(packed, row, byte + 2 * _SCALE_BYTES, zero, scale, minimum, values, block * BLOCK)
+
+
+@kernel(exact=True)
+def decode_q8_0(packed, values):
+    """scale·code."""
+    for row in range(values.shape[0]):
+        for block in range(values.shape[1] // BLOCK):
+            byte = block * Q8_0_BYTES
+            load_codes8(packed, row, byte + _SCALE_BYTES, load_half(packed, row, byte), values, block * BLOCK)

@@ -9,10 +9,12 @@ from entrenar_core.codecs.floats import BF16Codec, F16Codec, F32Codec
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
 from entrenar_core.codecs.k_quants import Q2_KCodec, Q3_KCodec, Q4_KCodec, Q5_KCodec, Q6_KCodec
-from entrenar_core.codecs.legacy import Q4_0Codec, Q8_0Codec
+from entrenar_core.codecs.legacy import Q4_0Codec, Q4_1Codec, Q5_0Codec, Q5_1Codec, Q8_0Codec
 from entrenar_core.errors import FormatError
 
-_WRITTEN: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec(), Q4_0Codec(), Q8_0Codec())
+_FLOATS: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec())
+_LEGACY: tuple[Codec, ...] = (Q4_0Codec(), Q4_1Codec(), Q5_0Codec(), Q5_1Codec(), Q8_0Codec())
+_WRITTEN: tuple[Codec, ...] = (*_FLOATS, *_LEGACY)
 _READ_ONLY: tuple[Codec, ...] = (Q2_KCodec(), Q3_KCodec(), Q4_KCodec(), Q5_KCodec(), Q6_KCodec())
 _OWN_BY_NAME: dict[str, Codec] = {codec.type_name: codec for codec in (*_WRITTEN, *_READ_ONLY)}
 

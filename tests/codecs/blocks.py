@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 LARGEST = 8 * 65504.0
-"""The largest magnitude that both Q4_0 and Q8_0 hold."""
+"""The largest magnitude that Q4_0, Q5_0 and Q8_0 all hold."""
+
+LARGEST_MINIMUM = 65504.0
+"""The largest magnitude that Q4_1 and Q5_1 hold on either side of 0."""
+
+
+def largest_of(type_name: str) -> float:
+    """The largest magnitude that a test may give to a type."""
+    return LARGEST_MINIMUM if type_name.endswith("_1") else LARGEST
 
 
 def random_rows(n_rows: int, row: int, seed: int = 0) -> np.ndarray:
@@ -15,19 +23,24 @@ def random_rows(n_rows: int, row: int, seed: int = 0) -> np.ndarray:
     return (rng.standard_normal((n_rows, row)) * np.repeat(sizes, 32, axis=1)).astype(np.float32)
 
 
-def adversarial_blocks() -> np.ndarray:
-    """float32 [N, 32]."""
+def adversarial_blocks(largest: float = LARGEST) -> np.ndarray:
+    """float32 [N, 32], of magnitudes up to `largest`."""
     rng = np.random.default_rng(7)
     ramp = np.arange(32, dtype=np.float32)
     blocks = [
         np.zeros(32),
         -np.zeros(32),
+        np.where(ramp % 3 == 1, -0.0, 0.0),
+        np.where(ramp % 3 == 0, -0.0, 0.0),
+        np.where(ramp < 20, -0.0, ramp),
+        np.where(ramp == 9, -0.0, np.maximum(ramp - 5, 0.0)),
+        np.where(ramp < 2, -0.0, -ramp),
         ramp - 16,
         16 - ramp,
         np.where(ramp % 2 == 0, 1.0, -1.0),
         np.where(ramp % 2 == 0, -1.0, 1.0),
-        np.full(32, LARGEST),
-        np.full(32, -LARGEST),
+        np.full(32, largest),
+        np.full(32, -largest),
         np.where(ramp == 31, -127.0, ramp + 0.5),
         np.where(ramp == 0, 127.0, -ramp - 0.5),
         np.where(ramp == 5, -8.0, ramp / 4 - 4),
@@ -39,4 +52,4 @@ def adversarial_blocks() -> np.ndarray:
         *(rng.integers(-16, 17, (64, 32)) / 2.0),
         *(np.nextafter(np.float32(0.5), np.float32(side)) * np.where(ramp == 0, 254, ramp) for side in (0, 1)),
     ]
-    return np.array(blocks, np.float64).astype(np.float32)
+    return np.clip(np.array(blocks, np.float64), -largest, largest).astype(np.float32)

@@ -181,7 +181,7 @@ def test_a_row_of_part_blocks_is_refused(type_name: str) -> None:
 
 
 def test_the_types_that_can_be_written() -> None:
-    assert {"F32", "F16", "BF16", *TYPES} == ENCODABLE
+    assert {"F32", "F16", "BF16", "Q4_1", "Q5_0", "Q5_1", *TYPES} <= ENCODABLE
 
 
 def test_importing_the_codec_does_not_import_numba() -> None:

@@ -1,4 +1,7 @@
-"""Q4_0 and Q8_0 bytes are those of ggml's reference quantizer, called in the library that llama-cpp-python brings."""
+"""The bytes of the legacy block types are those of ggml's reference quantizer.
+
+It is called in the library that llama-cpp-python brings.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import pytest
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import codec_for
-from tests.codecs.blocks import adversarial_blocks, random_rows
+from tests.codecs.blocks import adversarial_blocks, largest_of, random_rows
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
-TYPES = ("Q4_0", "Q8_0")
+TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_random_rows(ggml: ctypes.CDLL, type_name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("type_name", TYPES)
 def test_adversarial_blocks(ggml: ctypes.CDLL, type_name: str) -> None:
-    blocks = adversarial_blocks()
+    blocks = adversarial_blocks(largest_of(type_name))
     ours, theirs = codec_for(type_name).encode(blocks), quantize(ggml, type_name, blocks)
     different = [index for index in range(len(blocks)) if not np.array_equal(ours[index], theirs[index])]
     assert different == []
@@ -63,5 +66,5 @@ def test_random_bit_patterns(ggml: ctypes.CDLL, type_name: str) -> None:
     """Any magnitude beside any other, with subnormals; only those that a float16 scale can hold."""
     bits = np.random.default_rng(3).integers(0, 2**32, (40_000, 32), np.uint32)
     values = bits.view(np.float32)
-    values = np.where(np.abs(values) <= 8 * 65504.0, values, np.float32(0.25))
+    values = np.where(np.abs(values) <= largest_of(type_name), values, np.float32(0.25))
     assert np.array_equal(codec_for(type_name).encode(values), quantize(ggml, type_name, values))

@@ -1,0 +1,104 @@
+"""What a block kernel does to the 32 values of a block at once: as vector instructions, and in plain Python.
+
+LLVM does not see a loop of 32 steps between two arrays as one vector operation: it cannot prove that the arrays do not
+overlap, and keeps floating-point reductions in order. So these few steps are written as vector instructions of LLVM
+(`lanes_llvm`, for any processor). The functions here say what each does and are what runs with ``ENTRENAR_JIT=0``.
+
+Arrays are rows whose last axis is contiguous; `column` counts their elements. Nothing is checked: the caller has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from entrenar_core.jit import jit_enabled
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_BELOW_HALF = np.float32(0.49999997)
+_SIGN_SHIFT = np.int32(31)
+
+
+def lanes(function: Function) -> Function:
+    """The vector instructions of `lanes_llvm` with the name of `function`, or `function` itself without a compiler."""
+    if not jit_enabled():
+        return function
+    from entrenar_core.codecs import lanes_llvm
+
+    compiled: Function = getattr(lanes_llvm, function.__name__)
+    return compiled
+
+
+@lanes
+def bits_of_float(value):
+    """The 32 bits of a float32, as an int32."""
+    return np.float32(value).view(np.int32)
+
+
+@lanes
+def float_of_bits(bits):
+    """The float32 that 32 bits stand for."""
+    return np.int32(bits).view(np.float32)
+
+
+@lanes
+def order_extremes(values, row, column):
+    """The smallest and the largest `order_key` (int32) of 32 values float32."""
+    bits = values[row, column : column + 32].view(np.int32)
+    keys = bits ^ ((bits >> _SIGN_SHIFT) & _MAGNITUDE)
+    return keys.min(), keys.max()
+
+
+@lanes
+def store_codes4(values, row, column, minimum, inverse, rounding, packed, byte):
+    """16 bytes of codes min(15, int((x - minimum)·inverse + rounding)); the second half is in the high nibbles."""
+    codes = _codes(values, row, column, minimum, inverse, rounding, 15)
+    packed[row, byte : byte + 16] = codes[:16] | codes[16:] << 4
+
+
+@lanes
+def store_codes5(values, row, column, minimum, inverse, rounding, packed, byte):
+    """4 bytes of fifth bits (the first value's is the lowest) and 16 bytes of nibbles; codes up to 31."""
+    codes = _codes(values, row, column, minimum, inverse, rounding, 31)
+    packed[row, byte : byte + 4] = np.packbits(codes >> 4, bitorder="little")
+    packed[row, byte + 4 : byte + 20] = (codes[:16] & 15) | (codes[16:] & 15) << 4
+
+
+@lanes
+def store_codes8(values, row, column, inverse, packed, byte):
+    """32 bytes of int8 codes x·inverse, rounded to the nearest, halves away from zero."""
+    scaled = values[row, column : column + 32] * inverse
+    codes = (scaled + np.copysign(_BELOW_HALF, scaled)).astype(np.int32)
+    packed[row, byte : byte + 32] = codes.astype(np.int8).view(np.uint8)
+
+
+@lanes
+def load_codes4(packed, row, byte, zero, scale, minimum, values, column):
+    """32 values scale·(code - zero) + minimum from 16 bytes of nibbles; zero is an int32."""
+    nibbles = packed[row, byte : byte + 16]
+    codes = np.concatenate([nibbles & 15, nibbles >> 4])
+    values[row, column : column + 32] = (codes.astype(np.int32) - zero).astype(np.float32) * scale + minimum
+
+
+@lanes
+def load_codes5(packed, row, byte, zero, scale, minimum, values, column):
+    """32 values scale·(code - zero) + minimum from 4 bytes of fifth bits and 16 bytes of nibbles."""
+    nibbles = packed[row, byte + 4 : byte + 20]
+    fifth = np.unpackbits(packed[row, byte : byte + 4], bitorder="little")
+    codes = np.concatenate([nibbles & 15, nibbles >> 4]) | fifth << 4
+    values[row, column : column + 32] = (codes.astype(np.int32) - zero).astype(np.float32) * scale + minimum
+
+
+@lanes
+def load_codes8(packed, row, byte, scale, values, column):
+    """32 values scale·code from 32 bytes of int8 codes."""
+    values[row, column : column + 32] = packed[row, byte : byte + 32].view(np.int8).astype(np.float32) * scale
+
+
+def _codes(values, row, column, minimum, inverse, rounding, largest):
+    scaled = (values[row, column : column + 32] - minimum) * inverse + rounding
+    return np.minimum(scaled.astype(np.int32), largest).astype(np.uint8)
