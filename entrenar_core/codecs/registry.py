@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.floats import BF16Codec, F16Codec, F32Codec
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
-from entrenar_core.codecs.gguf_py import DECODABLE_BY_GGUF_PY, GgufPyCodec
+from entrenar_core.codecs.iq_quants import (
+    IQ1_MCodec,
+    IQ1_SCodec,
+    IQ2_SCodec,
+    IQ2_XSCodec,
+    IQ2_XXSCodec,
+    IQ3_SCodec,
+    IQ3_XXSCodec,
+)
 from entrenar_core.codecs.k_quants import Q2_KCodec, Q3_KCodec, Q4_KCodec, Q5_KCodec, Q6_KCodec
 from entrenar_core.codecs.legacy import Q4_0Codec, Q4_1Codec, Q5_0Codec, Q5_1Codec, Q8_0Codec
+from entrenar_core.codecs.level_quants import IQ4_NLCodec, IQ4_XSCodec, MXFP4Codec, NVFP4Codec
+from entrenar_core.codecs.ternary import Q1_0Codec, TQ1_0Codec, TQ2_0Codec
 from entrenar_core.errors import FormatError
 
+# fmt: off
 _FLOATS: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec())
 _LEGACY: tuple[Codec, ...] = (Q4_0Codec(), Q4_1Codec(), Q5_0Codec(), Q5_1Codec(), Q8_0Codec())
 _WRITTEN: tuple[Codec, ...] = (*_FLOATS, *_LEGACY)
-_READ_ONLY: tuple[Codec, ...] = (Q2_KCodec(), Q3_KCodec(), Q4_KCodec(), Q5_KCodec(), Q6_KCodec())
-_OWN_BY_NAME: dict[str, Codec] = {codec.type_name: codec for codec in (*_WRITTEN, *_READ_ONLY)}
+_READ_ONLY: tuple[Codec, ...] = (
+    Q2_KCodec(), Q3_KCodec(), Q4_KCodec(), Q5_KCodec(), Q6_KCodec(),
+    IQ4_NLCodec(), IQ4_XSCodec(), MXFP4Codec(), NVFP4Codec(),
+    IQ1_SCodec(), IQ1_MCodec(), IQ2_XXSCodec(), IQ2_XSCodec(), IQ2_SCodec(), IQ3_XXSCodec(), IQ3_SCodec(),
+    TQ1_0Codec(), TQ2_0Codec(), Q1_0Codec(),
+)
+# fmt: on
+_CODECS: dict[str, Codec] = {codec.type_name: codec for codec in (*_WRITTEN, *_READ_ONLY)}
 
 ENCODABLE: frozenset[str] = frozenset(codec.type_name for codec in _WRITTEN)
 """The types that tensors can be written in."""
 
-DECODABLE: frozenset[str] = frozenset(_OWN_BY_NAME) | DECODABLE_BY_GGUF_PY
+DECODABLE: frozenset[str] = frozenset(_CODECS)
 """The types that tensors can be read in."""
 
 
-@cache
 def codec_for(type_name: str) -> Codec:
     """The codec of a type in `DECODABLE`.
 
     Raises FormatError for an unknown name and for a type whose values nobody decodes (``Q8_K``, ``I32``).
     """
-    if type_name in _OWN_BY_NAME:
-        return _OWN_BY_NAME[type_name]
-    if type_name in DECODABLE_BY_GGUF_PY:
-        return GgufPyCodec(TYPE_BY_NAME[type_name])
+    if type_name in _CODECS:
+        return _CODECS[type_name]
     if type_name in TYPE_BY_NAME:
         raise FormatError(
             f"tensors of type {type_name} cannot be decoded to floating point",

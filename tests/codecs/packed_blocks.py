@@ -14,8 +14,24 @@ HALVES = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "IQ2_XXS": (0,),
+    "IQ2_XS": (0,),
+    "IQ2_S": (0,),
+    "IQ3_XXS": (0,),
+    "IQ3_S": (0,),
+    "IQ1_S": (0,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+    "Q1_0": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
 }
-"""Where a block keeps float16 numbers."""
+"""Where a block keeps float16 numbers; IQ1_M scatters the nibbles of its one."""
 
 ODD_HALVES = np.array(
     [0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0xBC00, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7C01],
@@ -30,6 +46,10 @@ def random_blocks(type_name: str, n_blocks: int, seed: int = 1) -> np.ndarray:
     for place, first in enumerate(HALVES.get(type_name, ())):
         odd = np.roll(ODD_HALVES, 3 * place)[:n_blocks]
         raw[: len(odd), first : first + 2] = odd.view(np.uint8).reshape(-1, 2)
+    if type_name == "IQ1_M":
+        odd = ODD_HALVES[:n_blocks]
+        for word in range(4):
+            raw[: len(odd), 49 + 2 * word] = raw[: len(odd), 49 + 2 * word] & 15 | odd >> 4 * word << 4 & 0xF0
     return raw
 
 
@@ -38,11 +58,15 @@ def finite_blocks(type_name: str, n_blocks: int, seed: int = 1) -> np.ndarray:
     raw = np.random.default_rng(seed).integers(0, 256, (n_blocks, TYPE_BY_NAME[type_name].block_bytes), np.uint8)
     for first in HALVES.get(type_name, ()):
         raw[:, first + 1] &= 0xBF
+    if type_name == "IQ1_M":
+        raw[:, 55] &= 0xBF
     return raw
 
 
 def dequantized(type_name: str, raw: np.ndarray) -> np.ndarray:
-    """float32 values of packed rows by gguf-py."""
+    """float32 values of packed rows by gguf-py; of Q1_0, which it does not know, by its definition."""
+    if type_name == "Q1_0":
+        return one_bit_values(raw.reshape(-1, 18)).reshape(*raw.shape[:-1], -1)
     with np.errstate(all="ignore"):
         return dequantize(raw, GGMLQuantizationType[type_name])
 
@@ -54,3 +78,9 @@ def assert_same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
     number = ~np.isnan(theirs)
     assert np.array_equal(ours[number].view(np.uint32), theirs[number].view(np.uint32))
     assert np.isnan(ours[~number]).all()
+
+
+def one_bit_values(blocks: np.ndarray) -> np.ndarray:
+    """Q1_0: each bit, the lowest of a byte first, is -d or d."""
+    d = np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32)
+    return np.where(np.unpackbits(blocks[:, 2:], axis=1, bitorder="little"), d, -d)
