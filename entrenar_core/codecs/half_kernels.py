@@ -1,13 +1,15 @@
-"""float32 to float16 and bfloat16 bits and back, in whole-number arithmetic: the same bits on every processor.
+"""float32 to float16 bits and back: the processor's own instruction, or whole-number arithmetic where it has none.
 
-Nothing here depends on how the processor is set to treat subnormals. Rounding is to nearest, ties to even.
+Both round to nearest, ties to even, keep NaNs (made quiet, the sign and the upper payload kept), and do not depend on
+how the processor is set to treat subnormals. Halves are held in an int32.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from entrenar_core.codecs.lanes import float_of_bits
+from entrenar_core.codecs import lanes
+from entrenar_core.codecs.lanes import bits_of_float, float_of_bits
 from entrenar_core.jit import kernel
 
 HALF_EXPONENT = np.int32(0x7C00)
@@ -29,12 +31,14 @@ _HALF_SIGN = np.int32(0x8000)
 _HALF_MAGNITUDE = np.int32(0x7FFF)
 _HALF_QUIET = np.int32(0x7E00)
 _HALF_PAYLOAD = np.int32(0x3FF)
+_QUIET = np.int32(1 << 22)
 _SMALLEST_NORMAL_VALUE = np.float32(2.0**-14)
 
 
 @kernel(exact=True)
-def half_of_bits(bits):
-    """float32 as int32 bits -> float16 bits in an int32; what is too large becomes infinite, a NaN quiet."""
+def portable_half(value):
+    """float32 -> the bits of the nearest float16; what is too large becomes infinite."""
+    bits = bits_of_float(value)
     magnitude = bits & _MAGNITUDE
     normal = (magnitude - _BIAS + _BELOW_TIE + ((magnitude >> _THIRTEEN) & _ONE)) >> _THIRTEEN
     mantissa = (magnitude & _MANTISSA) | _LEADING_ONE
@@ -48,12 +52,17 @@ def half_of_bits(bits):
 
 
 @kernel(exact=True)
-def value_of_half(half):
-    """float16 bits (in an int32) -> the float32 of the same value; NaNs keep their payload."""
+def portable_value(half):
+    """The bits of a float16 -> the float32 of the same value."""
     wide = (half & _HALF_MAGNITUDE) << _THIRTEEN
     bits = wide + _BIAS
     bits = bits + _BIAS if wide >= (HALF_EXPONENT << _THIRTEEN) else bits
+    bits = bits | _QUIET if wide > (HALF_EXPONENT << _THIRTEEN) else bits
     # 2^-14·(1 + mantissa/1024) - 2^-14: the mantissa's worth, with no subnormal on the way.
     small = float_of_bits(wide + _SMALLEST_NORMAL) - _SMALLEST_NORMAL_VALUE
     magnitude = small if wide < _LEADING_ONE else float_of_bits(bits)
-    return -magnitude if half & _HALF_SIGN else magnitude
+    return float_of_bits(bits_of_float(magnitude) | (half & _HALF_SIGN) << _SIXTEEN)
+
+
+half_of_float = lanes.half_of_float if lanes.native_halves() else portable_half
+float_of_half = lanes.float_of_half if lanes.native_halves() else portable_value

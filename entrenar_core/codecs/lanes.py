@@ -33,6 +33,15 @@ def lanes(function: Function) -> Function:
     return compiled
 
 
+def native_halves() -> bool:
+    """Whether `half_of_float` and `float_of_half` can be used: compiled, they are instructions of the processor."""
+    if not jit_enabled():
+        return True
+    from entrenar_core.codecs.lanes_llvm import NATIVE_HALVES
+
+    return NATIVE_HALVES
+
+
 @lanes
 def bits_of_float(value):
     """The 32 bits of a float32, as an int32."""
@@ -43,6 +52,18 @@ def bits_of_float(value):
 def float_of_bits(bits):
     """The float32 that 32 bits stand for."""
     return np.int32(bits).view(np.float32)
+
+
+@lanes
+def half_of_float(value):
+    """The bits (an int32) of the float16 nearest to a float32, ties to even."""
+    return np.int32(np.float32(value).astype(np.float16).view(np.uint16))
+
+
+@lanes
+def float_of_half(half):
+    """The float32 that the bits of a float16 (an int32) stand for."""
+    return np.float32(np.uint16(half).view(np.float16))
 
 
 @lanes

@@ -9,12 +9,22 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 _LANES = 32
-_I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-_F32 = ir.FloatType()
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+_F16, _F32 = ir.HalfType(), ir.FloatType()
 _INDEX = types.intp
+
+
+def _converts_halves() -> bool:
+    """Whether the processor that numba compiles for turns float16 to float32 and back by itself."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+f16c" in features.split(",") or triple.startswith(("aarch64", "arm64"))
+
+
+NATIVE_HALVES = _converts_halves()
 
 
 def _vector(element, lanes=_LANES):
@@ -61,6 +71,22 @@ def bits_of_float(typingctx, value):
 @intrinsic
 def float_of_bits(typingctx, bits):
     return _reinterpret(typingctx, bits, types.int32, types.float32, _F32)
+
+
+@intrinsic
+def half_of_float(typingctx, value):
+    def emit(context, builder, signature, args):
+        return builder.zext(builder.bitcast(builder.fptrunc(args[0], _F16), _I16), _I32)
+
+    return types.int32(types.float32), emit
+
+
+@intrinsic
+def float_of_half(typingctx, half):
+    def emit(context, builder, signature, args):
+        return builder.fpext(builder.bitcast(builder.trunc(args[0], _I16), _F16), _F32)
+
+    return types.float32(types.int32), emit
 
 
 @intrinsic

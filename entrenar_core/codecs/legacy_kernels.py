@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from entrenar_core.codecs.half_kernels import HALF_EXPONENT, half_of_bits, value_of_half
+from entrenar_core.codecs.half_kernels import HALF_EXPONENT, float_of_half, half_of_float
 from entrenar_core.codecs.lanes import (
     bits_of_float,
     float_of_bits,
@@ -64,7 +64,7 @@ def store_half(half, packed, row, byte):
 @kernel(exact=True)
 def load_half(packed, row, byte):
     """The float32 value of the float16 at two bytes."""
-    return value_of_half(np.int32(packed[row, byte]) | np.int32(packed[row, byte + 1]) << _BYTE_SHIFT)
+    return float_of_half(np.int32(packed[row, byte]) | np.int32(packed[row, byte + 1]) << _BYTE_SHIFT)
 
 
 @kernel(exact=True)
@@ -141,7 +141,7 @@ def encode_q4_0(values, packed):
         for block in range(blocks):
             column, byte = block * BLOCK, block * Q4_0_BYTES
             scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
-            half = half_of_bits(bits_of_float(scale))
+            half = half_of_float(scale)
             if overflows(half):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
@@ -159,7 +159,7 @@ def encode_q5_0(values, packed):
         for block in range(blocks):
             column, byte = block * BLOCK, block * Q5_0_BYTES
             scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
-            half = half_of_bits(bits_of_float(scale))
+            half = half_of_float(scale)
             if overflows(half):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
@@ -179,7 +179,7 @@ def encode_q8_0(values, packed):
             lowest, highest = order_extremes(values, row, column)
             magnitude = max(bits_of_key(lowest) & _MAGNITUDE, bits_of_key(highest) & _MAGNITUDE)
             scale = float_of_bits(magnitude) / levels
-            half = half_of_bits(bits_of_float(scale))
+            half = half_of_float(scale)
             if overflows(half):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
@@ -198,7 +198,7 @@ def encode_q4_1(values, packed):
         for block in range(blocks):
             column, byte = block * BLOCK, block * Q4_1_BYTES
             minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
-            half, low = half_of_bits(bits_of_float(scale)), half_of_bits(bits_of_float(minimum))
+            half, low = half_of_float(scale), half_of_float(minimum)
             if overflows(half) or overflows(low):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
@@ -217,7 +217,7 @@ def encode_q5_1(values, packed):
         for block in range(blocks):
             column, byte = block * BLOCK, block * Q5_1_BYTES
             minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
-            half, low = half_of_bits(bits_of_float(scale)), half_of_bits(bits_of_float(minimum))
+            half, low = half_of_float(scale), half_of_float(minimum)
             if overflows(half) or overflows(low):
                 refused = row * blocks + block if refused < 0 else refused
                 continue

@@ -1,0 +1,68 @@
+"""float16 without the processor's help: the same bits as with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrenar_core.codecs import float_arrays
+from entrenar_core.codecs.half_kernels import float_of_half, half_of_float, portable_half, portable_value
+
+QUIET = 0x0200
+
+
+def numpy_half(value: np.float32) -> int:
+    with np.errstate(all="ignore"):
+        half = int(value.astype(np.float16).view(np.uint16))
+    return half | QUIET if np.isnan(value) else half
+
+
+@pytest.mark.property
+@given(pattern=st.integers(0, 2**32 - 1))
+def test_any_float32_becomes_the_half_that_numpy_makes_of_it(pattern: int) -> None:
+    value = np.uint32(pattern).view(np.float32)
+    assert portable_half(value) == numpy_half(value)
+
+
+@pytest.mark.parametrize("exponent", range(-26, 17))
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_borders_between_halves(exponent: int, offset: int) -> None:
+    tie = np.float32(2.0**exponent * (1 + 2.0**-11)).view(np.uint32)
+    for bits in (tie + offset, np.float32(2.0**exponent).view(np.uint32) + offset):
+        value = np.uint32(bits).view(np.float32)
+        assert portable_half(value) == numpy_half(value) == half_of_float(value)
+
+
+def test_every_half_becomes_the_float32_that_numpy_makes_of_it() -> None:
+    halves = np.arange(0, 1 << 16, 13, dtype=np.uint16)
+    theirs = halves.view(np.float16).astype(np.float32)
+    ours = np.array([portable_value(np.int32(half)) for half in halves], np.float32)
+    number = ~np.isnan(theirs)
+    assert np.array_equal(ours[number].view(np.uint32), theirs[number].view(np.uint32))
+    assert np.isnan(ours[~number]).all()
+
+
+def test_the_native_conversion_is_the_portable_one() -> None:
+    for half in range(0, 1 << 16, 97):
+        ours, theirs = portable_value(np.int32(half)), float_of_half(np.int32(half))
+        assert ours == theirs or (np.isnan(ours) and np.isnan(theirs))
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_arrays_and_kernels_do_the_same(name: str) -> None:
+    from entrenar_core.codecs import float_kernels
+
+    bits = np.random.default_rng(0).integers(0, 2**32, 3000, np.uint32)
+    values = bits.view(np.float32)
+    ours, theirs = np.empty(3000, np.uint16), np.empty(3000, np.uint16)
+    with np.errstate(all="ignore"):
+        lost = getattr(float_kernels, f"encode_{name}")(values, ours)
+    assert getattr(float_arrays, f"encode_{name}")(values, theirs) == lost
+    assert np.array_equal(ours, theirs)
+    here, there = np.empty(3000, np.float32), np.empty(3000, np.float32)
+    getattr(float_kernels, f"decode_{name}")(ours, here)
+    getattr(float_arrays, f"decode_{name}")(ours, there)
+    number = ~np.isnan(there)
+    assert np.array_equal(here[number], there[number])
