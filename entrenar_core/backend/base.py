@@ -158,6 +158,32 @@ class Backend(Protocol):
         """dy [M, out] -> dy @ weight [M, in]."""
         ...
 
+    def fake_quantize(
+        self,
+        values: Array,
+        type_name: str,
+        importance: np.ndarray | None = None,
+        out: Array | None = None,
+        inside: Array | None = None,
+    ) -> Array:
+        """values [out, in] as the GGML type would give them back: decode(encode(values)) of its codec, bit for bit.
+
+        Args:
+            values: a matrix whose rows are whole blocks of the type.
+            type_name: ``Q4_0`` ...
+            importance: float32 [in] on the host; see `Codec.encode`.
+            out: where the result goes; not `values`.
+            inside: bool [out, in], filled with which values lie in the range of their block; see `round_trip.in_range`.
+
+        Raises:
+            FormatError: a value does not fit the type, or the type can only be decoded.
+        """
+        ...
+
+    def keep_where(self, array: Array, kept: Array, out: Array | None = None) -> Array:
+        """array·kept for bool `kept` of the same shape; `out` may be `array`."""
+        ...
+
     # normalisation (rows over the last axis, x [M, D])
     def rms_norm(self, x: Array, weight: Array, eps: float) -> tuple[Array, Array]:
         """y = weight·x/√(mean(x²)+eps) (Zhang & Sennrich 2019); returns y [M, D] and the inverse RMS [M]."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_packed
+from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_packed, cpu_rounding
 from entrenar_core.backend.base import (
     Activation,
     AdamParams,
@@ -150,6 +150,19 @@ class CpuBackend:
         if isinstance(weight, PackedMatrix):
             return cpu_packed.multiply(self.threads, self.pool, dy, weight)
         return self.gemm(dy, cpu_gemm.dense_values(weight))
+
+    def fake_quantize(
+        self,
+        values: NDArray,
+        type_name: str,
+        importance: NDArray | None = None,
+        out: NDArray | None = None,
+        inside: NDArray | None = None,
+    ) -> NDArray:
+        return cpu_rounding.fake_quantize(self.threads, self.pool, values, type_name, importance, out, inside)
+
+    def keep_where(self, array: NDArray, kept: NDArray, out: NDArray | None = None) -> NDArray:
+        return cpu_rounding.keep_where(self.threads, self.pool, array, kept, out)
 
     # normalisation
 

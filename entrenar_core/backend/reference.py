@@ -25,6 +25,8 @@ from entrenar_core.backend.base import (
     WeightHandle,
 )
 from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.codecs.registry import codec_for
+from entrenar_core.codecs.round_trip import round_trip
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -118,6 +120,23 @@ class ReferenceBackend:
             return weight.values().astype(self.dtype)
         assert isinstance(weight, ReferenceWeight)
         return weight.values
+
+    def fake_quantize(
+        self,
+        values: NDArray,
+        type_name: str,
+        importance: NDArray | None = None,
+        out: NDArray | None = None,
+        inside: NDArray | None = None,
+    ) -> NDArray:
+        rounded = round_trip(codec_for(type_name), values.astype(np.float32), importance, inside=inside)
+        if out is None:
+            return rounded.astype(self.dtype)
+        out[...] = rounded
+        return out
+
+    def keep_where(self, array: NDArray, kept: NDArray, out: NDArray | None = None) -> NDArray:
+        return np.multiply(array, kept, out=out)
 
     # normalisation
 

@@ -1,14 +1,36 @@
-"""The layers that decoders are made of: linear, RMS norm, embedding."""
+"""The layers that decoders are made of: linear, RMS norm, embedding.
+
+Between the weight of a linear layer or an embedding and its use there may be a `Rounding`, for training with quantized
+weights: products then see the values that the weight's type would hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from entrenar_core.autograd.ops import embedding as embedding_ops
-from entrenar_core.autograd.ops import matmul, norm
+from entrenar_core.autograd.ops import matmul, norm, quant
+from entrenar_core.autograd.ops.quant import RoundedWeight
 from entrenar_core.autograd.tape import scope
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, WeightHandle
 from entrenar_core.model.module import Module, PassKey
 from entrenar_core.model.packed import PackedWeight
+
+Versions = tuple[int, ...]
+"""Counts of the changes of the tensors that a weight is made of."""
+
+
+class Rounding(Protocol):
+    """Rounds one weight to its type while it is on; `entrenar_core.quant.fake.FakeQuantizer` is one."""
+
+    @property
+    def is_on(self) -> bool: ...
+
+    def rounded(self, versions: Versions, compute: Callable[[], Array]) -> RoundedWeight:
+        """The rounded result of `compute`, which is called only if the versions are not those of the last time."""
+        ...
 
 
 class Linear(Module):
@@ -21,11 +43,15 @@ class Linear(Module):
         self.name = name
         self.weight = weight
         self.bias = bias
+        self.rounding: Rounding | None = None
         self._handle: WeightHandle | None = None
         self._handle_version = 0
 
     def operand(self) -> Tensor | WeightHandle:
-        """What to multiply by: the tensor itself while it is trained, else a prepared handle."""
+        """What to multiply by: the tensor itself while it is trained, else a prepared handle; rounded if that is on."""
+        if (rounded := self.rounded()) is not None:
+            is_trained = isinstance(self.weight, Tensor) and self.weight.requires_grad
+            return quant.fake_quantized(self.weight, rounded) if is_trained else rounded.handle  # type: ignore[arg-type]
         if isinstance(self.weight, Tensor) and self.weight.requires_grad:
             return self.weight
         return self.frozen_handle()
@@ -39,6 +65,21 @@ class Linear(Module):
             self._handle = self.weight.backend.prepare_weight(self.weight.data)
             self._handle_version = version
         return self._handle
+
+    def rounded(self) -> RoundedWeight | None:
+        """The rounded weight, or None while it is used as it is."""
+        if self.rounding is None or not self.rounding.is_on:
+            return None
+        return self.rounding.rounded(self.versions(), self.effective_weight)
+
+    def effective_weight(self) -> Array:
+        """What the layer multiplies by before it is rounded, [out, in]; not to be changed."""
+        weight = self.weight
+        return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
+
+    def versions(self) -> Versions:
+        """How often the tensors that `effective_weight` is made of have changed."""
+        return (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
 
     def forward(self, x: Tensor, key: PassKey | None) -> Tensor:
         """x [..., in] -> [..., out]; `key` is for layers that draw masks and unused here."""
@@ -67,8 +108,20 @@ class Embedding(Module):
     def __init__(self, name: str, weight: Tensor) -> None:
         self.name = name
         self.weight = weight
+        self.rounding: Rounding | None = None
+
+    def effective_weight(self) -> Array:
+        """The table before it is rounded, [V, D]; not to be changed."""
+        return self.weight.data
+
+    def table(self) -> Tensor:
+        """The table that rows are taken from; rounded if that is on."""
+        if self.rounding is None or not self.rounding.is_on:
+            return self.weight
+        versions = (self.weight.slot.version.count,)
+        return quant.fake_quantized(self.weight, self.rounding.rounded(versions, self.effective_weight))
 
     def forward(self, ids: Array) -> Tensor:
         """ids int32 [B, T] -> [B, T, D]."""
         with scope(self.name):
-            return embedding_ops.embedding(self.weight, ids)
+            return embedding_ops.embedding(self.table(), ids)
