@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,15 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError, OutputError
 from entrenar_core.gguf.atomic import atomic_file
-from entrenar_core.gguf.foreign import MAGIC
-from entrenar_core.gguf.header import DEFAULT_ALIGNMENT, checked_alignment
-from entrenar_core.gguf.keys import GENERAL_ALIGNMENT, SPLIT_COUNT
+from entrenar_core.gguf.layout import Layout, aligned, lay_out, located
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
-from entrenar_core.gguf.values import MetadataValue, encode_string
+from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.gguf.values import MetadataValue
 
 Chunk = npt.NDArray[np.uint8]
-VERSION = 3
-MAX_NAME_BYTES = 63
-"""GGML keeps tensor names in 64 bytes, the last one a zero; llama.cpp refuses files with longer ones."""
-
 _PADDING_BYTES = 1 << 16
 _ENCODE_VALUES = 1 << 20  # small enough for its memory to be reused from piece to piece
 
@@ -79,82 +71,39 @@ def write_gguf(
     the file cannot be written. On any error nothing is left behind.
     """
     target = Path(path)
-    entries = _unique_entries(metadata, target)
     plans = list(tensors)
-    alignment = _alignment(entries, target)
-    infos = _layout(plans, alignment, target)
-    header = _header(entries, infos)
-    data_start = _aligned(len(header), alignment)
-    total = data_start + (_aligned(infos[-1].offset + infos[-1].n_bytes, alignment) if infos else 0)
-    _check_space(target, total)
+    layout = lay_out(metadata, [(plan.name, plan.shape, plan.type_name) for plan in plans], target)
 
-    def verify(temporary: Path) -> None:
-        _verify(temporary, target, entries, infos, data_start)
-
-    with atomic_file(target, verify) as file:
-        file.write(header)
-        _pad(file, data_start - len(header))
-        for plan, info in zip(plans, infos, strict=True):
+    def fill(file: BinaryIO) -> None:
+        for plan, info in zip(plans, layout.tensors, strict=True):
             _write_tensor(file, plan, info, target)
-            _pad(file, _aligned(info.n_bytes, alignment) - info.n_bytes)
-    return total
+            _pad(file, aligned(info.n_bytes, layout.alignment) - info.n_bytes)
+
+    write_filled(target, layout, fill)
+    return layout.total
 
 
-def _unique_entries(metadata: Iterable[tuple[str, MetadataValue]], target: Path) -> dict[str, MetadataValue]:
-    entries: dict[str, MetadataValue] = {}
-    for key, value in metadata:
-        if key in entries or not 0 < len(key.encode()) <= 65535:
-            reason = "the key occurs twice" if key in entries else "a key has 1 to 65535 bytes"
-            raise FormatError(reason, where=f"{target}: key {key[:100]}")
-        if key == SPLIT_COUNT and value.value > 1:
-            raise FormatError(
-                f"one whole file is written, not one of {value.value} shards", where=f"{target}: key {key}"
-            )
-        entries[key] = value
-    return entries
+def write_filled(target: Path, layout: Layout, fill: Callable[[BinaryIO], None]) -> None:
+    """Write the header of a file, let `fill` write its tensors, and give it its name.
 
+    Args:
+        target: the path; a file that is there is replaced at the very end.
+        layout: see `lay_out`.
+        fill: gets the file, which stands at the start of the data; what it leaves out is zeros. It may write through
+            the descriptor, from several threads, at the offsets that the layout has.
 
-def _alignment(entries: dict[str, MetadataValue], target: Path) -> int:
-    entry = entries.get(GENERAL_ALIGNMENT)
-    return DEFAULT_ALIGNMENT if entry is None else checked_alignment(entry, str(target))
-
-
-def _layout(plans: list[TensorPlan], alignment: int, target: Path) -> list[TensorInfo]:
-    """Sizes and offsets (from the start of the data) of all tensors, checked against the format's limits."""
-    infos: list[TensorInfo] = []
-    names: set[str] = set()
-    offset = 0
-    for plan in plans:
-        try:
-            n_bytes = _planned_bytes(plan, names)
-        except FormatError as error:
-            raise _located(error, target, plan.name) from error
-        names.add(plan.name)
-        infos.append(TensorInfo(plan.name, tuple(plan.shape), plan.type_name, n_bytes, offset))
-        offset += _aligned(n_bytes, alignment)
-    return infos
-
-
-def _planned_bytes(plan: TensorPlan, names: set[str]) -> int:
-    if plan.name in names:
-        raise FormatError("the tensor occurs twice")
-    if not 0 < len(plan.name.encode()) <= MAX_NAME_BYTES:
-        raise FormatError(f"a tensor name has 1 to {MAX_NAME_BYTES} bytes")
-    if plan.type_name not in TYPE_BY_NAME:
-        raise FormatError(f"unknown tensor type {plan.type_name!r}")
-    return tensor_bytes(tuple(plan.shape), TYPE_BY_NAME[plan.type_name])
-
-
-def _header(entries: dict[str, MetadataValue], infos: list[TensorInfo]) -> bytes:
-    pieces: list[bytes | memoryview] = [MAGIC, struct.pack("<IQQ", VERSION, len(infos), len(entries))]
-    for key, value in entries.items():
-        pieces += [encode_string(key), struct.pack("<I", value.type), value.encode()]
-    for info in infos:
-        axes = len(info.shape)
-        type_id = TYPE_BY_NAME[info.type_name].id
-        pieces.append(encode_string(info.name))
-        pieces.append(struct.pack(f"<I{axes}QIQ", axes, *info.shape[::-1], type_id, info.offset))
-    return b"".join(pieces)
+    Raises:
+        OutputError: the file cannot be written, or does not read back as it was meant. Nothing is left behind, as
+            after any error of `fill`.
+    """
+    check_space(target, layout.total)
+    with atomic_file(target, lambda temporary: _verify(temporary, target, layout)) as file:
+        file.write(layout.header)
+        _pad(file, layout.data_start - len(layout.header))
+        file.flush()
+        fill(file)
+        file.flush()
+        file.truncate(layout.total)
 
 
 def _write_tensor(file: BinaryIO, plan: TensorPlan, info: TensorInfo, target: Path) -> None:
@@ -170,7 +119,7 @@ def _write_tensor(file: BinaryIO, plan: TensorPlan, info: TensorInfo, target: Pa
                 break
             file.write(np.ascontiguousarray(chunk).data)
     except FormatError as error:
-        raise _located(error, target, plan.name) from error
+        raise located(error, target, plan.name) from error
     if written != info.n_bytes:
         count = f"more than {info.n_bytes}" if written > info.n_bytes else str(written)
         raise FormatError(
@@ -179,15 +128,14 @@ def _write_tensor(file: BinaryIO, plan: TensorPlan, info: TensorInfo, target: Pa
         )
 
 
-def _verify(
-    temporary: Path, target: Path, entries: dict[str, MetadataValue], infos: list[TensorInfo], data_start: int
-) -> None:
+def _verify(temporary: Path, target: Path, layout: Layout) -> None:
     """Reopen what was written: the same keys, and every tensor where it was meant to be."""
-    meant = [(info.name, info.shape, info.type_name, data_start + info.offset) for info in infos]
+    meant = [(info.name, info.shape, info.type_name, info.offset) for info in layout.tensors]
     try:
         with GGUFFile.open(temporary) as file:
             found = [(info.name, info.shape, info.type_name, info.offset) for info in file.tensors.values()]
-            problem = "" if list(file.metadata) == list(entries) and found == meant else "other keys or tensors"
+            same = list(file.metadata) == list(layout.keys) and found == meant
+            problem = "" if same else "other keys or tensors"
     except FormatError as error:
         problem = error.message
     if problem:
@@ -196,12 +144,7 @@ def _verify(
         )
 
 
-def _located(error: FormatError, target: Path, tensor: str) -> FormatError:
-    """The error with the tensor it is about, unless it already says where it happened."""
-    return FormatError(error.message, where=error.where or f"{target}: tensor {tensor[:100]}", hint=error.hint)
-
-
-def _check_space(target: Path, n_bytes: int) -> None:
+def check_space(target: Path, n_bytes: int) -> None:
     """Refuse early what the disk cannot hold: hours of work could precede the moment it is full."""
     if not target.parent.is_dir():
         return
@@ -215,7 +158,3 @@ def _check_space(target: Path, n_bytes: int) -> None:
 def _pad(file: BinaryIO, n_bytes: int) -> None:
     for start in range(0, n_bytes, _PADDING_BYTES):
         file.write(bytes(min(_PADDING_BYTES, n_bytes - start)))
-
-
-def _aligned(position: int, alignment: int) -> int:
-    return -(-position // alignment) * alignment
