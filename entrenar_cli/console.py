@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
 from entrenar_cli.quantities import duration, rate, short_count, size
+from entrenar_cli.quantize_summary import MEBIBYTE, progress_text, quantized_facts
 from entrenar_cli.summary import Fact, RunSummary, before_the_run, prediction_facts, quality
 from entrenar_core.events import (
     Eval,
@@ -24,6 +25,8 @@ from entrenar_core.events import (
     Notice,
     Predicted,
     Progress,
+    Quantized,
+    Quantizing,
     Reporter,
     RunStarted,
     Saved,
@@ -73,6 +76,7 @@ class RichReporter:
         self.total_steps = 0
         self.first_step = 0
         self.drawn_at = 0.0
+        self.task_started = 0.0
         self.line_is_open = False
 
     def emit(self, event: Event) -> None:
@@ -82,6 +86,8 @@ class RichReporter:
                 self._advance("training", event.step, event.total_steps, self._step_text(event))
             case Progress():
                 self._progress(event)
+            case Quantizing():
+                self._quantizing(event)
             case Generated():
                 self._generated(event)
             case RunStarted():
@@ -91,6 +97,9 @@ class RichReporter:
             case Predicted():
                 self._stop()
                 self._facts(prediction_facts(event))
+            case Quantized():
+                self._stop()
+                self._facts(quantized_facts(event))
             case Finished():
                 self._stop()
                 self.console.print()
@@ -118,6 +127,13 @@ class RichReporter:
             self._advance(event.task, event.done, event.total, "")
         if event.done >= event.total and self.live is not None and event.task in self.tasks:
             self.live.remove_task(self.tasks.pop(event.task))
+
+    def _quantizing(self, event: Quantizing) -> None:
+        now = time.monotonic()
+        if not self.tasks:
+            self.task_started = now
+        text = progress_text(event, now - self.task_started)
+        self._advance("quantizing", event.done_bytes // MEBIBYTE, max(1, event.total_bytes // MEBIBYTE), text)
 
     def _generated(self, event: Generated) -> None:
         self._stop()

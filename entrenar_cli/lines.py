@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import TextIO
 
 from entrenar_cli.quantities import exact_count
+from entrenar_cli.quantize_summary import quantized_facts
 from entrenar_cli.summary import Fact, RunSummary, before_the_run, eval_line, prediction_facts, saved_line, step_line
-from entrenar_core.events import Eval, Event, Finished, Generated, Notice, Predicted, Progress, RunStarted, Saved, Step
+from entrenar_core.events import (
+    Eval,
+    Event,
+    Finished,
+    Generated,
+    Notice,
+    Predicted,
+    Progress,
+    Quantized,
+    RunStarted,
+    Saved,
+    Step,
+)
 
 
 class PlainReporter:
@@ -44,6 +57,8 @@ class PlainReporter:
                 self._line(_line_of(event))
             case Predicted():
                 self._facts(prediction_facts(event))
+            case Quantized():
+                self._facts(quantized_facts(event))
             case Finished():
                 self._facts(self.summary.facts(event))
 

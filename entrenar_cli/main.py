@@ -15,6 +15,7 @@ from entrenar_cli.commands.generate import generate
 from entrenar_cli.commands.init import init
 from entrenar_cli.commands.inspect import inspect
 from entrenar_cli.commands.predict import predict
+from entrenar_cli.commands.quantize import quantize
 from entrenar_cli.commands.schema import schema
 from entrenar_cli.commands.train import train
 from entrenar_cli.commands.validate import validate
@@ -22,7 +23,7 @@ from entrenar_cli.failures import INTERRUPTED, ReportingCommand
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
 
-COMMANDS = (init, validate, train, predict, generate, inspect, schema)
+COMMANDS = (init, validate, train, predict, generate, quantize, inspect, schema)
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """The parent of everything Typer says about wrong arguments; Typer exports only this child of it."""
 

@@ -87,6 +87,36 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Quantizing:
+    """How far a file is written in other types; sent a few times a second. Bytes are those of the source."""
+
+    done_bytes: int
+    total_bytes: int
+    tensors_done: int
+    tensors: int
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A file in other types that is complete on disk.
+
+    `types` counts tensors by GGML type. `rmse` and `sqnr_db` (of all tensors that were rounded) are None where errors
+    were not measured or there are none.
+    """
+
+    path: Path
+    source_bytes: int
+    n_bytes: int
+    bits_per_weight: float
+    types: Mapping[str, int]
+    seconds: float
+    peak_memory_bytes: int
+    rmse: float | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True)
 class Generated:
     """A piece of generated text."""
 
@@ -122,7 +152,7 @@ class Finished:
     result_step: int = 0
 
 
-Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Predicted | Finished
+Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Predicted | Quantizing | Quantized | Finished
 
 
 class Reporter(Protocol):

@@ -82,6 +82,10 @@ class GGUFFile:
             return list(self._entries.items())
         return [(key, value) for key, value in self._entries.items() if not key.startswith(SPLIT_PREFIX)]
 
+    def is_big_endian(self, shard: int) -> bool:
+        """Whether the numbers of a shard have their high byte first."""
+        return self._byte_orders[shard] == ">"
+
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """The packed bytes of a tensor, uint8 ``[rows..., row_bytes]``: a read-only view of the mapped file.
 
@@ -89,7 +93,7 @@ class GGUFFile:
         """
         info = self._info(name)
         flat = np.frombuffer(self._buffers[info.shard], np.uint8, info.n_bytes, info.offset)
-        if self._byte_orders[info.shard] == ">":
+        if self.is_big_endian(info.shard):
             flat = self._swapped(info, flat)
         return flat.reshape(info.raw_shape)
 

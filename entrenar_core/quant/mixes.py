@@ -45,6 +45,22 @@ _VALUE_LIKE = ("attn_v", "attn_qkv", "attn_kv_b")
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """What the mixes look at besides the tensors. Heads are those of the first layer; 0: not known."""
+
+    architecture: str = ""
+    layers: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    experts: int = 0
+
+    @property
+    def query_groups(self) -> int:
+        """Query heads for each key/value head."""
+        return self.heads // self.kv_heads if self.kv_heads else 0
+
+
+@dataclass(frozen=True)
 class MixRequest:
     """What is asked for, as the `quantize` section has it.
 
@@ -59,6 +75,7 @@ class MixRequest:
     tensor_types: tuple[tuple[str, str], ...] = ()
     has_importance: bool = False
     query_groups: int = 1
+    model: ModelFacts = ModelFacts()
 
 
 @dataclass(frozen=True)

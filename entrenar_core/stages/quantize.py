@@ -1,0 +1,151 @@
+"""The stage of `entrenar quantize`: a GGUF file in, the same model in other types out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from entrenar_core.codecs.registry import codec_for
+from entrenar_core.config.quantize_file import QuantizeConfig
+from entrenar_core.errors import ConfigError
+from entrenar_core.events import Notice, Quantized, Quantizing, Reporter, Saved
+from entrenar_core.gguf.writer import write_filled
+from entrenar_core.quant.convert import Conversion, Progress, convert
+from entrenar_core.quant.pieces import piece_size
+from entrenar_core.quant.plan import PlannedTensor
+from entrenar_core.quant.report import ErrorSums, TensorReport, error_document, total_errors
+from entrenar_core.quant.source import RowSource
+from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
+from entrenar_core.threads import available_cores
+from entrenar_core.train.memory import peak_memory_bytes
+
+MEMORY_MARGIN = 32 << 20
+"""Kept free of buffers, for what the interpreter and the libraries allocate while they work."""
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What was written; `tensors` have errors where they were asked for."""
+
+    summary: Quantized
+    tensors: Sequence[TensorReport]
+
+    def document(self) -> dict[str, object]:
+        """For JSON: the whole file and each tensor."""
+        summary = self.summary
+        return {
+            "path": str(summary.path),
+            "source_bytes": summary.source_bytes,
+            "n_bytes": summary.n_bytes,
+            "bits_per_weight": summary.bits_per_weight,
+            "types": dict(summary.types),
+            "total": error_document(total_errors(self.tensors)),
+            "tensors": [one.document() for one in self.tensors],
+        }
+
+
+def run_quantize(
+    config: QuantizeConfig, reporter: Reporter, *, overwrite: bool = False, measures: bool = False
+) -> QuantizeResult:
+    """Write the model in the types that the config asks for.
+
+    Args:
+        config: source, types, output.
+        reporter: hears of progress, of types that did not fit, and of the file.
+        overwrite: whether a file that is there may be replaced.
+        measures: whether the error of each tensor is measured.
+
+    Raises:
+        EntrenarError: see `quantize_plan.opened_plan` and `convert.convert`; nothing is left behind.
+    """
+    started = time.monotonic()
+    with opened_plan(config, overwrite=overwrite) as plan:
+        for message in plan.notices():
+            reporter.emit(Notice("warning", message))
+        load_kernels(plan.tensors)
+        threads = config.run.threads or available_cores()
+        budget = config.run.memory - private_bytes() - MEMORY_MARGIN
+        if budget <= 0:
+            raise _too_little_memory(config.run.memory)
+        piece_values, workers = piece_size(plan.tensors, threads, budget, measures=measures)
+        if workers < threads:
+            reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
+        conversion = Conversion(plan.tensors, plan.layout.tensors, piece_values, workers, measures=measures)
+        errors = _write(plan, conversion, reporter)
+        tensors = [TensorReport.of(one, sums) for one, sums in zip(plan.tensors, errors, strict=True)]
+        summary = _summary(plan, tensors, time.monotonic() - started)
+    reporter.emit(Saved("model", plan.path, plan.layout.total))
+    reporter.emit(summary)
+    return QuantizeResult(summary, tensors)
+
+
+def load_kernels(plan: Sequence[PlannedTensor]) -> None:
+    """Call each decoder and encoder once, so that compiled code is there before memory and time are measured."""
+    for source, target in sorted({(one.info.type_name, one.type_name) for one in plan if not one.is_copied}):
+        codec = codec_for(target)
+        codec.decode(codec.encode(np.zeros((1, codec.block_size), np.float32)))
+        reader = codec_for(source)
+        reader.decode(np.zeros((1, reader.block_bytes), np.uint8))
+
+
+def private_bytes() -> int:
+    """Memory that belongs to this process alone; where the system does not say, all that it has ever held."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return peak_memory_bytes()
+    found = next((line.split()[1] for line in lines if line.startswith("RssAnon:")), None)
+    return peak_memory_bytes() if found is None else int(found) * 1024
+
+
+def _too_little_memory(memory: int) -> ConfigError:
+    needed = -(-(private_bytes() + MEMORY_MARGIN) // 2**20) + 1
+    return ConfigError(
+        f"{memory // 2**20} MiB are too little: the program itself takes {needed} MiB",
+        where="run.memory",
+        hint="leave --memory out, or raise it",
+    )
+
+
+def _write(plan: QuantizePlan, conversion: Conversion, reporter: Reporter) -> list[ErrorSums | None]:
+    total = sum(one.info.n_bytes for one in plan.tensors)
+
+    def watch(progress: Progress) -> None:
+        reporter.emit(
+            Quantizing(
+                progress.source_bytes,
+                total,
+                progress.tensors,
+                len(plan.tensors),
+                plan.tensors[progress.tensors].name,
+            )
+        )
+
+    errors: list[ErrorSums | None] = []
+
+    def fill(file: BinaryIO) -> None:
+        with RowSource(plan.file) as source:
+            errors.extend(convert(conversion, source, file.fileno(), watch))
+
+    write_filled(plan.path, plan.layout, fill)
+    return errors
+
+
+def _summary(plan: QuantizePlan, tensors: Sequence[TensorReport], seconds: float) -> Quantized:
+    errors = total_errors(tensors)
+    return Quantized(
+        path=plan.path,
+        source_bytes=plan.source_bytes,
+        n_bytes=plan.layout.total,
+        bits_per_weight=plan.bits_per_weight,
+        types=plan.types(),
+        seconds=seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        rmse=errors.rmse if errors.count else None,
+        sqnr_db=errors.sqnr,
+    )
