@@ -6,7 +6,6 @@ lives in `cpu_kernels`, `cpu_gemm` and `cpu_attention`. Kernels run without boun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_packed, cpu_rounding
+from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_optimizer, cpu_packed, cpu_rounding
 from entrenar_core.backend.base import (
     Activation,
     AdamParams,
@@ -30,7 +29,6 @@ from entrenar_core.backend.cpu_arguments import (
     contiguous,
     indices,
     like,
-    optimizer_states,
     rows,
     vector,
     writable,
@@ -318,34 +316,10 @@ class CpuBackend:
     # optimizers
 
     def adam_step(self, parameter: NDArray, grad: NDArray, m: NDArray, v: NDArray, params: AdamParams) -> None:
-        decay = params.weight_decay
-        coefficients = np.array(
-            [
-                params.grad_scale,
-                0.0 if params.decoupled else decay,
-                1 - params.lr * decay if params.decoupled else 1.0,
-                params.beta1,
-                1 - params.beta1,
-                params.beta2,
-                1 - params.beta2,
-                params.lr / (1 - params.beta1**params.step),
-                1 / math.sqrt(1 - params.beta2**params.step),
-                params.eps,
-            ],
-            np.float32,
-        )
-        arrays = optimizer_states("adam_step", parameter, grad, m, v)
-        self.threads.run(optimizer.adam, parameter.size, *arrays, coefficients, grain=_GRAIN)
+        cpu_optimizer.adam_step(self.threads, parameter, grad, m, v, params)
 
     def sgd_step(self, parameter: NDArray, grad: NDArray, buffer: NDArray | None, params: SGDParams) -> None:
-        rates = (float(params.lr), float(params.weight_decay), float(params.grad_scale))
-        if buffer is None:
-            arrays = optimizer_states("sgd_step", parameter, grad)
-            self.threads.run(optimizer.sgd, parameter.size, *arrays, *rates, grain=_GRAIN)
-            return
-        arrays = optimizer_states("sgd_step", parameter, grad, buffer)
-        moving = (float(params.momentum), bool(params.nesterov), bool(params.first_step))
-        self.threads.run(optimizer.sgd_momentum, parameter.size, *arrays, *rates, *moving, grain=_GRAIN)
+        cpu_optimizer.sgd_step(self.threads, parameter, grad, buffer, params)
 
     def sum_of_squares(self, array: NDArray) -> float:
         return float(self._reduce_blocks(optimizer.sums_of_squares, array, np.float64).sum())
