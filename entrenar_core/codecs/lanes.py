@@ -19,6 +19,7 @@ from entrenar_core.jit import jit_enabled
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_HALF_QUIET = np.int32(0x0200)
 _BELOW_HALF = np.float32(0.49999997)
 _SIGN_SHIFT = np.int32(31)
 
@@ -56,8 +57,9 @@ def float_of_bits(bits):
 
 @lanes
 def half_of_float(value):
-    """The bits (an int32) of the float16 nearest to a float32, ties to even."""
-    return np.int32(np.float32(value).astype(np.float16).view(np.uint16))
+    """The bits (an int32) of the float16 nearest to a float32, ties to even; a NaN becomes quiet."""
+    half = np.int32(np.float32(value).astype(np.float16).view(np.uint16))
+    return half | _HALF_QUIET if np.isnan(value) else half
 
 
 @lanes
