@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,19 @@ def test_a_part_of_a_block_is_refused(type_name: str) -> None:
         codec.decode(np.zeros((2, entry.block_bytes + 1), np.uint8))
     with pytest.raises(TypeError, match="decodes uint8"):
         codec.decode(np.zeros((2, entry.block_bytes), np.int8))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not jit_enabled(), reason="nothing is compiled with ENTRENAR_JIT=0")
+def test_a_kernel_is_compiled_once_whatever_the_blocks_lie_in(tmp_path: Path) -> None:
+    from entrenar_core.codecs.k_quants_kernels import decode_q4_k
+
+    raw = finite_blocks("Q4_K", 6).reshape(2, -1)
+    raw.tofile(tmp_path / "blocks")
+    mapped = np.memmap(tmp_path / "blocks", np.uint8, "r", shape=raw.shape)
+    codec = codec_for("Q4_K")
+    for blocks in (raw, mapped, raw[:, 144:]):
+        assert_same_bits(codec.decode(blocks), dequantized("Q4_K", np.ascontiguousarray(blocks)))
+    assert len(decode_q4_k.signatures) == 1
 
 
 def test_plain_python_kernels_decode_as_compiled_ones_do() -> None:
