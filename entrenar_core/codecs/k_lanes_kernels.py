@@ -1,0 +1,96 @@
+"""Sixteen parts of blocks side by side: how the encoders of K-types become vector instructions without fast-math.
+
+A part (16 or 32 values with a scale of its own) is a lane: ``values[i, lane]`` is the i-th value of a part. Sums over a
+part are then sums over i of whole rows, in one fixed order, and need no reduction across lanes. A group of 16 lanes is
+one super-block of 16 parts or two of 8; when the second of the two does not exist, the first takes its place.
+
+What is known of each lane stands in the rows of `lanes` float32 [N_ROWS, 16]. All scratch memory comes from
+`aligned_floats`: a row that crosses a cache line costs half of the speed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entrenar_core.jit import kernel
+
+LANES = 16
+SUPER_BLOCK = 256
+
+N_ROWS = 16
+LOW, WIDTH, ENERGY, SUM_W, SUM_WY, INVERSE, SUM_Q, SUM_QQ, SUM_QY, GAIN, SCALE, OFFSET, SCALE_CODE, MIN_CODE = range(14)
+"""Rows of `lanes`. The symmetric types keep the value of largest magnitude in WIDTH."""
+
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ROUND = np.float32(12582912.0)
+
+
+@kernel(exact=True)
+def nearest(x):
+    """The nearest whole number, ties to even, for |x| < 2^22: float32 numbers of this size have no fraction."""
+    return (x + _ROUND) - _ROUND
+
+
+@kernel(exact=True)
+def rounded_to_half(x):
+    """float32 x >= 0 to the precision of a float16, to nearest; what is too large for one keeps its size.
+
+    Above 2^-14: Dekker's splitting, which leaves 24 - 13 bits. Below: whole multiples of 2^-24.
+    """
+    if x < np.float32(2.0**-14):
+        return (x + np.float32(0.75)) - np.float32(0.75)
+    spread = x * np.float32(8193.0)
+    return spread - (spread - x)
+
+
+@kernel(exact=True)
+def load_lanes(blocks, first, size, values):
+    """Parts of `size` values of blocks float32 [N, 256], from block `first` on -> values float32 [size, 16]."""
+    per_block = SUPER_BLOCK // size
+    for lane in range(LANES):
+        block = min(first + lane // per_block, blocks.shape[0] - 1)
+        part = blocks[block, (lane % per_block) * size : (lane % per_block + 1) * size]
+        for i in range(size):
+            values[i, lane] = part[i]
+
+
+@kernel(exact=True)
+def load_importance(importance, first, size, weights):
+    """The importance float32 [M, 256] of the same parts; block n has that of n modulo M."""
+    per_block = SUPER_BLOCK // size
+    for lane in range(LANES):
+        block = (first + lane // per_block) % importance.shape[0]
+        part = importance[block, (lane % per_block) * size : (lane % per_block + 1) * size]
+        for i in range(size):
+            weights[i, lane] = part[i]
+
+
+@kernel(exact=True)
+def measure_lanes(values, size, lanes):
+    """Least value (at most 0), largest less least, and sum of squares of each lane."""
+    low, width, energy = lanes[LOW], lanes[WIDTH], lanes[ENERGY]
+    for lane in range(LANES):
+        low[lane] = _ZERO
+        width[lane] = values[0, lane]
+        energy[lane] = _ZERO
+    for i in range(size):
+        for lane in range(LANES):
+            x = values[i, lane]
+            low[lane] = min(low[lane], x)
+            width[lane] = max(width[lane], x)
+            energy[lane] += x * x
+    for lane in range(LANES):
+        width[lane] -= low[lane]
+
+
+@kernel(exact=True)
+def block_mean_squares(lanes, size, factor, mean_squares):
+    """factor · the mean square of the super-block of each lane, in a row of `lanes`."""
+    per_block = SUPER_BLOCK // size
+    energy = lanes[ENERGY]
+    for start in range(0, LANES, per_block):
+        total = _ZERO
+        for lane in range(start, start + per_block):
+            total += energy[lane]
+        for lane in range(start, start + per_block):
+            mean_squares[lane] = factor * total / np.float32(SUPER_BLOCK)

@@ -1,0 +1,220 @@
+"""Q3_K and Q6_K: x = scale·code with signed codes in parts of 16 values; search, rounding and packing.
+
+For each part: a few steps around (value of largest magnitude) / -(levels), where levels is 4 or 32, give codes; codes
+give the scale of least weighted squared error; the best one wins, and is used once more as a step. Scales are rounded
+to signed codes of the super-block's float16 step. Errors weigh x², or the importance (Q6_K), or importance·sqrt(2·mean
+square + x²) of the super-block (Q3_K), as in llama.cpp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entrenar_core.codecs.k_lanes_kernels import (
+    ENERGY,
+    GAIN,
+    INVERSE,
+    LANES,
+    SCALE,
+    SCALE_CODE,
+    SUM_QQ,
+    SUM_QY,
+    WIDTH,
+    LOW,
+    block_mean_squares,
+    load_importance,
+    load_lanes,
+    measure_lanes,
+    nearest,
+    rounded_to_half,
+)
+from entrenar_core.jit import kernel
+
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_LEVELS3, _LEVELS6 = np.float32(4.0), np.float32(32.0)
+_LIMIT6, _LIMIT8 = np.float32(32.0), np.float32(128.0)
+
+
+@kernel(exact=True)
+def encode_q6_k(blocks, importance, factors, values, weights, lanes, steps, packed):
+    """Blocks float32 [N, 256] -> packed uint8 [N, 210] up to byte 208, and their steps float32 [N, 1]; see `_fit`."""
+    for block in range(blocks.shape[0]):
+        _fit(blocks, block, importance, False, _LEVELS6, _LIMIT8, factors, values, weights, lanes, steps)
+        for lane in range(LANES):
+            packed[block, 192 + lane] = np.int32(lanes[SCALE_CODE, lane]) & 255
+        for half in range(2):
+            for part in range(2):
+                row = blocks[block, 128 * half + 16 * part : 128 * half + 112 + 16 * part]
+                low, top = 64 * half + 16 * part, 128 + 32 * half + 16 * part
+                lane = 8 * half + part
+                _store6(row, lanes, lane, packed[block, low : low + 48], packed[block, top : top + 16])
+
+
+@kernel(exact=True)
+def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, packed):
+    """Blocks float32 [N, 256] -> packed uint8 [N, 110] up to byte 108, and their steps float32 [N, 1]; see `_fit`."""
+    for block in range(blocks.shape[0]):
+        _fit(blocks, block, importance, True, _LEVELS3, _LIMIT6, factors, values, weights, lanes, steps)
+        _store_signed_scales(lanes, packed[block, 96:108])
+        packed[block, 0:32] = 0
+        for half in range(2):
+            for part in range(2):
+                row = blocks[block, 128 * half + 16 * part : 128 * half + 112 + 16 * part]
+                low, top = 32 + 32 * half + 16 * part, 16 * part
+                lane = 8 * half + part
+                _store3(row, lanes, lane, packed[block, low : low + 16], packed[block, top : top + 16], 4 * half)
+
+
+@kernel(exact=True)
+def _fit(blocks, block, importance, by_size, levels, limit, factors, values, weights, lanes, steps):
+    """Scale codes (-limit ... limit-1) of the 16 parts of a block, in lanes[SCALE_CODE]; 1/scale in lanes[INVERSE].
+
+    Args:
+        blocks: float32 [N, 256].
+        importance: float32 [M, 256]; none when M is 0.
+        by_size: whether the importance of a value counts more where the value is large.
+        levels: codes of values are -levels ... levels-1; a float32, and so is `limit`.
+        factors: float32, added to `levels` for each step that is tried.
+        values, weights: scratch float32 [16, 16].
+        steps: float32 [N, 1], set to the step of scales, representable as a float16 unless too large; NaN where a
+            value of the block is not finite.
+    """
+    load_lanes(blocks, block, LANES, values)
+    measure_lanes(values, LANES, lanes)
+    if importance.shape[0] > 0:
+        load_importance(importance, block, LANES, weights)
+        if by_size:
+            _weigh_by_size(values, weights, lanes)
+    else:
+        for i in range(LANES):
+            for lane in range(LANES):
+                weights[i, lane] = values[i, lane] * values[i, lane]
+    _search(values, weights, levels, factors, lanes)
+    steps[block, 0] = _round_scales(lanes, limit)
+
+
+@kernel(exact=True)
+def _weigh_by_size(values, weights, lanes):
+    mean = lanes[INVERSE]
+    block_mean_squares(lanes, LANES, _TWO, mean)
+    for i in range(LANES):
+        for lane in range(LANES):
+            weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
+
+
+@kernel(exact=True)
+def _search(values, weights, levels, factors, lanes):
+    """The best scale of each lane."""
+    low, extreme, inverse, scale = lanes[LOW], lanes[WIDTH], lanes[INVERSE], lanes[SCALE]
+    for lane in range(LANES):
+        high = extreme[lane] + low[lane]
+        extreme[lane] = high if high > -low[lane] else low[lane]
+        scale[lane] = -extreme[lane] / levels
+        lanes[GAIN, lane] = _ZERO
+    for n in range(factors.size):
+        for lane in range(LANES):
+            inverse[lane] = -(levels + factors[n]) / extreme[lane] if extreme[lane] != _ZERO else _ZERO
+        _sum_codes(values, weights, levels, lanes)
+        _keep_better(lanes)
+    _invert(scale, inverse)
+    _sum_codes(values, weights, levels, lanes)
+    _keep_better(lanes)
+
+
+@kernel(exact=True)
+def _invert(row, inverse):
+    for lane in range(LANES):
+        inverse[lane] = _ONE / row[lane] if row[lane] != _ZERO else _ZERO
+
+
+@kernel(exact=True)
+def _sum_codes(values, weights, levels, lanes):
+    """Codes of x·inverse, and their weighted sums: of q² and q·x."""
+    inverse, sum_qq, sum_qx = lanes[INVERSE], lanes[SUM_QQ], lanes[SUM_QY]
+    for lane in range(LANES):
+        sum_qq[lane] = _ZERO
+        sum_qx[lane] = _ZERO
+    largest = levels - _ONE
+    for i in range(LANES):
+        for lane in range(LANES):
+            code = min(max(nearest(values[i, lane] * inverse[lane]), -levels), largest)
+            weighted = weights[i, lane] * code
+            sum_qq[lane] += weighted * code
+            sum_qx[lane] += weighted * values[i, lane]
+
+
+@kernel(exact=True)
+def _keep_better(lanes):
+    """The scale of least squares for the codes that were summed, where it lowers the error."""
+    sum_qq, sum_qx, gain, scale = lanes[SUM_QQ], lanes[SUM_QY], lanes[GAIN], lanes[SCALE]
+    for lane in range(LANES):
+        new_scale = sum_qx[lane] / sum_qq[lane]
+        new_gain = new_scale * sum_qx[lane]
+        better = (new_gain > gain[lane]) & (sum_qq[lane] > _ZERO)
+        gain[lane] = new_gain if better else gain[lane]
+        scale[lane] = new_scale if better else scale[lane]
+
+
+@kernel(exact=True)
+def _round_scales(lanes, limit):
+    """Scales become step·code, codes -limit ... limit-1 of a float16 step, which is returned; the largest gets -limit."""
+    scale, codes = lanes[SCALE], lanes[SCALE_CODE]
+    low, high = _ZERO, _ZERO
+    finite = _ZERO
+    for lane in range(LANES):
+        low = min(low, scale[lane])
+        high = max(high, scale[lane])
+        finite += lanes[ENERGY, lane] * _ZERO  # NaN and infinity stay
+    magnitude = rounded_to_half(max(high, -low) / limit)
+    step = -magnitude if high > -low else magnitude
+    inverse = _ONE / step if step != _ZERO else _ZERO
+    for lane in range(LANES):
+        codes[lane] = min(max(nearest(scale[lane] * inverse), -limit), limit - _ONE)
+        scale[lane] = step * codes[lane]
+    _invert(scale, lanes[INVERSE])
+    return step + finite
+
+
+@kernel(exact=True)
+def _code(x, inverse, levels):
+    """The code of x, counted from 0."""
+    return np.int32(min(max(nearest(x * inverse), -levels), levels - _ONE) + levels)
+
+
+@kernel(exact=True)
+def _store6(row, lanes, lane, nibbles, tops):
+    """Four parts of 16 values, 32 apart and their lanes 2 apart: low nibbles into bytes 0 and 32 on, tops into 16."""
+    inverse, inverse_1 = lanes[INVERSE, lane], lanes[INVERSE, lane + 2]
+    inverse_2, inverse_3 = lanes[INVERSE, lane + 4], lanes[INVERSE, lane + 6]
+    first, second, third, fourth = row[0:16], row[32:48], row[64:80], row[96:112]
+    here, there = nibbles[0:16], nibbles[32:48]
+    for i in range(16):
+        a, b = _code(first[i], inverse, _LEVELS6), _code(second[i], inverse_1, _LEVELS6)
+        c, d = _code(third[i], inverse_2, _LEVELS6), _code(fourth[i], inverse_3, _LEVELS6)
+        here[i] = a & 15 | (c & 15) << 4
+        there[i] = b & 15 | (d & 15) << 4
+        tops[i] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6
+
+
+@kernel(exact=True)
+def _store3(row, lanes, lane, pairs, tops, bit):
+    """Four parts of 16 values, as in `_store6`: two bits each into 16 bytes, third bits from bit `bit` on of others."""
+    inverse, inverse_1 = lanes[INVERSE, lane], lanes[INVERSE, lane + 2]
+    inverse_2, inverse_3 = lanes[INVERSE, lane + 4], lanes[INVERSE, lane + 6]
+    first, second, third, fourth = row[0:16], row[32:48], row[64:80], row[96:112]
+    for i in range(16):
+        a, b = _code(first[i], inverse, _LEVELS3), _code(second[i], inverse_1, _LEVELS3)
+        c, d = _code(third[i], inverse_2, _LEVELS3), _code(fourth[i], inverse_3, _LEVELS3)
+        pairs[i] = a & 3 | (b & 3) << 2 | (c & 3) << 4 | (d & 3) << 6
+        tops[i] |= (a >> 2 | b >> 2 << 1 | c >> 2 << 2 | d >> 2 << 3) << bit
+
+
+@kernel(exact=True)
+def _store_signed_scales(lanes, target):
+    """Sixteen scale codes, counted from -32, into 12 bytes: nibbles in 8, two more bits each in 4."""
+    for j in range(4):
+        a, b = np.int32(lanes[SCALE_CODE, j]) + 32, np.int32(lanes[SCALE_CODE, j + 4]) + 32
+        c, d = np.int32(lanes[SCALE_CODE, j + 8]) + 32, np.int32(lanes[SCALE_CODE, j + 12]) + 32
+        target[j] = a & 15 | (c & 15) << 4
+        target[j + 4] = b & 15 | (d & 15) << 4
+        target[j + 8] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6
