@@ -78,6 +78,12 @@ def _steps_around(middle: float, reach: float, count: int) -> Floats:
     return np.linspace(middle - reach, middle + reach, count, dtype=np.float32)
 
 
+def _normalized(importance: Floats) -> Floats:
+    """Importance with a mean of 1, so that its sums stay in the range of float32; zeros stay zeros."""
+    mean = importance.mean(dtype=np.float64)
+    return (importance / (mean if mean > 0.0 else 1.0)).astype(np.float32)
+
+
 def _encode(
     kernel: Callable[..., Any],
     rows: Floats,
@@ -93,7 +99,7 @@ def _encode(
 
     blocks = rows.reshape(-1, _SUPER_BLOCK)
     targets = packed.reshape(len(blocks), -1)
-    weighting = np.empty(0, np.float32) if importance is None else importance / (importance.mean() or 1.0)
+    weighting = np.empty(0, np.float32) if importance is None else _normalized(importance)
     steps = np.empty((len(blocks), n_steps), np.float32)
     scratch = aligned_floats(part), aligned_floats(part), aligned_floats(N_ROWS)
     with np.errstate(all="ignore"):  # values that are not finite, or too large, are found by their steps

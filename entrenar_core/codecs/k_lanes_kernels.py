@@ -33,12 +33,14 @@ def nearest(x):
 
 @kernel(exact=True)
 def rounded_to_half(x):
-    """float32 x >= 0 to the precision of a float16, to nearest; what is too large for one keeps its size.
+    """float32 x >= 0 to the precision of a float16; what is too large for one keeps its size.
 
-    Above 2^-14: Dekker's splitting, which leaves 24 - 13 bits. Below: whole multiples of 2^-24.
+    Above 2^-14 to nearest, by Dekker's splitting, which leaves 24 - 13 bits. Below, where they are coarse, up to whole
+    multiples of 2^-24: the largest of the numbers that count in this step is then not cut off.
     """
     if x < np.float32(2.0**-14):
-        return (x + np.float32(0.75)) - np.float32(0.75)
+        multiple = (x + np.float32(0.75)) - np.float32(0.75)
+        return multiple if multiple >= x else multiple + np.float32(2.0**-24)
     spread = x * np.float32(8193.0)
     return spread - (spread - x)
 

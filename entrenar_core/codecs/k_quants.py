@@ -1,16 +1,18 @@
 """The K-types: blocks of 256 values whose parts of 16 or 32 have small scales of their own under one float16 scale.
 
-Decoded bit for bit as gguf-py does. Kernels are imported with the first block: importing numba takes longer than
-opening a model.
+Decoded bit for bit as gguf-py does; encoded with no more error than llama.cpp's quantizer (`k_encode`). Kernels are
+imported with the first block: importing numba takes longer than opening a model.
 """
 
 from __future__ import annotations
 
 from entrenar_core.codecs.base import Bytes, Floats
-from entrenar_core.codecs.block_codec import BlockCodec, float16_scales
+from entrenar_core.codecs.block_codec import float16_scales
+from entrenar_core.codecs.block_encoder import EncodingBlockCodec
+from entrenar_core.codecs.k_encode import encode_q2_k, encode_q3_k, encode_q4_k, encode_q5_k, encode_q6_k
 
 
-class Q2_KCodec(BlockCodec):
+class Q2_KCodec(EncodingBlockCodec):
     """Two bits a value; parts of 16 with a 4-bit scale and a 4-bit minimum."""
 
     type_name = "Q2_K"
@@ -22,8 +24,11 @@ class Q2_KCodec(BlockCodec):
 
         decode_q2_k(blocks, float16_scales(blocks, 80, 84), values)
 
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_q2_k(rows, importance, packed)
 
-class Q3_KCodec(BlockCodec):
+
+class Q3_KCodec(EncodingBlockCodec):
     """Three bits a value, signed; parts of 16 with a 6-bit scale."""
 
     type_name = "Q3_K"
@@ -35,8 +40,11 @@ class Q3_KCodec(BlockCodec):
 
         decode_q3_k(blocks, float16_scales(blocks, 108, 110), values)
 
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_q3_k(rows, importance, packed)
 
-class Q4_KCodec(BlockCodec):
+
+class Q4_KCodec(EncodingBlockCodec):
     """Four bits a value; parts of 32 with a 6-bit scale and a 6-bit minimum."""
 
     type_name = "Q4_K"
@@ -48,8 +56,11 @@ class Q4_KCodec(BlockCodec):
 
         decode_q4_k(blocks, float16_scales(blocks, 0, 4), values)
 
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_q4_k(rows, importance, packed)
 
-class Q5_KCodec(BlockCodec):
+
+class Q5_KCodec(EncodingBlockCodec):
     """Five bits a value; parts of 32 with a 6-bit scale and a 6-bit minimum."""
 
     type_name = "Q5_K"
@@ -61,8 +72,11 @@ class Q5_KCodec(BlockCodec):
 
         decode_q5_k(blocks, float16_scales(blocks, 0, 4), values)
 
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_q5_k(rows, importance, packed)
 
-class Q6_KCodec(BlockCodec):
+
+class Q6_KCodec(EncodingBlockCodec):
     """Six bits a value, signed; parts of 16 with an 8-bit scale."""
 
     type_name = "Q6_K"
@@ -73,3 +87,6 @@ class Q6_KCodec(BlockCodec):
         from entrenar_core.codecs.k_quants_kernels import decode_q6_k
 
         decode_q6_k(blocks, float16_scales(blocks, 208, 210), values)
+
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_q6_k(rows, importance, packed)

@@ -15,12 +15,12 @@ from entrenar_core.codecs.k_lanes_kernels import (
     GAIN,
     INVERSE,
     LANES,
+    LOW,
     SCALE,
     SCALE_CODE,
     SUM_QQ,
     SUM_QY,
     WIDTH,
-    LOW,
     block_mean_squares,
     load_importance,
     load_lanes,
@@ -157,7 +157,7 @@ def _keep_better(lanes):
 
 @kernel(exact=True)
 def _round_scales(lanes, limit):
-    """Scales become step·code, codes -limit ... limit-1 of a float16 step, which is returned; the largest gets -limit."""
+    """Scales become step·code, codes -limit ... limit-1 of a float16 step, which is returned; the largest is -limit."""
     scale, codes = lanes[SCALE], lanes[SCALE_CODE]
     low, high = _ZERO, _ZERO
     finite = _ZERO
