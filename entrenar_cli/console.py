@@ -16,7 +16,7 @@ from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
 from entrenar_cli.quantities import duration, rate, short_count, size
 from entrenar_cli.quantize_summary import MEBIBYTE, progress_text, quantized_facts
-from entrenar_cli.summary import Fact, RunSummary, before_the_run, prediction_facts, quality
+from entrenar_cli.summary import Fact, RunSummary, before_the_run, prediction_facts, quality, quantization_line
 from entrenar_core.events import (
     Eval,
     Event,
@@ -25,6 +25,7 @@ from entrenar_core.events import (
     Notice,
     Predicted,
     Progress,
+    QuantizationStarted,
     Quantized,
     Quantizing,
     Reporter,
@@ -104,7 +105,7 @@ class RichReporter:
                 self._stop()
                 self.console.print()
                 self._facts(self.summary.facts(event))
-            case Eval() | Saved() | Notice():
+            case Eval() | QuantizationStarted() | Saved() | Notice():
                 self._above_the_bar(event)
 
     def close(self) -> None:
@@ -141,7 +142,7 @@ class RichReporter:
         self.out.flush()
         self.line_is_open = not event.text.endswith("\n")
 
-    def _above_the_bar(self, event: Eval | Saved | Notice) -> None:
+    def _above_the_bar(self, event: Eval | QuantizationStarted | Saved | Notice) -> None:
         from rich.text import Text
 
         line = Text()
@@ -151,6 +152,8 @@ class RichReporter:
                 line.append(f"step {event.step}  loss ").append(f"{event.loss:.4f}", style="bold")
                 line.append(f"  {'  '.join(quality(event))}  {duration(event.seconds)}")
                 line.append("  best so far" if event.is_best else "", style="green")
+            case QuantizationStarted():
+                line.append("note    ", style="blue").append(quantization_line(event))
             case Saved():
                 line.append("saved   ", style="green").append(f"{event.kind} ")
                 line.append(str(event.path), style="bold").append(f"  {size(event.n_bytes)}", style="dim")

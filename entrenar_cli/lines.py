@@ -6,7 +6,16 @@ from typing import TextIO
 
 from entrenar_cli.quantities import exact_count
 from entrenar_cli.quantize_summary import quantized_facts
-from entrenar_cli.summary import Fact, RunSummary, before_the_run, eval_line, prediction_facts, saved_line, step_line
+from entrenar_cli.summary import (
+    Fact,
+    RunSummary,
+    before_the_run,
+    eval_line,
+    prediction_facts,
+    quantization_line,
+    saved_line,
+    step_line,
+)
 from entrenar_core.events import (
     Eval,
     Event,
@@ -15,6 +24,7 @@ from entrenar_core.events import (
     Notice,
     Predicted,
     Progress,
+    QuantizationStarted,
     Quantized,
     RunStarted,
     Saved,
@@ -53,7 +63,7 @@ class PlainReporter:
                 self.line_is_open = not event.text.endswith("\n")
             case RunStarted():
                 self._facts(before_the_run(event))
-            case Eval() | Saved() | Notice():
+            case Eval() | QuantizationStarted() | Saved() | Notice():
                 self._line(_line_of(event))
             case Predicted():
                 self._facts(prediction_facts(event))
@@ -90,10 +100,12 @@ class PlainReporter:
         print(text, file=self.log, flush=True)
 
 
-def _line_of(event: Eval | Saved | Notice) -> str:
+def _line_of(event: Eval | QuantizationStarted | Saved | Notice) -> str:
     match event:
         case Eval():
             return eval_line(event)
+        case QuantizationStarted():
+            return quantization_line(event)
         case Saved():
             return saved_line(event)
         case Notice():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from entrenar_cli.quantities import duration, exact_count, few_digits, perplexity, rate, short_count, size
-from entrenar_core.events import Eval, Event, Finished, Predicted, RunStarted, Saved, Step
+from entrenar_core.events import Eval, Event, Finished, Predicted, QuantizationStarted, RunStarted, Saved, Step
 
 _RESULTS = ("model", "adapter", "head")
 """Kinds of files that a person wants to find again; the others are beside them."""
@@ -88,6 +88,13 @@ def _which_weights(finished: Finished, best: Eval) -> str:
     if finished.result_step == best.step:
         return "the files hold its weights"
     return "the files hold the weights of the last step (training.early_stopping keeps the best)"
+
+
+def quantization_line(event: QuantizationStarted) -> str:
+    """When weights begin to be rounded, and to what."""
+    kinds = ", ".join(f"{exact_count(count)} in {name}" for name, count in event.matrices.items())
+    when = "from the first step on" if event.step == 0 else f"from here on (step {exact_count(event.step)} is done)"
+    return f"weights are quantized {when}: matrices {kinds}"
 
 
 def saved_line(event: Saved) -> str:

@@ -61,6 +61,17 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class QuantizationStarted:
+    """Quantization-aware training: from the step after `step` on, forward passes and evaluations see rounded weights.
+
+    `matrices` says how many of them have which GGML type.
+    """
+
+    step: int
+    matrices: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Saved:
     """A file or folder that is now complete on disk. `kind`: checkpoint, model, adapter, metrics or config."""
 
@@ -152,7 +163,20 @@ class Finished:
     result_step: int = 0
 
 
-Event = RunStarted | Step | Eval | Saved | Progress | Notice | Generated | Predicted | Quantizing | Quantized | Finished
+Event = (
+    RunStarted
+    | Step
+    | Eval
+    | QuantizationStarted
+    | Saved
+    | Progress
+    | Notice
+    | Generated
+    | Predicted
+    | Quantizing
+    | Quantized
+    | Finished
+)
 
 
 class Reporter(Protocol):

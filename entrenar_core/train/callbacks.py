@@ -17,6 +17,10 @@ class Callback:
     a memory of its own starts afresh when a run is resumed.
     """
 
+    def on_turn(self, trainer: Trainer) -> None:
+        """A turn of the loop begins: `trainer.state` says which; it comes before the evaluation, the checkpoint and the
+        step of that turn, and may come again with the same state."""
+
     def on_step_end(self, trainer: Trainer, event: Step) -> None:
         """The parameters have been updated."""
 

@@ -105,6 +105,8 @@ class Trainer:
         started = time.perf_counter()
         self._open_files()
         while True:
+            for callback in self.callbacks:
+                callback.on_turn(self)
             self._leave_if_asked()
             if self._evaluation_is_due() and not self._evaluate():
                 continue
@@ -205,7 +207,9 @@ class Trainer:
             raise
         if found is None:
             return False
-        self.state = self.state.after_evaluation(found.loss, self.settings.early_stopping)
+        is_judged = self.state.step >= self.settings.judged_from
+        limit = self.settings.early_stopping
+        self.state = self.state.after_evaluation(found.loss, limit, is_judged=is_judged)
         event = Eval(
             step=self.state.step,
             loss=found.loss,

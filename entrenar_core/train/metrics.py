@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object a line for each step and each evaluation, appended while the run goes on.
+"""``metrics.jsonl``: one JSON object a line for each step, each evaluation and the start of quantization, as they come.
 
 When a run is resumed, what was written after the checkpoint is dropped and will be written again, so the file of a
 resumed run equals that of an uninterrupted one in all but the `WALL_CLOCK` keys.
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.errors import OutputError
-from entrenar_core.events import Eval, Step
+from entrenar_core.events import Eval, QuantizationStarted, Step
 from entrenar_core.train.durable import replace_file
 from entrenar_core.train.state import TrainState
 
 WALL_CLOCK = ("seconds", "peak_memory_bytes")
 """Keys whose values differ from run to run."""
 
-_KINDS: dict[type, str] = {Step: "step", Eval: "eval"}
+_KINDS: dict[type, str] = {Step: "step", Eval: "eval", QuantizationStarted: "quantization_started"}
 
 
 class MetricsFile:
@@ -39,7 +39,7 @@ class MetricsFile:
         kept = [line for line in _lines(self.path) if _is_before(line, state)]
         replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def append(self, event: Step | Eval) -> None:
+    def append(self, event: Step | Eval | QuantizationStarted) -> None:
         """Write one line.
 
         Raises:
@@ -73,6 +73,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_before(line: dict[str, Any], state: TrainState) -> bool:
-    last = {"step": state.step, "eval": state.evaluated_step}.get(line.get("event", ""), 0)
+    begun = state.step - 1  # what begins at a step begins again when that is where the run goes on
+    limits = {"step": state.step, "eval": state.evaluated_step, "quantization_started": begun}
+    last = limits.get(line.get("event", ""), -1)
     step = line.get("step")
     return isinstance(step, int) and step <= last

@@ -26,6 +26,8 @@ class TrainSettings:
         save_every: steps between checkpoints; None: only those that `save_best` and the end of the run ask for.
         save_best: save a checkpoint after each evaluation that is the best so far.
         early_stopping: None: never.
+        judged_from: evaluations after fewer steps are logged, but are neither the best nor stop the run: those of a
+            model that will be another one (before its weights are quantized).
     """
 
     total_steps: int
@@ -36,3 +38,4 @@ class TrainSettings:
     save_every: int | None = None
     save_best: bool = True
     early_stopping: EarlyStopping | None = None
+    judged_from: int = 0

@@ -46,8 +46,12 @@ class TrainState:
     stopping_loss: float | None = None
     evals_without_improvement: int = 0
 
-    def after_evaluation(self, loss: float, early_stopping: EarlyStopping | None) -> TrainState:
-        """The state after an evaluation at this step."""
+    def after_evaluation(
+        self, loss: float, early_stopping: EarlyStopping | None, *, is_judged: bool = True
+    ) -> TrainState:
+        """The state after an evaluation at this step; one that is not judged is neither the best nor counted."""
+        if not is_judged:
+            return replace(self, val_loss=loss, evaluated_step=self.step)
         is_best = self.best_val_loss is None or loss < self.best_val_loss
         min_delta = early_stopping.min_delta if early_stopping else 0.0
         improved = self.stopping_loss is None or loss < self.stopping_loss - min_delta

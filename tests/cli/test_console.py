@@ -13,7 +13,7 @@ from rich.console import Console
 from entrenar_cli.console import RichReporter, open_reporter
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
-from entrenar_core.events import Event, Generated, Progress
+from entrenar_core.events import Event, Generated, Progress, QuantizationStarted
 from tests.cli.run_events import CLASS_EVAL, EVAL, FINISHED, PREDICTED, events_of_a_run, step
 
 
@@ -100,3 +100,8 @@ def test_the_reporter_fits_where_the_output_goes(monkeypatch: pytest.MonkeyPatch
         reporter.emit(step(1))
         assert reporter.live is not None
     assert reporter.live is None
+
+
+def test_the_start_of_quantization_is_a_line() -> None:
+    text, _ = shown(QuantizationStarted(10, {"Q4_0": 14}))
+    assert "note    weights are quantized from here on (step 10 is done): matrices 14 in Q4_0" in text

@@ -6,8 +6,10 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from entrenar_cli.lines import PlainReporter
-from entrenar_core.events import Event, Generated, Saved
+from entrenar_core.events import Event, Generated, QuantizationStarted, Saved
 from tests.cli.run_events import (
     CLASS_EVAL,
     EVAL,
@@ -104,3 +106,9 @@ def test_a_run_that_went_on_counts_its_own_steps() -> None:
     log, _ = log_of(replace(STARTED, first_step=3), step(4), FINISHED)
     assert "run: 4 steps, 3 of them done before, cpu, 2 threads, in runs/quick" in log
     assert "run: 1 step in 2 min 06 s: all steps are done" in log
+
+
+@pytest.mark.parametrize(("step_done", "when"), [(0, "from the first step on"), (10, "from here on (step 10 is done)")])
+def test_it_is_said_when_weights_begin_to_be_quantized(step_done: int, when: str) -> None:
+    lines, _ = log_of(QuantizationStarted(step_done, {"Q4_0": 14, "Q6_K": 1}))
+    assert lines == [f"weights are quantized {when}: matrices 14 in Q4_0, 1 in Q6_K"]

@@ -246,3 +246,36 @@ def test_the_optimizer_must_hold_what_the_learner_trains() -> None:
     some = dict(list(model.trainable().items())[:2])
     with pytest.raises(ValueError, match="exactly the learner's trainable parameters"):
         trainer(learner=model, optimizer=AdamW(some))
+
+
+def test_a_turn_is_announced_before_anything_is_done_at_its_step() -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Recording(Callback):
+        def on_turn(self, trainer: Trainer) -> None:
+            seen.append(("turn", trainer.state.step))
+
+        def on_eval(self, trainer: Trainer, event: Eval) -> None:
+            seen.append(("eval", event.step))
+
+        def on_step_end(self, trainer: Trainer, event: Step) -> None:
+            seen.append(("step", event.step))
+
+    trainer(val=VAL, total_steps=2, eval_every=1, callbacks=[Recording()]).run()
+    assert seen == [("turn", 0), ("step", 1), ("turn", 1), ("eval", 1), ("step", 2), ("turn", 2), ("eval", 2)]
+
+
+def test_evaluations_before_the_first_that_is_judged_neither_stop_the_run_nor_are_the_best() -> None:
+    listener = Listener()
+    result = trainer(
+        reporter=listener,
+        val=VAL,
+        eval_every=1,
+        total_steps=30,
+        schedule=Schedule("constant", peak=0.5, total_steps=30),
+        judged_from=10,
+        early_stopping=EarlyStopping(patience=1, min_delta=1e9),
+    ).run()
+    evaluations = listener.evaluations()
+    assert min(event.step for event in evaluations if event.is_best) == 10
+    assert result.state.step == 11, "the second evaluation that counts ends the run"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entrenar_core.errors import OutputError
-from entrenar_core.events import Eval, Step
+from entrenar_core.events import Eval, QuantizationStarted, Step
 from entrenar_core.train.memory import peak_memory_bytes
 from entrenar_core.train.metrics import MetricsFile
 from entrenar_core.train.state import TrainState
@@ -100,3 +100,22 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_the_peak_of_memory_is_in_bytes() -> None:
     assert 10e6 < peak_memory_bytes() < 1e12
+
+
+@pytest.mark.parametrize(("resumed_at", "kept"), [(0, False), (1, False), (2, False), (3, True)])
+def test_the_start_of_quantization_is_dropped_where_it_will_start_again(
+    metrics: MetricsFile, resumed_at: int, kept: bool
+) -> None:
+    for number in (1, 2):
+        metrics.append(step(number))
+    metrics.append(QuantizationStarted(2, {"Q4_0": 14}))
+    metrics.append(step(3))
+    metrics.begin(TrainState(step=resumed_at))
+    assert (("quantization_started", 2) in numbers(metrics)) is kept
+
+
+def test_quantization_from_the_beginning_is_kept(metrics: MetricsFile) -> None:
+    metrics.append(QuantizationStarted(0, {"Q4_0": 14}))
+    metrics.append(step(1))
+    metrics.begin(TrainState(step=1))
+    assert numbers(metrics) == [("quantization_started", 0), ("step", 1)]

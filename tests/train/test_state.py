@@ -76,3 +76,13 @@ def test_a_fall_smaller_than_min_delta_is_the_best_but_no_improvement() -> None:
 def test_small_falls_add_up_to_an_improvement() -> None:
     state = evaluated([1.0, 0.95, 0.89], EarlyStopping(patience=5, min_delta=0.1))
     assert (state.stopping_loss, state.evals_without_improvement) == (0.89, 0)
+
+
+def test_an_evaluation_that_is_not_judged_is_remembered_and_counts_for_nothing() -> None:
+    stopping = EarlyStopping(patience=2)
+    state = TrainState(step=3).after_evaluation(0.5, stopping, is_judged=False)
+    assert (state.val_loss, state.evaluated_step) == (0.5, 3)
+    assert (state.best_val_loss, state.best_step, state.stopping_loss) == (None, None, None)
+    assert state.evals_without_improvement == 0
+    judged = state.after_evaluation(0.9, stopping)
+    assert (judged.best_val_loss, judged.best_step, judged.stopping_loss) == (0.9, 3, 0.9)
