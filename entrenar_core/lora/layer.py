@@ -36,6 +36,7 @@ class LoRALinear(Linear):
         With rounding on, x goes through the rounded W + scale·B·A instead, and nothing is ever dropped: the adapter has
         no input of its own then.
         """
+        self.show(x)
         if (rounded := self.rounded()) is not None:
             with scope(self.name):
                 return fake_quantized_lora(x, rounded, self.lora_a, self.lora_b, self.bias, self.scale)

@@ -33,11 +33,21 @@ class Rounding(Protocol):
         ...
 
 
+class InputObserver(Protocol):
+    """Is shown what a layer multiplies by, before it does."""
+
+    def see(self, weight: str, x: Tensor) -> None:
+        """x [..., in], the input of the weight with this GGUF name; not to be changed, or kept beyond the pass."""
+        ...
+
+
 class Linear(Module):
     """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best, or packed.
 
-    `name` is the GGUF name without its suffix: ``blk.0.attn_q``.
+    `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `observer`, where one is set, is shown each input.
     """
+
+    observer: InputObserver | None = None
 
     def __init__(self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
         self.name = name
@@ -81,9 +91,15 @@ class Linear(Module):
         """How often the tensors that `effective_weight` is made of have changed."""
         return (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
 
+    def show(self, x: Tensor) -> None:
+        """Show an input to the observer, if there is one."""
+        if self.observer is not None:
+            self.observer.see(f"{self.name}.weight", x)
+
     def forward(self, x: Tensor, key: PassKey | None) -> Tensor:
         """x [..., in] -> [..., out]; `key` is for layers that draw masks and unused here."""
         del key
+        self.show(x)
         with scope(self.name):
             return matmul.linear(x, self.operand(), self.bias)
 

@@ -60,7 +60,7 @@ def row_ranges(values: Floats, percentile: float | None, *, symmetric: bool) -> 
     low, high = _finite_ends(values, axis=1)
     if percentile is None:
         return Ranges(low, high)
-    last = _rank(percentile, values.shape[1])
+    last = percentile_rank(percentile, values.shape[1])
     if symmetric:
         limit = np.partition(np.abs(values), last, axis=1)[:, last].astype(np.float64)
         return Ranges(np.maximum(low, -limit), np.minimum(high, limit))
@@ -83,17 +83,26 @@ def piece_range(values: Floats, *, with_counts: bool) -> PieceRange:
     return PieceRange(float(low), float(high), counts)
 
 
+def joined(pieces: Iterable[PieceRange]) -> PieceRange:
+    """What several pieces add together; all have counts or none has."""
+    seen = list(pieces)
+    counts = [one.counts for one in seen if one.counts is not None]
+    return PieceRange(
+        min(one.low for one in seen), max(one.high for one in seen), np.sum(counts, axis=0) if counts else None
+    )
+
+
 def tensor_range(pieces: Iterable[PieceRange], percentile: float | None, *, symmetric: bool) -> Ranges:
     """The range of a whole tensor, of one group, from all its pieces."""
-    seen = list(pieces)
-    low, high = min(one.low for one in seen), max(one.high for one in seen)
+    whole = joined(pieces)
+    low, high, counts = whole.low, whole.high, whole.counts
     if percentile is not None:
-        counts: npt.NDArray[np.int64] = np.sum([one.counts for one in seen if one.counts is not None], axis=0)
+        assert counts is not None, "percentiles need the counts of every piece"
         if symmetric:
             limit = _magnitude(counts.sum(axis=0), percentile)
             low, high = max(low, -limit), min(high, limit)
         else:
-            # The magnitudes of all values in ascending order, seen from each end.
+            # The low end is the percentile of the negated values, whose counts are swapped.
             low, high = max(low, -_end(counts[::-1], percentile)), min(high, _end(counts, percentile))
     return Ranges(np.array([low], np.float64), np.array([high], np.float64))
 
@@ -109,7 +118,7 @@ def _finite_ends(values: Floats, axis: int | None) -> tuple[Any, Any]:
     return low.astype(np.float64), high.astype(np.float64)
 
 
-def _rank(percentile: float, count: int) -> int:
+def percentile_rank(percentile: float, count: int) -> int:
     """The place of a percentile among `count` ascending values: at least that share is not larger."""
     return max(0, math.ceil(percentile / 100 * count) - 1)
 
@@ -117,14 +126,14 @@ def _rank(percentile: float, count: int) -> int:
 def _magnitude(counts: npt.NDArray[np.int64], percentile: float) -> float:
     """The upper edge of the bin that a percentile of the magnitudes is in."""
     reached = np.cumsum(counts)
-    return _upper_edge(int(np.searchsorted(reached, _rank(percentile, int(reached[-1])), side="right")))
+    return _upper_edge(int(np.searchsorted(reached, percentile_rank(percentile, int(reached[-1])), side="right")))
 
 
 def _end(counts: npt.NDArray[np.int64], percentile: float) -> float:
     """A percentile of the values whose counts by magnitude are counts[0] (below zero) and counts[1], from above."""
     ascending = np.concatenate([counts[0][::-1], counts[1]])
     reached = np.cumsum(ascending)
-    place = int(np.searchsorted(reached, _rank(percentile, int(reached[-1])), side="right"))
+    place = int(np.searchsorted(reached, percentile_rank(percentile, int(reached[-1])), side="right"))
     return _upper_edge(place - _BINS) if place >= _BINS else -_lower_edge(_BINS - 1 - place)
 
 

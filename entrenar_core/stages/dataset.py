@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import CHAT_TEMPLATE
 from entrenar_core.stages.base_model import BaseModel
 from entrenar_core.tokenizer.chat_template import ChatTemplate, choose_template
+from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_SEQ_LEN = 1024
 """The longest example, in positions, when neither `data.seq_len` nor a shorter context says otherwise."""
@@ -125,8 +126,9 @@ def open_data(config: Config, base: BaseModel, reporter: Reporter) -> OpenedData
         for note in one.columns.notes:
             reporter.emit(Notice("warning", f"{one.source.name}: {note}"))
     _say_what_is_shared(train, val, reporter)
-    templated = _templated(config, base)
-    template = _template(config, base, (*train, *val), templated)
+    choice, metadata = data.chat_template, base.plain_metadata()
+    templated = templated_tasks(choice, metadata)
+    template = template_of(choice, templated, (*train, *val), base.tokenizer, metadata, base.name)
     labels = _labels(train, val)
     return OpenedData(
         train, val, Encoding(base.tokenizer, fmt, template, templated, labels), _is_streamed(config, train)
@@ -204,22 +206,37 @@ def sequence_length(config: Config, context: int, model: str) -> int:
     return wanted
 
 
-def _templated(config: Config, base: BaseModel) -> frozenset[Task]:
+def templated_tasks(choice: str | None, metadata: Mapping[str, object]) -> frozenset[Task]:
     """The tasks whose data go through a chat template: chats always, instructions if the model has one or the config
     names one, prompts and completions if the config names one. It does not depend on what else is trained."""
-    choice = config.data.chat_template
     if choice is not None:
         return frozenset(
             (Task.CHAT,) if choice == NO_TEMPLATE else (Task.CHAT, Task.INSTRUCTION, Task.PROMPT_COMPLETION)
         )
-    return frozenset((Task.CHAT, Task.INSTRUCTION) if CHAT_TEMPLATE in base.plain_metadata() else (Task.CHAT,))
+    return frozenset((Task.CHAT, Task.INSTRUCTION) if CHAT_TEMPLATE in metadata else (Task.CHAT,))
 
 
-def _template(
-    config: Config, base: BaseModel, sources: Sequence[OpenedSource], templated: frozenset[Task]
+def template_of(
+    choice: str | None,
+    templated: frozenset[Task],
+    sources: Sequence[OpenedSource],
+    tokenizer: Tokenizer,
+    metadata: Mapping[str, object],
+    model: str,
 ) -> ChatTemplate | None:
-    """The chat template, if any of the data go through it."""
-    choice, tasks = config.data.chat_template, {one.task for one in sources}
+    """The chat template, if any of the data go through it.
+
+    Args:
+        choice: what `data.chat_template` says.
+        templated: see `templated_tasks`.
+        sources: the data.
+        tokenizer, metadata: of the model called `model`.
+
+    Raises:
+        ConfigError: the data are chats, and no template is wanted.
+        TokenizerError: the template cannot be used.
+    """
+    tasks = {one.task for one in sources}
     if choice == NO_TEMPLATE and Task.CHAT in tasks:
         raise ConfigError(
             "the data are chats, which need a template",
@@ -228,11 +245,10 @@ def _template(
         )
     if not tasks & templated:
         return None
-    tokenizer = base.tokenizer
     bos, eos = (
         "" if token_id is None else tokenizer.token_text(token_id) for token_id in (tokenizer.bos_id, tokenizer.eos_id)
     )
-    return choose_template(choice, base.plain_metadata(), base.name, bos=bos, eos=eos)
+    return choose_template(choice, metadata, model, bos=bos, eos=eos)
 
 
 def _labels(train: Sequence[OpenedSource], val: Sequence[OpenedSource]) -> Labels | None:

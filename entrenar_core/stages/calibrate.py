@@ -1,0 +1,232 @@
+"""The importance of each column of a model's matrices: measured on data, or read from a file.
+
+The model runs from its mapped file: matrices are decoded tile by tile, so besides the embeddings no weights are copied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.select import select_backend
+from entrenar_core.codecs.base import Floats
+from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.config.data import Data, Source
+from entrenar_core.config.quantize import Calibration
+from entrenar_core.data.encoders import Encoding, ExampleFormat
+from entrenar_core.data.opening import OpenedSource, open_sources
+from entrenar_core.errors import ConfigError, ModelError
+from entrenar_core.events import Notice, Progress, Reporter, Saved
+from entrenar_core.gguf.names import ROPE_FREQS
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.model.decoder import LanguageModel
+from entrenar_core.model.load import read_rope_factors, read_spec
+from entrenar_core.model.packed import PackedWeight, is_block_matrix
+from entrenar_core.quant.calibrate import Calibrator, calibrate, importance_matrix
+from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
+from entrenar_core.quant.imatrix import importance_of_tensors, read_imatrix, write_imatrix
+from entrenar_core.quant.mixes import quantizes
+from entrenar_core.quant.observers import statistic_of
+from entrenar_core.stages.dataset import template_of, templated_tasks
+from entrenar_core.tokenizer.build import tokenizer_from_metadata
+from entrenar_core.tokenizer.tokenizer import Tokenizer
+
+ModelFile = str | os.PathLike[str] | GGUFFile
+_FILE_HINT = "measure it with llama-imatrix, and give its file: --imatrix FILE, or calibration.imatrix"
+
+
+@dataclass(frozen=True)
+class ModelText:
+    """What tells how a model reads text. name: for messages. context: the most tokens that it was made for."""
+
+    name: str
+    tokenizer: Tokenizer
+    metadata: Mapping[str, object]
+    context: int
+
+
+def importance_for(
+    model: ModelFile,
+    calibration: Calibration,
+    *,
+    threads: int | None = None,
+    reporter: Reporter,
+    data: Data | None = None,
+) -> dict[str, Floats]:
+    """The importance of the matrices of a model.
+
+    Args:
+        model: a GGUF file; one that is open stays open.
+        calibration: what it is measured on and how, or the file that it is in.
+        threads: CPU threads; None takes every core.
+        reporter: hears the progress in rows, and what was left out.
+        data: of a training run: what is measured on if `calibration` names no data, and how chats are written.
+
+    Returns:
+        By name of the matrix, float32 [in]; from a file of a model with experts also [matrices, in]. Matrices that are
+        missing (embeddings, and mostly the output) have no importance: all their columns count alike.
+
+    Raises:
+        ConfigError: there are neither data nor a file, or a row is longer than the model's context.
+        FormatError: the file cannot be used, or belongs to another model.
+        ModelError: the model cannot be run here; a file of its importance can still be given.
+        DataError: the data cannot be read, or have no tokens.
+    """
+    if not isinstance(model, GGUFFile):
+        with GGUFFile.open(model) as file:
+            return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
+    if calibration.imatrix is not None:
+        return _read(calibration.imatrix, model, reporter)
+    return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
+
+
+def run_calibrate(
+    model: Path, output: Path, calibration: Calibration, *, with_output: bool, threads: int | None, reporter: Reporter
+) -> None:
+    """Measure a model on data and write an importance matrix: the command ``entrenar calibrate``.
+
+    Args:
+        model: a GGUF file.
+        output: the file to write.
+        calibration: with data, by the method imatrix.
+        with_output: measure the output matrix too.
+
+    Raises:
+        ConfigError, FormatError, ModelError, DataError: see `importance_for`.
+        OutputError: the file cannot be written.
+    """
+    with GGUFFile.open(model) as file:
+        found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
+    matrix = importance_matrix(found, (str(calibration.data),), found_seq_len(found, calibration))
+    n_bytes = write_imatrix(output, matrix)
+    reporter.emit(Saved("imatrix", output, n_bytes))
+
+
+def found_seq_len(found: Calibrator, calibration: Calibration) -> int:
+    """Tokens of a row; fewer than asked for where the context or the data are shorter."""
+    return min(calibration.seq_len, max(one.inputs for one in found.statistics))
+
+
+def measure(
+    file: GGUFFile,
+    calibration: Calibration,
+    *,
+    threads: int | None = None,
+    reporter: Reporter,
+    data: Data | None = None,
+    with_output: bool = False,
+) -> Calibrator:
+    """Run the model of a file over rows of tokens; see `importance_for`."""
+    name = str(file.paths[0])
+    try:
+        spec = read_spec(file)
+    except ModelError as error:
+        hint = _FILE_HINT if error.hint is None else f"{error.hint}; or {_FILE_HINT}"
+        raise ModelError(error.message, where=error.where, hint=hint) from error
+    text = ModelText(name, tokenizer_from_metadata(file.metadata, name), file.metadata, spec.context_length)
+    rows = calibration_rows(text, calibration, data, reporter)
+    with closing(select_backend("auto", threads)) as backend:
+        return measure_model(_mapped_model(file, backend), rows, calibration, reporter, with_output=with_output)
+
+
+def measure_model(
+    model: LanguageModel, rows: TokenRows, calibration: Calibration, reporter: Reporter, *, with_output: bool = False
+) -> Calibrator:
+    """Run a model that is loaded, maybe with adapters, over rows of tokens."""
+    return calibrate(
+        model,
+        rows.batches,
+        lambda n_columns: statistic_of(calibration, n_columns),
+        with_output=with_output,
+        after_rows=lambda done: reporter.emit(Progress("calibrate", done, rows.count)),
+    )
+
+
+def calibration_rows(text: ModelText, calibration: Calibration, data: Data | None, reporter: Reporter) -> TokenRows:
+    """The rows of tokens that a `calibration` section asks for; see `importance_for`.
+
+    Raises:
+        ConfigError, DataError, TokenizerError: see there.
+    """
+    section, sources = _sources(calibration, data)
+    metadata, tokenizer = text.metadata, text.tokenizer
+    templated = templated_tasks(section.chat_template, metadata)
+    fmt = ExampleFormat(
+        seq_len=_seq_len(calibration, text),
+        separator=section.separator,
+        train_on_prompt=True,
+        add_bos=section.add_bos,
+        add_eos=section.add_eos and tokenizer.eos_id is not None,
+    )
+    template = template_of(section.chat_template, templated, sources, tokenizer, metadata, text.name)
+    found = token_rows(sources, Encoding(tokenizer, fmt, template, templated), calibration.rows, tokenizer.pad_id or 0)
+    if found.refused:
+        count = sum(found.refused.values())
+        reasons = ", ".join(f"{number} {reason}" for reason, number in found.refused.items())
+        where = ", ".join(one.source.name for one in sources)
+        reporter.emit(Notice("warning", f"{where}: {count} of {found.seen} rows refused: {reasons}"))
+    return found
+
+
+def _sources(calibration: Calibration, data: Data | None) -> tuple[Data, tuple[OpenedSource, ...]]:
+    """The `data` section that holds for what is read, and what is read."""
+    if calibration.data is None:
+        if data is None:
+            raise ConfigError(
+                "there is nothing to calibrate on",
+                where="calibration",
+                hint="set calibration.data or calibration.imatrix",
+            )
+        return data, open_sources(data, data.train)
+    entry = Source(path=calibration.data)
+    if data is None:
+        section = Data(train=(entry,))
+        return section, open_sources(section, section.train)
+    unnamed: dict[str, Any] = dict.fromkeys(("task", "columns", "text", "prompt", "completion"))
+    section = data.model_copy(update={"train": (entry,), **unnamed})
+    return section, open_sources(section, section.train, like=open_sources(data, data.train))
+
+
+def _seq_len(calibration: Calibration, text: ModelText) -> int:
+    """Tokens of a row: as asked for, or the default cut to the model's context."""
+    if calibration.seq_len <= text.context:
+        return calibration.seq_len
+    if "seq_len" in calibration.model_fields_set:
+        raise ConfigError(
+            f"calibration.seq_len is {calibration.seq_len}, but {text.name} was made for {text.context} tokens",
+            hint=f"set it to {text.context} or less",
+        )
+    return text.context
+
+
+def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
+    """The model with the matrices of its blocks where they lie, whatever their type."""
+    weights: dict[str, Tensor | PackedWeight] = {}
+    for name, info in file.tensors.items():
+        if name == ROPE_FREQS:
+            continue
+        if is_block_matrix(info):
+            weights[name] = PackedWeight(name, PackedMatrix(file.raw(name), info.type_name), backend)
+        else:
+            weights[name] = Tensor(backend.asarray(file.load(name)), backend, name=name)
+    return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
+
+
+def _read(path: str, file: GGUFFile, reporter: Reporter) -> dict[str, Floats]:
+    matrix = read_imatrix(path)
+    found = importance_of_tensors(matrix, file.tensors, path)
+    for name, entry in matrix.entries.items():
+        if entry.unmeasured:
+            message = f"{name}: {entry.unmeasured} of {len(entry.counts)} matrices were never measured"
+            reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
+    blocks = [name for name, info in file.tensors.items() if name.startswith("blk.") and quantizes(name, info.shape)]
+    if missing := [name for name in blocks if name not in found]:
+        message = f"nothing on {len(missing)} of {len(blocks)} matrices ({missing[0]} ...)"
+        reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
+    return found
