@@ -73,7 +73,10 @@ class QuantizationStarted:
 
 @dataclass(frozen=True)
 class Saved:
-    """A file or folder that is now complete on disk. `kind`: checkpoint, model, adapter, metrics or config."""
+    """A file or folder that is now complete on disk.
+
+    `kind`: checkpoint, model, adapter, head, report, metrics or config.
+    """
 
     kind: str
     path: Path
@@ -152,6 +155,25 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """What rounding cost the tensors of a written model.
+
+    Attributes:
+        step: whose weights these are.
+        tensors: how many were encoded with an error.
+        median_change_share: the median, over the tensors that training changed, of the error over the change (RMS).
+        lost: tensors in which the error is larger than the change.
+        errors: for each tensor its type_name, n_values, rmse, max_error, sqnr_db, change_rms and change_share.
+    """
+
+    step: int
+    tensors: int
+    median_change_share: float | None
+    lost: int
+    errors: Mapping[str, Mapping[str, float | str | None]]
+
+
+@dataclass(frozen=True)
 class Finished:
     """Sent once, at the end of a run. `result_step`: the step whose weights are in the files."""
 
@@ -175,6 +197,7 @@ Event = (
     | Predicted
     | Quantizing
     | Quantized
+    | Rounded
     | Finished
 )
 

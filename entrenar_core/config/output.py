@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from entrenar_core.config.base import AnyCase, Section
+from entrenar_core.config.quantize import MixName, named_mix
+
+OutputType = Literal["auto", MixName]
 
 
 class Output(Section):
@@ -19,7 +22,10 @@ class Output(Section):
     merge_adapter: bool = Field(
         default=True, description="with lora: fold the adapter into the GGUF model; false: no model is written"
     )
-    type: Annotated[Literal["auto", "f32", "f16", "bf16"], AnyCase] = Field(
+    adapter_type: Annotated[Literal["f32", "f16"], AnyCase] = Field(
+        default="f32", description="number type of the written adapter, which is trained in f32"
+    )
+    type: Annotated[OutputType, BeforeValidator(named_mix)] = Field(
         default="auto",
-        description="number type of the written weights; auto: the type each tensor has in the base model",
+        description="type, or mix of types, of the written weights; auto: the type each tensor has in the base model",
     )

@@ -35,7 +35,8 @@ WITH_OFFSET = ("q4_1", "q5_1", "q2_k", "q2_k_s", "q4_k_s", "q4_k_m", "q5_k_s", "
 _TYPE_OF_BITS: Mapping[tuple[int, bool], str] = {(4, True): "q4_0", (4, False): "q4_1", (8, True): "q8_0"}
 
 
-def _mix(value: Any) -> Any:
+def named_mix(value: Any) -> Any:
+    """A mix by its full name in lower case; what is none is left alone."""
     word = value.lower() if isinstance(value, str) else value
     return MIX_ALIASES.get(word, word) if isinstance(word, str) else word
 
@@ -110,7 +111,7 @@ class Quantize(Section):
     bits: Literal[4, 8] | None = Field(
         default=None, description="4 stands for type q4_0 (q4_1 if not symmetric), 8 for q8_0"
     )
-    type: Annotated[MixName | None, BeforeValidator(_mix)] = Field(
+    type: Annotated[MixName | None, BeforeValidator(named_mix)] = Field(
         default=None, description="a type or mix of types by the names of llama-quantize, instead of bits"
     )
     target_size: Size | None = Field(
@@ -180,7 +181,7 @@ def _granularity_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict("per_channel", "says the same as quantize.granularity", "keep one of them")
     shared = _word(given.get("granularity")) in ("per_channel", "per_tensor")
     key = "granularity" if shared else "per_channel"
-    mix = _mix(given.get("type"))
+    mix = named_mix(given.get("type"))
     if not shared and given.get("per_channel") is not True:
         return
     if "target_size" in given:
@@ -191,7 +192,7 @@ def _granularity_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 def _offset_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
-    symmetric, mix = given.get("symmetric"), _mix(given.get("type"))
+    symmetric, mix = given.get("symmetric"), named_mix(given.get("type"))
     if symmetric is False and given.get("bits") == 8:
         yield Conflict("symmetric", "GGUF has no 8-bit type with an offset", "remove it: q8_0 is symmetric")
     if symmetric is False and "target_size" in given:
@@ -218,7 +219,7 @@ def stage_conflicts(given: Mapping[str, Any], stage: str) -> Iterator[Conflict]:
             if given.get(key) not in (None, False, "block"):
                 hint = "remove it, or quantize the file first: entrenar quantize"
                 yield Conflict(key, "a base is packed while it is loaded, in blocks of its own", hint)
-    if stage in ("base", "qat") and _mix(given.get("type")) in FLOATS:
+    if stage in ("base", "qat") and named_mix(given.get("type")) in FLOATS:
         yield Conflict("type", f"{given['type']} is no type of few bits", "set it to q4_0, q8_0 or q4_k_m")
 
 

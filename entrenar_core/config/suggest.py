@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from entrenar_core.config.base import Path
-from entrenar_core.config.foreign_keys import COLUMN_ROLES, EXPLAINED, NOT_YET, RENAMED, SPECIAL_VALUES
+from entrenar_core.config.foreign_keys import COLUMN_ROLES, EXPLAINED, RENAMED, SPECIAL_VALUES
 
 
 def hint_for_key(path: Path, known: Iterable[Path]) -> str:
@@ -60,8 +60,6 @@ def hint_for_value(path: Path, value: object, allowed: Sequence[str]) -> str | N
     special = SPECIAL_VALUES.get((_dotted(path), word))
     if special:
         return special
-    if path == ("output", "type") and word.lstrip("i").startswith("q"):
-        return f"quantizing the written model {NOT_YET}"
     near = near_word(word, allowed)
     return f"did you mean {near}?" if near else None
 

@@ -53,8 +53,9 @@ def write_adapter(
     pairs: Mapping[str, AdapterPair],
     alpha: float,
     provenance: Iterable[tuple[str, MetadataValue]] = (),
+    type_name: str = "F32",
 ) -> int:
-    """Write adapters as F32; returns the size of the file in bytes.
+    """Write adapters; returns the size of the file in bytes.
 
     Args:
         path: of the new file.
@@ -62,9 +63,11 @@ def write_adapter(
         pairs: by weight name.
         alpha: for the file. B is scaled by what scale differs from `loaded_scale`, which for rsLoRA is √R.
         provenance: more metadata.
+        type_name: F32, or F16, which keeps 11 bits of each number.
 
     Raises:
         OutputError: the file cannot be written.
+        FormatError: a number is too large for F16.
     """
     metadata = [
         ("general.type", MetadataValue.string("adapter")),
@@ -77,8 +80,8 @@ def write_adapter(
     for name, pair in pairs.items():
         folded = pair.scale / loaded_scale(alpha, pair.a.shape[0])
         b = pair.b if math.isclose(folded, 1.0, rel_tol=1e-9) else pair.b * np.float32(folded)
-        plans.append(encode_tensor(f"{name}.lora_a", pair.a.astype(np.float32), "F32"))
-        plans.append(encode_tensor(f"{name}.lora_b", b.astype(np.float32), "F32"))
+        plans.append(encode_tensor(f"{name}.lora_a", pair.a.astype(np.float32), type_name))
+        plans.append(encode_tensor(f"{name}.lora_b", b.astype(np.float32), type_name))
     return write_gguf(path, metadata, plans)
 
 

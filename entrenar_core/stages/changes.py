@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.lora.files import AdapterPair, adapter_pairs
 from entrenar_core.model.module import Module
@@ -26,13 +27,13 @@ class Changes:
 
     Attributes:
         base: stays open for as long as values are computed.
-        held: tensors that the model held in other numbers than the file has, by name: those of a packed base.
+        held: weights that the model held in other blocks than the file has, by name: those that were packed on load.
         adapters: by the name of the weight they belong to.
         trained: weights that were trained themselves.
     """
 
     base: GGUFFile
-    held: Mapping[str, Values]
+    held: Mapping[str, PackedMatrix]
     adapters: Mapping[str, AdapterPair]
     trained: Mapping[str, Values]
 
@@ -45,15 +46,17 @@ class Changes:
         packed = model.packed_weights().items()
         return cls(
             base=base,
-            held={n: weight.numpy for n, weight in packed if weight.matrix.type_name != base.tensors[n].type_name},
+            held={n: weight.matrix for n, weight in packed if weight.matrix.type_name != base.tensors[n].type_name},
             adapters=adapter_pairs(model),
             trained={n: tensor.numpy for n, tensor in model.trainable().items() if n in base.tensors},
         )
 
-    def start(self, name: str) -> np.ndarray:
-        """What training started from, float32."""
+    def start(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """What training started from, float32: all of a tensor, or some rows of a matrix."""
         held = self.held.get(name)
-        return self.base.load(name) if held is None else held()
+        if held is None:
+            return self.base.load(name, rows=rows)
+        return held.values() if rows is None else held.values(rows)
 
     def delta(self, name: str) -> np.ndarray | None:
         """What training added, float32; None if it did not touch the tensor."""
@@ -66,7 +69,11 @@ class Changes:
     def values(self) -> dict[str, Values]:
         """The tensors that differ from the file."""
         folded = {name: _folded(self, name) for name in self.adapters}
-        return {**self.held, **folded, **self.trained}
+        return {**self.held_values(), **folded, **self.trained}
+
+    def held_values(self) -> dict[str, Values]:
+        """The values of the weights that were packed on load."""
+        return {name: matrix.values for name, matrix in self.held.items()}
 
 
 def _folded(changes: Changes, name: str) -> Values:

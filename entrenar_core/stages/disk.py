@@ -33,7 +33,7 @@ class DiskRequest:
         checkpoints: how many can lie there at once: `keep_last`, the best one, and the one being written.
         model_types: name, shape and type of each tensor of model.gguf; empty: none is written.
         model_header: bytes of its metadata.
-        writes_adapter: whether adapter.gguf is written.
+        adapter_type: of adapter.gguf, F32 or F16; None: none is written.
         lines: steps and evaluations.
         cached_tokens: of the data set, where it is cached.
     """
@@ -44,7 +44,7 @@ class DiskRequest:
     checkpoints: int
     model_types: Mapping[str, tuple[tuple[int, ...], str]]
     model_header: int = 0
-    writes_adapter: bool = False
+    adapter_type: str | None = None
     lines: int = 0
     cached_tokens: int = 0
 
@@ -74,8 +74,9 @@ def estimate_disk(request: DiskRequest) -> DiskEstimate:
     parts = [(f"checkpoints (up to {request.checkpoints})", request.checkpoints * (one + headers))]
     if request.model_types:
         parts.append(("model.gguf", request.model_header + model_bytes(request.model_types)))
-    if request.writes_adapter:
-        parts.append(("adapter.gguf", trained + headers))
+    if request.adapter_type is not None:
+        shapes = {name: (shape, request.adapter_type) for name, shape in request.trained.items()}
+        parts.append(("adapter.gguf", model_bytes(shapes)))
     parts.append(("metrics.jsonl", METRICS_LINE * request.lines))
     if request.cached_tokens:
         parts.append(("token cache", BYTES_PER_CACHED_TOKEN * request.cached_tokens))

@@ -27,8 +27,9 @@ from entrenar_core.stages.estimate import estimate_memory
 from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
 from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
+from entrenar_core.stages.output_plan import trained_shapes
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
-from entrenar_core.stages.plan_resources import disk_of, memory_request, trained_shapes
+from entrenar_core.stages.plan_resources import disk_of, memory_request
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
 from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
 from entrenar_core.train.parts import steps_per_epoch

@@ -1,184 +1,225 @@
 """Writes a trained model as GGUF: every tensor and key of the base model, with the trained ones in their place.
 
 Tensors that training did not touch are copied as packed bytes; the others are computed, encoded and written one at a
-time, so folding an adapter into a large model never holds more than one of its matrices.
+time, so folding an adapter into a large model never holds more than one of its matrices. What rounding cost each of
+them is measured on the bytes that are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import FormatError, TrainingError
-from entrenar_core.events import Notice, Reporter, Saved
-from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, FileType
+from entrenar_core.events import Progress, Reporter, Saved
+from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, GENERAL_QUANTIZATION_VERSION, FileType
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, encode_tensor, write_gguf
+from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, write_gguf
+from entrenar_core.quant.encoding import Encoding, Encodings, Rows, TensorEncoding
+from entrenar_core.quant.rounding import TensorError
 from entrenar_core.stages.changes import Values
+from entrenar_core.threads import Threads
 
 Metadata = Iterable[tuple[str, MetadataValue]]
 
-FLOAT_TYPES = frozenset(("F32", "F16", "BF16"))
+EXACT = frozenset(("F32",))
+"""Types whose encoding changes nothing, so that there is no error to measure."""
 
-NEW_TYPE = "F16"
-"""What the matrices of a model without a base file become."""
+QUANTIZATION_VERSION = 2
+"""Of ggml's block types, for ``general.quantization_version``."""
 
-CHANGED_BLOCKS = "Q8_0"
-"""What a changed matrix of any block type becomes: rounded to coarser blocks a small change is lost, and Q8_0 keeps it
-(measured, see docs/design-notes.md). Rows of every block type divide into its blocks of 32."""
+WRITING = "writing the model"
+"""The task of the progress events."""
+
+
+@dataclass(frozen=True)
+class ModelForm:
+    """What a model file is to look like.
+
+    encodings: of every tensor. file_type: for ``general.file_type``; None: what the matrices share, else that of the
+    base. provenance: keys to add. threads: that encode side by side.
+    """
+
+    encodings: Encodings
+    file_type: FileType | None = None
+    provenance: Metadata = ()
+    threads: int = 1
 
 
 @dataclass(frozen=True)
 class _Target:
-    """One tensor of the output: its values if they changed, else None for a copy."""
+    """One tensor of the output. `source` gives access to its values when its turn has come; None: it is copied."""
 
     name: str
     shape: tuple[int, ...]
-    source_type: str
-    values: Values | None
+    encoding: Encoding
+    source: Callable[[], Rows] | None
+    start: Rows | None = None
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and their length; a vector is one row."""
+        row = self.shape[-1] if self.shape else 1
+        return math.prod(self.shape[:-1]), row
+
+
+@dataclass
+class _Output:
+    """A file being written: where, with which threads, and what it cost so far."""
+
+    path: Path
+    threads: Threads
+    reporter: Reporter
+    errors: list[TensorError] = field(default_factory=list)
 
 
 def export_over_base(
     path: Path,
     base: GGUFFile,
     changed: Mapping[str, Values],
-    wanted_type: str,
-    provenance: Metadata,
+    form: ModelForm,
     reporter: Reporter,
-) -> None:
+    start: Callable[[str, slice], np.ndarray] | None = None,
+) -> list[TensorError]:
     """Write `base` with some tensors replaced.
 
     Args:
         path: of the new file.
         base: stays open until this returns.
         changed: new float32 values by tensor name, in numpy order.
-        wanted_type: auto (each tensor's own type), f32, f16 or bf16.
-        provenance: keys to add.
-        reporter: hears of types that could not be kept, and of the file.
+        form: types and more; a tensor that is not changed and has its own type there is copied byte by byte.
+        reporter: hears of progress and of the file.
+        start: some rows of what training started from, for the size of the change; None: the rows of `base`.
+
+    Returns:
+        The error of each matrix that was encoded.
 
     Raises:
         FormatError: a value does not fit the type; the message names the tensor.
         TrainingError: a value is not finite.
         OutputError: the file cannot be written.
     """
-    targets = [
-        _Target(name, tuple(info.shape), info.type_name, changed.get(name)) for name, info in base.tensors.items()
-    ]
-    types = {target.name: output_type(target, wanted_type) for target in targets}
-    _say_what_was_not_kept(targets, types, wanted_type, reporter)
-    plans = [
-        copy_tensor(base, target.name)
-        if target.values is None and types[target.name] == target.source_type
-        else _encoded(target, types[target.name], target.values or _loader(base, target.name), path)
-        for target in targets
-    ]
-    _write(path, _with_file_type(base.metadata_entries(), targets, types), provenance, plans, reporter)
+    before = start or (lambda name, rows: base.load(name, rows=rows))
+    targets = []
+    for name, info in base.tensors.items():
+        encoding, values = form.encodings[name], changed.get(name)
+        source = None if values is None else _rows_of(values)
+        if source is None and (encoding.type_name != info.type_name or encoding.encoder is not None):
+            source = _rows_in_file(base, name)
+        is_compared = values is not None and len(info.shape) == 2
+        targets.append(
+            _Target(name, tuple(info.shape), encoding, source, _part_of(before, name) if is_compared else None)
+        )
+    return _write(path, base.metadata_entries(), targets, form, reporter, base)
 
 
 def export_new(
-    path: Path,
-    metadata: Metadata,
-    weights: Mapping[str, np.ndarray],
-    wanted_type: str,
-    provenance: Metadata,
-    reporter: Reporter,
-) -> None:
-    """Write a model that has no base file; auto means F16 for matrices. Norms and biases are F32. See above."""
+    path: Path, metadata: Metadata, weights: Mapping[str, np.ndarray], form: ModelForm, reporter: Reporter
+) -> list[TensorError]:
+    """Write a model that has no base file. See above."""
     targets = [
-        _Target(name, values.shape, NEW_TYPE if values.ndim > 1 else "F32", lambda values=values: values)  # type: ignore[misc]
+        _Target(name, values.shape, form.encodings[name], _rows_of(lambda values=values: values))  # type: ignore[misc]
         for name, values in weights.items()
     ]
-    types = {target.name: output_type(target, wanted_type) for target in targets}
-    plans = [_encoded(target, types[target.name], target.values, path) for target in targets if target.values]
-    _write(path, _with_file_type(list(metadata), targets, types), provenance, plans, reporter)
+    return _write(path, list(metadata), targets, form, reporter, None)
 
 
-def planned_types(
-    sources: Mapping[str, tuple[tuple[int, ...], str]], changed: Collection[str], wanted_type: str
-) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of each tensor that will be written.
-
-    Args:
-        sources: shape and type of each tensor of the base; `NEW_TYPE` or F32 for a new model.
-        changed: those that training changes.
-        wanted_type: see `export_over_base`.
-    """
-    targets = [
-        _Target(name, shape, type_name, _nothing if name in changed else None)
-        for name, (shape, type_name) in sources.items()
-    ]
-    return {target.name: (target.shape, output_type(target, wanted_type)) for target in targets}
-
-
-def _nothing() -> np.ndarray:
-    return np.empty(0, np.float32)
-
-
-def _loader(base: GGUFFile, name: str) -> Values:
-    return lambda: base.load(name)
-
-
-def output_type(target: _Target, wanted: str) -> str:
-    """The GGML type a tensor is written in: vectors stay as they are, matrices follow `wanted`."""
-    is_float = target.source_type in FLOAT_TYPES
-    if len(target.shape) == 1:
-        return target.source_type if is_float else "F32"
-    if wanted != "auto":
-        return wanted.upper()
-    return target.source_type if is_float or target.values is None else CHANGED_BLOCKS
-
-
-def _say_what_was_not_kept(
-    targets: Sequence[_Target], types: Mapping[str, str], wanted: str, reporter: Reporter
-) -> None:
-    lost = [target for target in targets if wanted == "auto" and types[target.name] != target.source_type]
-    if not lost:
-        return
-    names = ", ".join(sorted({target.source_type for target in lost}))
-    message = f"{len(lost)} changed tensors of type {names} are written as {CHANGED_BLOCKS}"
-    reporter.emit(Notice("warning", f"{message}: rounded to their own type again, small changes would be lost"))
-
-
-def _encoded(target: _Target, type_name: str, values: Values, path: Path) -> TensorPlan:
-    def produce() -> Iterator[Chunk]:
+def _rows_of(values: Values) -> Callable[[], Rows]:
+    def open_tensor() -> Rows:
         computed = values()
-        if not np.isfinite(computed).all():
-            raise TrainingError("the values are not finite; nothing is written", where=f"{path}: tensor {target.name}")
-        try:
-            yield from encode_tensor(target.name, computed, type_name).produce()
-        except FormatError as error:
-            raise FormatError(
-                error.message, where=f"{path}: tensor {target.name}", hint="set output.type to f32 or bf16"
-            ) from error
+        matrix = computed.reshape(-1, computed.shape[-1]) if computed.ndim else computed.reshape(1, 1)
+        return lambda rows: matrix[rows]
 
-    return TensorPlan(target.name, target.shape, type_name, produce)
+    return open_tensor
 
 
-def _with_file_type(
-    entries: Sequence[tuple[str, MetadataValue]], targets: Sequence[_Target], types: Mapping[str, str]
-) -> list[tuple[str, MetadataValue]]:
-    """The metadata, saying the type of the matrices if they all share one."""
-    matrix_types = {types[target.name] for target in targets if len(target.shape) > 1}
-    if len(matrix_types) != 1 or not matrix_types <= FileType.__members__.keys():
-        return list(entries)
-    value = MetadataValue.uint32(FileType[matrix_types.pop()])
-    if any(key == GENERAL_FILE_TYPE for key, _ in entries):
-        return [(key, value if key == GENERAL_FILE_TYPE else old) for key, old in entries]
-    return [*entries, (GENERAL_FILE_TYPE, value)]
+def _rows_in_file(base: GGUFFile, name: str) -> Callable[[], Rows]:
+    if len(base.tensors[name].shape) != 2:
+        return _rows_of(lambda: base.load(name))
+    return lambda: lambda rows: base.load(name, rows=rows)
+
+
+def _part_of(start: Callable[[str, slice], np.ndarray], name: str) -> Rows:
+    return lambda rows: start(name, rows)
 
 
 def _write(
     path: Path,
     metadata: Sequence[tuple[str, MetadataValue]],
-    provenance: Metadata,
-    plans: Sequence[TensorPlan],
+    targets: Sequence[_Target],
+    form: ModelForm,
     reporter: Reporter,
-) -> None:
-    added = dict(provenance)
-    kept = [(key, value) for key, value in metadata if key not in added]
-    size = write_gguf(path, [*kept, *added.items()], plans)
+    base: GGUFFile | None,
+) -> list[TensorError]:
+    threads = Threads(form.threads)
+    output = _Output(path, threads, reporter)
+    n_encoded = sum(target.source is not None for target in targets)
+    plans, number = [], 0
+    for target in targets:
+        if target.source is None:
+            assert base is not None, "a new model has no tensor to copy"
+            plans.append(copy_tensor(base, target.name))
+        else:
+            number += 1
+            plans.append(_encoded(target, target.source, output, (number, n_encoded)))
+    added = dict(form.provenance)
+    entries = _with_types(metadata, targets, form.file_type)
+    kept = [(key, value) for key, value in entries if key not in added]
+    try:
+        size = write_gguf(path, [*kept, *added.items()], plans)
+    finally:
+        threads.close()
     reporter.emit(Saved("model", path, size))
+    return output.errors
+
+
+def _encoded(target: _Target, source: Callable[[], Rows], output: _Output, place: tuple[int, int]) -> TensorPlan:
+    """`place`: which of the encoded tensors this is, and how many there are."""
+
+    def produce() -> Iterator[Chunk]:
+        type_name, where = target.encoding.type_name, f"{output.path}: tensor {target.name}"
+        is_measured = len(target.shape) > 1 and type_name not in EXACT
+        work = TensorEncoding(target.matrix_shape, source(), target.encoding, target.start, is_measured)
+        try:
+            yield from work.pieces(output.threads)
+        except FormatError as error:
+            raise FormatError(error.message, where=where, hint=_way_out(type_name)) from error
+        except TrainingError as error:
+            raise TrainingError(error.message, where=where, hint=error.hint) from error
+        if is_measured:
+            output.errors.append(TensorError.of(target.name, type_name, work.sums, has_start=target.start is not None))
+        output.reporter.emit(Progress(WRITING, *place))
+
+    return TensorPlan(target.name, target.shape, target.encoding.type_name, produce)
+
+
+def _way_out(type_name: str) -> str:
+    return "set output.type to f32 or bf16" if TYPE_BY_NAME[type_name].block_size == 1 else "set output.type to f32"
+
+
+def _with_types(
+    entries: Sequence[tuple[str, MetadataValue]], targets: Sequence[_Target], wanted: FileType | None
+) -> list[tuple[str, MetadataValue]]:
+    """The metadata, saying the type of the matrices if they have a mix or share one type."""
+    found = {target.encoding.type_name for target in targets if len(target.shape) > 1}
+    if wanted is None and len(found) == 1:
+        wanted = FileType.__members__.get(next(iter(found)))
+    result = list(entries)
+    if wanted is not None:
+        result = _with_key(result, GENERAL_FILE_TYPE, wanted)
+    if any(TYPE_BY_NAME[name].block_size > 1 for name in found):
+        result = _with_key(result, GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION)
+    return result
+
+
+def _with_key(entries: list[tuple[str, MetadataValue]], key: str, number: int) -> list[tuple[str, MetadataValue]]:
+    value = MetadataValue.uint32(number)
+    if any(name == key for name, _ in entries):
+        return [(name, value if name == key else old) for name, old in entries]
+    return [*entries, (key, value)]

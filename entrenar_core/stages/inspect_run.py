@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.errors import EntrenarError, FormatError
-from entrenar_core.stages.output_dir import METRICS, RESOLVED, RESULTS
+from entrenar_core.stages.output_dir import METRICS, REPORT, RESOLVED, RESULTS
 from entrenar_core.train.checkpoint import MANIFEST, Checkpoint, read_checkpoint, step_of_folder
 from entrenar_core.train.checkpoint_store import CHECKPOINTS
 
@@ -186,7 +186,7 @@ def _newest_whole(folders: list[tuple[int, Path]]) -> tuple[int | None, list[str
 
 
 def _files(path: Path) -> tuple[FileFacts, ...]:
-    found = (path / name for name in (*RESULTS, METRICS, RESOLVED))
+    found = (path / name for name in (*RESULTS, REPORT, METRICS, RESOLVED))
     return tuple(FileFacts(file.name, file.stat().st_size) for file in found if file.is_file())
 
 

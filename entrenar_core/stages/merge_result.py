@@ -84,7 +84,7 @@ def merged_values(changes: Changes, plan: MergePlan) -> dict[str, Values]:
     `rope_freqs` is no weight and stays that of the base.
     """
     touched = [name for name in changes.base.tensors if name != ROPE_FREQS and _is_touched(name, changes, plan)]
-    return {**changes.held, **{name: _joined(name, changes, plan) for name in touched}}
+    return {**changes.held_values(), **{name: _joined(name, changes, plan) for name in touched}}
 
 
 def _is_touched(name: str, changes: Changes, plan: MergePlan) -> bool:

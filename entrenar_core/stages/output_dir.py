@@ -12,7 +12,7 @@ from entrenar_core.gguf.atomic import remove_partial_files
 from entrenar_core.model.head_file import HEAD_FILE
 from entrenar_core.train.checkpoint_store import CHECKPOINTS
 
-METRICS, RESOLVED = "metrics.jsonl", "config.resolved.yaml"
+METRICS, RESOLVED, REPORT = "metrics.jsonl", "config.resolved.yaml", "export-report.json"
 MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 RESULTS = (MODEL, ADAPTER, HEAD_FILE)
 
@@ -32,7 +32,7 @@ def check_output_dir(folder: Path, inputs: Iterable[Path] = ()) -> None:
     """
     try:
         _check_place(folder)
-        for name in (METRICS, RESOLVED, *RESULTS):
+        for name in (METRICS, RESOLVED, REPORT, *RESULTS):
             _check_file(folder / name, inputs)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -89,7 +89,7 @@ def clear_output_dir(folder: Path) -> None:
     try:
         if (folder / CHECKPOINTS).is_dir():
             shutil.rmtree(folder / CHECKPOINTS)
-        for name in (METRICS, RESOLVED, *RESULTS):
+        for name in (METRICS, RESOLVED, REPORT, *RESULTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"the earlier run cannot be removed: {error.strerror}", where=str(folder)) from error
@@ -103,7 +103,7 @@ def make_output_dir(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (RESOLVED, *RESULTS):
+        for name in (RESOLVED, REPORT, *RESULTS):
             remove_partial_files(folder / name)
     except OSError as error:
         raise OutputError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from entrenar_core.config.root import Config
 from entrenar_core.data.cache import WORTH_CACHING
-from entrenar_core.gguf.names import MODULES, ROPE_FREQS
-from entrenar_core.lora.inject import target_modules
-from entrenar_core.model.heads import HEAD, HeadSpec
-from entrenar_core.model.load import expected_shapes
-from entrenar_core.model.packed import is_packable
 from entrenar_core.stages.assemble import head_spec
 from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
 from entrenar_core.stages.dataset import DataSets
 from entrenar_core.stages.disk import DiskEstimate, DiskRequest, estimate_disk
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import MemoryRequest, batch_shapes
-from entrenar_core.stages.export import NEW_TYPE, planned_types
+from entrenar_core.stages.output_plan import output_plan, sources_of, writes_model
 from entrenar_core.train.settings import TrainSettings
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 def memory_request(config: Config, base: BaseModel, data: DataSets, settings: TrainSettings) -> MemoryRequest:
@@ -67,50 +60,12 @@ def _n_bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def trained_shapes(config: Config, base: BaseModel, head: HeadSpec | None) -> Shapes:
-    """Name and shape of every tensor that is trained."""
-    weights = _weights(base)
-    if config.lora is not None:
-        return _adapter_shapes(config.lora.rank, lora_settings(config).targets, weights) | _head_shapes(base, head)
-    if head is not None:
-        weights.pop("output.weight", None)
-    return weights | _head_shapes(base, head)
-
-
-def _head_shapes(base: BaseModel, head: HeadSpec | None) -> Shapes:
-    if head is None:
-        return {}
-    return {f"{HEAD}.weight": (head.n_outputs, base.spec.hidden_size), f"{HEAD}.bias": (head.n_outputs,)}
-
-
-def _adapter_shapes(rank: int, targets: Sequence[str] | str, weights: Shapes) -> Shapes:
-    """A [R, in] and B [out, R] of every layer that the targets name."""
-    layers = {name: shape for name, shape in weights.items() if name.startswith("blk.") and _is_module(name)}
-    chosen = target_modules(targets, {name.split(".")[-2] for name in layers})
-    adapters: Shapes = {}
-    for name, (n_out, n_in) in layers.items():
-        if name.split(".")[-2] in chosen:
-            adapters[f"{name}.lora_a"], adapters[f"{name}.lora_b"] = (rank, n_in), (n_out, rank)
-    return adapters
-
-
-def _weights(base: BaseModel) -> Shapes:
-    if base.file is None:
-        return dict(expected_shapes(base.spec))
-    return {name: tuple(info.shape) for name, info in base.file.tensors.items() if name != ROPE_FREQS}
-
-
-def _is_module(name: str) -> bool:
-    return name.endswith(".weight") and name.split(".")[-2] in MODULES.values()
-
-
 def disk_of(
     config: Config, base: BaseModel, data: DataSets, settings: TrainSettings, trained: Mapping[str, tuple[int, ...]]
 ) -> DiskEstimate:
     """What the files of this run take; a checkpoint is written before the oldest one goes."""
-    output, lora = config.output, config.lora
-    writes_model = output.gguf and (lora is None or output.merge_adapter)
-    types = planned_types(_sources(base), _changed(config, base, trained), output.type) if writes_model else {}
+    output, lora, sources = config.output, config.lora, sources_of(base)
+    types = output_plan(config, base, trained).types if writes_model(config) else {}
     is_saved_often = settings.save_every is not None or settings.save_best
     kept = config.training.keep_last + 1 if is_saved_often else 1
     return estimate_disk(
@@ -119,9 +74,9 @@ def disk_of(
             optimizer=config.optimizer,
             output_dir=Path(config.training.output_dir),
             checkpoints=kept + (1 if settings.save_best else 0),
-            model_types=types,
+            model_types={name: (sources[name][0], type_name) for name, type_name in types.items()},
             model_header=_header_bytes(base),
-            writes_adapter=lora is not None and output.adapter != "none",
+            adapter_type=output.adapter_type.upper() if lora is not None and output.adapter != "none" else None,
             lines=settings.total_steps,
             cached_tokens=_cached_tokens(config, data),
         )
@@ -134,28 +89,6 @@ def _cached_tokens(config: Config, data: DataSets) -> int:
     if data.train is None or not config.data.cache or n_bytes < WORTH_CACHING:
         return 0
     return len(data.train.examples.tokens)
-
-
-def _sources(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of each tensor that training starts from."""
-    if base.file is not None:
-        return {name: (tuple(info.shape), info.type_name) for name, info in base.file.tensors.items()}
-    return {name: (shape, NEW_TYPE if len(shape) > 1 else "F32") for name, shape in expected_shapes(base.spec).items()}
-
-
-def _changed(config: Config, base: BaseModel, trained: Iterable[str]) -> set[str]:
-    """The tensors of the model that come out different: trained, merged, or held in other blocks than the file's."""
-    if base.file is not None and base.merge is not None and base.merge.others:
-        return {name for name in base.file.tensors if name != ROPE_FREQS}
-    return _held_otherwise(config, base) | {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
-
-
-def _held_otherwise(config: Config, base: BaseModel) -> set[str]:
-    packed = packed_type(config)
-    if packed is None or base.file is None:
-        return set()
-    tensors = base.file.tensors.items()
-    return {name for name, info in tensors if info.type_name != packed and is_packable(info, packed)}
 
 
 def _header_bytes(base: BaseModel) -> int:

@@ -17,28 +17,24 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import FormatError, OutputError, TrainingError
 from entrenar_core.events import Finished, Notice, Reporter, RunStarted, Saved
 from entrenar_core.gguf.atomic import atomic_file
-from entrenar_core.gguf.keys import CHAT_TEMPLATE
-from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.files import adapter_pairs, write_adapter
 from entrenar_core.model.head_file import HEAD_FILE, write_head
 from entrenar_core.model.heads import SequenceModel
 from entrenar_core.optim.build import build_schedule
-from entrenar_core.stages.assemble import Run, assemble
+from entrenar_core.stages.assemble import Run, assemble, head_spec
 from entrenar_core.stages.base_model import open_base
-from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
-from entrenar_core.stages.export import Metadata, export_new, export_over_base
-from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import (
     ADAPTER,
     METRICS,
-    MODEL,
     RESOLVED,
     check_output_dir,
     clear_output_dir,
     make_output_dir,
     require_no_results,
 )
+from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
+from entrenar_core.stages.write_model import write_model
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
 from entrenar_core.train.interrupt import StopSignal
@@ -88,6 +84,8 @@ def run_training(
     try:
         opened = open_data(config, base, reporter)
         check_output_dir(folder, opened.files())
+        if writes_model(config):
+            output_plan(config, base, trained_shapes(config, base, head_spec(opened)))
         data = load_datasets(config, base, opened, reporter)
         backend = select_backend(config.training.device, config.training.threads)
         run = assemble(config, base, data, backend)
@@ -157,7 +155,7 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
                 error.hint = f"the base model is damaged: {', '.join(damaged[:3])} holds numbers that are not finite"
             raise
     result_step = _return_to_best(run, result, reporter)
-    model, adapter, head = _export(run, reporter)
+    model, adapter, head = _export(run, result_step, reporter)
     end = result.state
     train_loss = math.nan if end.train_loss is None else end.train_loss
     reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds, result_step))
@@ -203,38 +201,14 @@ def _return_to_best(run: Run, result: TrainResult, reporter: Reporter) -> int:
     return state.best_step
 
 
-def _export(run: Run, reporter: Reporter) -> tuple[Path | None, Path | None, Path | None]:
+def _export(run: Run, step: int, reporter: Reporter) -> tuple[Path | None, Path | None, Path | None]:
     """Model, adapter and head. If that fails the training is not lost: the last checkpoint leads straight back here."""
     try:
-        return _export_model(run, reporter), _export_adapter(run, reporter), _export_head(run, reporter)
+        return write_model(run, step, reporter), _export_adapter(run, reporter), _export_head(run, reporter)
     except (FormatError, OutputError) as error:
         again = "then run the same command with --resume; the training itself is done and saved"
         error.hint = f"{error.hint}; {again}" if error.hint else again
         raise
-
-
-def _export_model(run: Run, reporter: Reporter) -> Path | None:
-    output = run.config.output
-    if not output.gguf or (run.config.lora is not None and not output.merge_adapter):
-        return None
-    path, base, added = run.folder / MODEL, run.base, [*run.provenance(), *_template_used(run)]
-    if base.file is None:
-        weights = {name: tensor.numpy() for name, tensor in run.backbone.parameters().items()}
-        export_new(path, base.metadata, weights, output.type, added, reporter)
-        return path
-    changes = Changes.of(run.model, base.file)
-    changed = changes.values() if base.merge is None else merged_values(changes, base.merge)
-    export_over_base(path, base.file, changed, output.type, added, reporter)
-    return path
-
-
-def _template_used(run: Run) -> Metadata:
-    """The chat template of the training data, where the config names another one than the model has: whoever runs the
-    model finds the form that it has learned."""
-    template = run.data.opened.encoding.template
-    if template is None or run.config.data.chat_template is None:
-        return []
-    return [(CHAT_TEMPLATE, MetadataValue.string(template.text))]
 
 
 def _export_adapter(run: Run, reporter: Reporter) -> Path | None:
@@ -243,7 +217,8 @@ def _export_adapter(run: Run, reporter: Reporter) -> Path | None:
         return None
     path = run.folder / ADAPTER
     pairs = adapter_pairs(run.model)
-    size = write_adapter(path, run.base.spec.architecture, pairs, lora.alpha, run.provenance())
+    kind = run.config.output.adapter_type.upper()
+    size = write_adapter(path, run.base.spec.architecture, pairs, lora.alpha, run.provenance(), kind)
     reporter.emit(Saved("adapter", path, size))
     return path
 

@@ -1,4 +1,5 @@
 """``metrics.jsonl``: one JSON object a line for each step, each evaluation and the start of quantization, as they come.
+One more at its end tells what rounding cost the written model.
 
 When a run is resumed, what was written after the checkpoint is dropped and will be written again, so the file of a
 resumed run equals that of an uninterrupted one in all but the `WALL_CLOCK` keys.
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from entrenar_core.errors import OutputError
-from entrenar_core.events import Eval, QuantizationStarted, Step
+from entrenar_core.events import Eval, QuantizationStarted, Rounded, Step
 from entrenar_core.train.durable import replace_file
 from entrenar_core.train.state import TrainState
 
 WALL_CLOCK = ("seconds", "peak_memory_bytes")
 """Keys whose values differ from run to run."""
 
-_KINDS: dict[type, str] = {Step: "step", Eval: "eval", QuantizationStarted: "quantization_started"}
+_KINDS: dict[type, str] = {
+    Step: "step",
+    Eval: "eval",
+    QuantizationStarted: "quantization_started",
+    Rounded: "rounded",
+}
 
 
 class MetricsFile:
@@ -39,7 +45,7 @@ class MetricsFile:
         kept = [line for line in _lines(self.path) if _is_before(line, state)]
         replace_file(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def append(self, event: Step | Eval | QuantizationStarted) -> None:
+    def append(self, event: Step | Eval | QuantizationStarted | Rounded) -> None:
         """Write one line.
 
         Raises:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra: oracle)")
@@ -17,8 +18,9 @@ from entrenar_core.lora.files import adapter_pairs, attach_adapter, read_adapter
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.load import load_model
+from entrenar_core.quant.encoding import plain_encodings
 from entrenar_core.stages.changes import Changes
-from entrenar_core.stages.export import export_over_base
+from entrenar_core.stages.export import ModelForm, export_over_base
 from tests.model.tiny import lively, tiny_spec, tokens_of, write_model
 from tests.oracle.llama_cpp_logits import assert_same_model, distance, llama_cpp_logits, small_vocabulary
 
@@ -79,6 +81,19 @@ def test_llama_cpp_applies_our_adapter_as_we_do(kind: str, base: Path, backend: 
     assert distance(plain, ours).mean_kl > 0.01  # the adapter did something
 
 
+def test_llama_cpp_applies_an_adapter_in_f16(base: Path, backend: Any, tmp_path: Path) -> None:
+    settings, tokens = SETTINGS["lora"], tokens_of(POSITIONS, vocab_size=VOCAB_SIZE)
+    model = adapted(base, settings, backend)
+    path = tmp_path / "adapter.gguf"
+    write_adapter(path, model.spec.architecture, adapter_pairs(model), settings.alpha, type_name="F16")
+    with GGUFFile.open(base) as file:
+        loaded = load_model(file, backend)
+    attach_adapter(loaded, read_adapter(path, loaded.spec.architecture), str(path))
+    ours, theirs = loaded.logits(tokens[None])[0], llama_cpp_logits(base, tokens, adapter=path)
+    print(base.stem, assert_same_model(theirs, ours))
+    np.testing.assert_allclose(theirs, model.logits(tokens[None])[0], atol=0.05)
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_an_adapter_file_that_we_read_gives_the_same_logits(
     kind: str, base: Path, backend: Any, tmp_path: Path
@@ -101,5 +116,6 @@ def test_the_merged_model_gives_our_adapted_logits_in_llama_cpp(
     model = adapted(base, SETTINGS[kind], backend)
     path = tmp_path / "merged.gguf"
     with GGUFFile.open(base) as file:
-        export_over_base(path, file, Changes.of(model, file).values(), "auto", [], SilentReporter())
+        types = plain_encodings({name: info.type_name for name, info in file.tensors.items()})
+        export_over_base(path, file, Changes.of(model, file).values(), ModelForm(types), SilentReporter())
     print(base.stem, kind, assert_same_model(llama_cpp_logits(path, tokens), model.logits(tokens[None])[0]))

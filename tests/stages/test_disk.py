@@ -32,7 +32,7 @@ def request_for(folder: Path, **changes: Any) -> DiskRequest:
         "checkpoints": 1,
         "model_types": types,
         "model_header": (folder / "base.gguf").stat().st_size - weights,
-        "writes_adapter": True,
+        "adapter_type": "F32",
         "lines": 3,
         **changes,
     }
@@ -76,7 +76,7 @@ def test_more_checkpoints_take_more(folder: Path) -> None:
 
 def test_what_is_not_written_is_not_counted(folder: Path) -> None:
     train(folder)
-    names = [name for name, _ in estimate_disk(request_for(folder, model_types={}, writes_adapter=False)).parts]
+    names = [name for name, _ in estimate_disk(request_for(folder, model_types={}, adapter_type=None)).parts]
     assert names == ["checkpoints (up to 1)", "metrics.jsonl"]
 
 

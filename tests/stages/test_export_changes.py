@@ -89,6 +89,9 @@ def test_a_tensor_that_training_did_not_touch_has_no_change(base: GGUFFile) -> N
     assert changes.delta(UP) is None
     assert np.array_equal(changes.start(UP), rounded(base, UP, "Q4_0"))
     assert np.array_equal(changes.start(NORM), base.load(NORM))
+    assert np.array_equal(changes.start(UP, slice(3, 9)), rounded(base, UP, "Q4_0")[3:9])
+    embedding = "token_embd.weight"
+    assert np.array_equal(changes.start(embedding, slice(3, 9)), base.load(embedding)[3:9])
 
 
 def test_values_are_fresh_each_time(base: GGUFFile) -> None:

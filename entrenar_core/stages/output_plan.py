@@ -1,0 +1,90 @@
+"""What a run will change, known before it starts, and the types that its model will be written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from entrenar_core.config.root import Config
+from entrenar_core.gguf.names import MODULES, ROPE_FREQS
+from entrenar_core.lora.inject import target_modules
+from entrenar_core.model.heads import HEAD, HeadSpec
+from entrenar_core.model.load import expected_shapes
+from entrenar_core.model.packed import is_packable
+from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
+from entrenar_core.stages.output_types import NEW_TYPE, OutputTypes, plan_output_types
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def trained_shapes(config: Config, base: BaseModel, head: HeadSpec | None) -> Shapes:
+    """Name and shape of every tensor that is trained."""
+    weights = _weights(base)
+    if config.lora is not None:
+        return _adapter_shapes(config.lora.rank, lora_settings(config).targets, weights) | _head_shapes(base, head)
+    if head is not None:
+        weights.pop("output.weight", None)
+    return weights | _head_shapes(base, head)
+
+
+def _head_shapes(base: BaseModel, head: HeadSpec | None) -> Shapes:
+    if head is None:
+        return {}
+    return {f"{HEAD}.weight": (head.n_outputs, base.spec.hidden_size), f"{HEAD}.bias": (head.n_outputs,)}
+
+
+def _adapter_shapes(rank: int, targets: Sequence[str] | str, weights: Shapes) -> Shapes:
+    """A [R, in] and B [out, R] of every layer that the targets name."""
+    layers = {name: shape for name, shape in weights.items() if name.startswith("blk.") and _is_module(name)}
+    chosen = target_modules(targets, {name.split(".")[-2] for name in layers})
+    adapters: Shapes = {}
+    for name, (n_out, n_in) in layers.items():
+        if name.split(".")[-2] in chosen:
+            adapters[f"{name}.lora_a"], adapters[f"{name}.lora_b"] = (rank, n_in), (n_out, rank)
+    return adapters
+
+
+def _weights(base: BaseModel) -> Shapes:
+    if base.file is None:
+        return dict(expected_shapes(base.spec))
+    return {name: tuple(info.shape) for name, info in base.file.tensors.items() if name != ROPE_FREQS}
+
+
+def _is_module(name: str) -> bool:
+    return name.endswith(".weight") and name.split(".")[-2] in MODULES.values()
+
+
+def writes_model(config: Config) -> bool:
+    """Whether the run leaves a model.gguf."""
+    return config.output.gguf and (config.lora is None or config.output.merge_adapter)
+
+
+def output_plan(config: Config, base: BaseModel, trained: Iterable[str]) -> OutputTypes:
+    """The types of the model that a run writes which trains these tensors; adapters go by their own names.
+
+    Raises:
+        ConfigError: the types cannot be had.
+    """
+    groups = base.spec.num_heads // base.spec.num_kv_heads
+    return plan_output_types(sources_of(base), changed_tensors(config, base, trained), config, groups)
+
+
+def sources_of(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each tensor that training starts from."""
+    if base.file is not None:
+        return {name: (tuple(info.shape), info.type_name) for name, info in base.file.tensors.items()}
+    return {name: (shape, NEW_TYPE if len(shape) > 1 else "F32") for name, shape in expected_shapes(base.spec).items()}
+
+
+def changed_tensors(config: Config, base: BaseModel, trained: Iterable[str]) -> set[str]:
+    """The tensors of the model that come out different: trained, merged, or held in other blocks than the file's."""
+    if base.file is not None and base.merge is not None and base.merge.others:
+        return {name for name in base.file.tensors if name != ROPE_FREQS}
+    return _held_otherwise(config, base) | {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
+
+
+def _held_otherwise(config: Config, base: BaseModel) -> set[str]:
+    packed = packed_type(config)
+    if packed is None or base.file is None:
+        return set()
+    tensors = base.file.tensors.items()
+    return {name for name, info in tensors if info.type_name != packed and is_packable(info, packed)}
