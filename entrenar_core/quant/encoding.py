@@ -1,21 +1,23 @@
 """How a tensor is encoded, and the encoding itself: pieces of rows on several threads, in bounded memory.
 
-Each piece is decoded again where its error is asked for, so that what is reported is what the file holds.
+Each piece is decoded again where its error is asked for, so that what is reported is what the file holds. A scale that
+a whole tensor shares is found in passes over it before the first piece is encoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 
-from entrenar_core.codecs.base import Bytes, Floats
+from entrenar_core.codecs.base import Bytes, Codec, Floats
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
-from entrenar_core.codecs.registry import codec_for
-from entrenar_core.errors import TrainingError
+from entrenar_core.codecs.refusal import UnfitValueError
+from entrenar_core.errors import EntrenarError, TrainingError
 from entrenar_core.gguf.tensor_info import packed_shape
+from entrenar_core.quant.granularity import EachPiece, granular_codec, tensor_encoder
 from entrenar_core.quant.rounding import ErrorSums, added_up
 from entrenar_core.threads import Threads
 
@@ -25,29 +27,26 @@ PIECE_VALUES = 1 << 18
 PIECES_PER_THREAD = 4
 """Pieces of a window; its bytes are handed on before the next one is begun."""
 
+Result = TypeVar("Result")
+
 Rows = Callable[[slice], Floats]
 """Some rows of a matrix, float32, decoded when they are asked for."""
-
-
-class TensorEncoder(Protocol):
-    """Encodes a whole tensor by a rule of its own, such as scales that rows share, into blocks of its type."""
-
-    def encode(self, values: Floats, out: Bytes | None = None) -> Bytes:
-        """float32 [rows, row] -> uint8 [rows, row_bytes]."""
-        ...
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How one tensor is written.
 
-    type_name: of its blocks. importance: float32 [row], what the error of each column counts. encoder: in place of the
-    codec of the type; it sees the whole tensor at once.
+    type_name: of its blocks. importance: float32 [row], what the error of each column counts. granularity: block, or
+    per_channel or per_tensor, where blocks share a scale (`quant.granularity`); percentile: share of the values in its
+    range. encoder: one that is ready, in place of all this.
     """
 
     type_name: str
     importance: Floats | None = None
-    encoder: TensorEncoder | None = None
+    granularity: str = "block"
+    percentile: float | None = None
+    encoder: Codec | None = None
 
 
 Encodings = Mapping[str, Encoding]
@@ -87,49 +86,64 @@ class TensorEncoding:
             FormatError: the values do not fit the type.
         """
         n_rows, row = self.shape
-        whole = self._encoded_at_once()
+        encoder = self._encoder(threads)
         height = max(1, PIECE_VALUES // row)
         window = min(height * threads.count * PIECES_PER_THREAD, n_rows)
         packed = np.empty(packed_shape((window, row), TYPE_BY_NAME[self.encoding.type_name]), np.uint8)
         for first in range(0, n_rows, window):
             target = packed[: min(window, n_rows - first)]
-            found = [ErrorSums()] * -(-len(target) // height)
-            threads.run_tasks(self._piece, len(found), whole, target, (first, height), found)
-            self.sums += added_up(found)
+            parts = [slice(top, min(top + height, len(target))) for top in range(0, len(target), height)]
+
+            def encode(part: slice, first: int = first, target: Bytes = target) -> ErrorSums:
+                return self._encode(encoder, slice(first + part.start, first + part.stop), target[part])
+
+            self.sums += added_up(_side_by_side(threads, encode, parts))
             yield target
 
-    def _encoded_at_once(self) -> Bytes | None:
-        if self.encoding.encoder is None:
-            return None
-        values = self.source(slice(0, self.shape[0]))
-        _require_finite(values)
-        return self.encoding.encoder.encode(values)
+    def _encoder(self, threads: Threads) -> Codec:
+        """The codec that packs rows; for a scale of the whole tensor, that scale is looked for first."""
+        how = self.encoding
+        if how.encoder is not None:
+            return how.encoder
+        if how.granularity == "per_tensor":
+            return tensor_encoder(how.type_name, self._each_piece(threads), how.importance, how.percentile)
+        return granular_codec(how.type_name, how.granularity, how.percentile)
 
-    def _piece(
-        self,
-        whole: Bytes | None,
-        target: Bytes,
-        cut: tuple[int, int],
-        found: list[ErrorSums],
-        task: int,
-        thread: int,
-    ) -> None:
+    def _each_piece(self, threads: Threads) -> EachPiece[Any]:
+        height = max(1, PIECE_VALUES // self.shape[1])
+        parts = [slice(top, min(top + height, self.shape[0])) for top in range(0, self.shape[0], height)]
+        return lambda work: _side_by_side(threads, lambda rows: work(self._values(rows)), parts)
+
+    def _values(self, rows: slice) -> Floats:
+        values: Floats = np.ascontiguousarray(self.source(rows))
+        if not np.isfinite(values).all():
+            raise TrainingError("the values are not finite; nothing is written")
+        return values
+
+    def _encode(self, encoder: Codec, rows: slice, out: Bytes) -> ErrorSums:
+        values = self._values(rows)
+        try:
+            encoder.encode(values, self.encoding.importance, out)
+        except UnfitValueError as error:
+            raise error.moved_by(rows.start) from error
+        if not self.is_measured:
+            return ErrorSums()
+        return ErrorSums.of(values, encoder.decode(out), None if self.start is None else self.start(rows))
+
+
+def _side_by_side(threads: Threads, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
+    """The results of `work` on all parts, in their order; of several errors, the first one is raised."""
+    results: dict[int, Result] = {}
+    errors: dict[int, EntrenarError] = {}
+
+    def run(task: int, thread: int) -> None:
         del thread
-        first, height = cut
-        part = slice(task * height, min((task + 1) * height, len(target)))
-        rows = slice(first + part.start, first + part.stop)
-        values, out = np.ascontiguousarray(self.source(rows)), target[part]
-        codec = codec_for(self.encoding.type_name)
-        if whole is None:
-            _require_finite(values)
-            codec.encode(values, self.encoding.importance, out)
-        else:
-            out[...] = whole[rows]
-        if self.is_measured:
-            before = None if self.start is None else self.start(rows)
-            found[task] = ErrorSums.of(values, codec.decode(out), before)
+        try:
+            results[task] = work(parts[task])
+        except EntrenarError as error:
+            errors[task] = error
 
-
-def _require_finite(values: Floats) -> None:
-    if not np.isfinite(values).all():
-        raise TrainingError("the values are not finite; nothing is written")
+    threads.run_tasks(run, len(parts))
+    if errors:
+        raise errors[min(errors)]
+    return [results[task] for task in range(len(parts))]

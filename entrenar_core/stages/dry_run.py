@@ -195,12 +195,13 @@ def method_of(config: Config, opened: OpenedData) -> str:
     if lora is None:
         what = "all weights" if config.model.path is not None else "a new model from random weights"
     else:
-        base = "" if quantize is None else f" on a base in {quantize.mix} blocks (QLoRA)"
+        base = "" if quantize is None or quantize.stage != "base" else f" on a base in {quantize.mix} blocks (QLoRA)"
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         what = f"LoRA of rank {lora.rank} on {targets}{base}"
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"
     merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
-    return f"{what}{head}{merge}"
+    written = "" if quantize is None or quantize.stage == "base" else f"; written as {quantize.mix}"
+    return f"{what}{head}{merge}{written}"
 
 
 def _classes(opened: OpenedData) -> str:

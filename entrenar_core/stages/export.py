@@ -110,7 +110,7 @@ def export_over_base(
     for name, info in base.tensors.items():
         encoding, values = form.encodings[name], changed.get(name)
         source = None if values is None else _rows_of(values)
-        if source is None and (encoding.type_name != info.type_name or encoding.encoder is not None):
+        if source is None and not _is_a_copy(encoding, info.type_name):
             source = _rows_in_file(base, name)
         is_compared = values is not None and len(info.shape) == 2
         targets.append(
@@ -128,6 +128,11 @@ def export_new(
         for name, values in weights.items()
     ]
     return _write(path, list(metadata), targets, form, reporter, None)
+
+
+def _is_a_copy(encoding: Encoding, present: str) -> bool:
+    """Whether an untouched tensor of type `present` is encoded so already; blocks that share scales are others."""
+    return encoding.type_name == present and encoding.granularity == "block" and encoding.encoder is None
 
 
 def _rows_of(values: Values) -> Callable[[], Rows]:

@@ -63,19 +63,21 @@ def rounding_notices(errors: Sequence[TensorError], config: Config) -> list[Noti
         ((share, error) for error in errors if (share := error.change_share) is not None),
         key=lambda pair: (-pair[0], pair[1].name),
     )
-    few_bits = [(share, error) for share, error in compared if is_few_bits(error.type_name)]
-    found = []
-    if few_bits:
-        worst = ", ".join(f"{error.name} {share:.2g}" for share, error in few_bits[:SHOWN])
-        types = ", ".join(sorted({error.type_name for _, error in few_bits}))
-        typical = statistics.median(share for share, _ in few_bits)
-        message = f"{len(few_bits)} changed tensors are rounded to {types}: the error is {typical:.2g} of the change"
-        found.append(Notice("info", f"{message} (median); worst: {worst}"))
-    lost = [(share, error) for share, error in compared if share > 1]
-    if lost:
-        message = f"in {len(lost)} of {len(compared)} changed tensors rounding is larger than what training changed"
+    few_bits = [pair for pair in compared if is_few_bits(pair[1].type_name)]
+    found = [_summary(few_bits)] if few_bits else []
+    if lost := sum(share > 1 for share, _ in compared):
+        message = f"in {lost} of {len(compared)} changed tensors rounding is larger than what training changed"
         found.append(Notice("warning", f"{message}, so much of it is lost in the file; {_remedy(config)}"))
     return found
+
+
+def _summary(errors: Sequence[tuple[float, TensorError]]) -> Notice:
+    """How large errors are beside changes; the worst come first."""
+    worst = ", ".join(f"{error.name} {share:.2g}" for share, error in errors[:SHOWN])
+    types = ", ".join(sorted({error.type_name for _, error in errors}))
+    typical = statistics.median(share for share, _ in errors)
+    message = f"{len(errors)} changed tensors are rounded to {types}: the error is {typical:.2g} of the change"
+    return Notice("info", f"{message} (median); worst: {worst}")
 
 
 def _remedy(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from entrenar_core.events import Reporter
 from entrenar_core.gguf.keys import CHAT_TEMPLATE
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.quant.encoding import Encoding
+from entrenar_core.quant.granularity import SHARED_TYPES
 from entrenar_core.quant.rounding import TensorError
 from entrenar_core.stages.assemble import Run
 from entrenar_core.stages.base_model import BaseModel
@@ -20,7 +22,7 @@ from entrenar_core.stages.export import Metadata, ModelForm, export_new, export_
 from entrenar_core.stages.export_report import report_rounding
 from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import METRICS, MODEL
-from entrenar_core.stages.output_plan import output_plan, writes_model
+from entrenar_core.stages.output_plan import output_plan, sources_of, writes_model
 from entrenar_core.stages.output_types import OutputTypes, say_what_types_lose
 from entrenar_core.train.metrics import MetricsFile
 
@@ -47,10 +49,19 @@ def write_model(run: Run, step: int, reporter: Reporter) -> Path | None:
     return path
 
 
-def encodings_of(plan: OutputTypes, config: Config, base: BaseModel) -> dict[str, Encoding]:
-    """How each tensor is encoded: its type, and what the errors of its columns count."""
-    importance = column_importance(config, base)
-    return {name: Encoding(type_name, importance.get(name)) for name, type_name in plan.types.items()}
+def encodings_of(plan: OutputTypes, config: Config, base: BaseModel, changed: Collection[str]) -> dict[str, Encoding]:
+    """How each tensor is encoded: its type, what shares a scale, and what the errors of its columns count.
+
+    Scales are shared where the type's blocks can; what is copied stays as it is.
+    """
+    section, importance, present = config.quantize, column_importance(config, base), sources_of(base)
+    shared = "block" if section is None or section.stage == "base" else section.scale_group
+    found = {}
+    for name, type_name in plan.types.items():
+        is_encoded = name in changed or present[name][1] != type_name
+        granularity = shared if is_encoded and type_name in SHARED_TYPES else "block"
+        found[name] = Encoding(type_name, importance.get(name), granularity)
+    return found
 
 
 def column_importance(config: Config, base: BaseModel) -> dict[str, Floats]:
@@ -64,20 +75,22 @@ def _export_over(run: Run, path: Path, reporter: Reporter) -> list[TensorError]:
     assert base.file is not None
     changes = Changes.of(run.model, base.file)
     changed = changes.values() if base.merge is None else merged_values(changes, base.merge)
-    form = _form(run, output_plan(run.config, base, changed), reporter)
+    form = _form(run, changed, reporter)
     return export_over_base(path, base.file, changed, form, reporter, changes.start)
 
 
 def _export_new(run: Run, path: Path, reporter: Reporter) -> list[TensorError]:
     weights: dict[str, np.ndarray] = {name: tensor.numpy() for name, tensor in run.backbone.parameters().items()}
-    form = _form(run, output_plan(run.config, run.base, weights), reporter)
+    form = _form(run, weights, reporter)
     return export_new(path, run.base.metadata, weights, form, reporter)
 
 
-def _form(run: Run, plan: OutputTypes, reporter: Reporter) -> ModelForm:
+def _form(run: Run, changed: Collection[str], reporter: Reporter) -> ModelForm:
+    plan = output_plan(run.config, run.base, changed)
     say_what_types_lose(plan, reporter)
     added = [*run.provenance(), *_template_used(run)]
-    return ModelForm(encodings_of(plan, run.config, run.base), plan.file_type, added, run.backend.n_threads)
+    encodings = encodings_of(plan, run.config, run.base, changed)
+    return ModelForm(encodings, plan.file_type, added, run.backend.n_threads)
 
 
 def _template_used(run: Run) -> Metadata:

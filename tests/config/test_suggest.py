@@ -106,7 +106,7 @@ def test_a_word_inside_a_longer_one_is_found() -> None:
         ("data.task", "clasification", "did you mean classification?"),
         ("quantize.type", "nf4", "did you mean q4_0? GGUF has no nf4"),
         ("data.streaming", "auto", "write null, which decides by size, or leave it out"),
-            ("output.type", "q4_k", "did you mean q4_1?"),
+        ("output.type", "q4_km", "did you mean q4_k_m?"),
     ],
 )
 def test_values_that_people_try(path: str, value: str, hint: str) -> None:

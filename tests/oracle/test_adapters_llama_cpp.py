@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra: oracle)")
@@ -90,8 +89,10 @@ def test_llama_cpp_applies_an_adapter_in_f16(base: Path, backend: Any, tmp_path:
         loaded = load_model(file, backend)
     attach_adapter(loaded, read_adapter(path, loaded.spec.architecture), str(path))
     ours, theirs = loaded.logits(tokens[None])[0], llama_cpp_logits(base, tokens, adapter=path)
-    print(base.stem, assert_same_model(theirs, ours))
-    np.testing.assert_allclose(theirs, model.logits(tokens[None])[0], atol=0.05)
+    found = distance(theirs, ours)  # it rounds what A and B are multiplied with to F16 too
+    print(base.stem, found)
+    assert found.mean_kl < 1e-5
+    assert distance(theirs, model.logits(tokens[None])[0]).mean_kl < 1e-5
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

@@ -11,6 +11,7 @@ from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.quant import encoding
 from entrenar_core.quant.encoding import Encoding, TensorEncoding, plain_encodings
+from entrenar_core.quant.granularity import SharedScaleEncoder
 from entrenar_core.quant.rounding import ErrorSums
 from entrenar_core.threads import Threads
 
@@ -58,37 +59,47 @@ def test_errors_are_summed_up_only_where_they_are_asked_for() -> None:
     assert sums == ErrorSums()
 
 
-class Recording:
-    """Encodes as Q8_0 and keeps what it was given."""
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_rows_and_tensors_share_a_scale_however_they_are_cut(
+    granularity: str, weighed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "PIECE_VALUES", 128)
+    values = drawn(21, 64)
+    importance = np.linspace(0, 2, 64, dtype=np.float32) if weighed else None
+    found, sums = encode(values, Encoding("Q4_0", importance, granularity))
+    scales = np.frombuffer(found, np.uint8).reshape(21, 2, 18)[:, :, :2].copy().view("<f2")[:, :, 0]
+    assert len(np.unique(scales)) == (1 if granularity == "per_tensor" else 21)
+    assert (scales[:, 0] == scales[:, 1]).all()
+    decoded = codec_for("Q4_0").decode(np.frombuffer(found, np.uint8).reshape(21, -1))
+    assert sums.largest == np.abs(decoded - values).max()
+    with_one_piece = encoding.PIECE_VALUES * 100
+    monkeypatch.setattr(encoding, "PIECE_VALUES", with_one_piece)
+    assert encode(values, Encoding("Q4_0", importance, granularity))[0] == found
 
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, ...]] = []
 
-    def encode(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        self.seen.append(values.shape)
-        return codec_for("Q8_0").encode(values * 0, out=out)
-
-
-def test_an_encoder_of_its_own_sees_the_whole_tensor_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "PIECE_VALUES", 64)
-    encoder, values = Recording(), drawn(20, 32)
-    found, sums = encode(values, Encoding("Q8_0", encoder=encoder))
-    assert encoder.seen == [(20, 32)]
-    assert found == bytes(20 * 34)
-    assert sums.error_squares == pytest.approx(sums.squares, rel=1e-6), "the error is that of what was written"
+def test_an_encoder_that_is_ready_is_used_as_it_is() -> None:
+    values = drawn(20, 32)
+    found, _ = encode(values, Encoding("Q8_0", encoder=SharedScaleEncoder("Q8_0", 0.5)))
+    assert found == SharedScaleEncoder("Q8_0", 0.5).encode(values).tobytes()
 
 
-@pytest.mark.parametrize("encoder", [None, Recording()], ids=["codec", "encoder"])
-def test_values_that_are_not_finite_are_refused(encoder: Recording | None) -> None:
+@pytest.mark.parametrize("granularity", ["block", "per_channel", "per_tensor"])
+def test_values_that_are_not_finite_are_refused(granularity: str) -> None:
     values = drawn(5, 32)
     values[4, 3] = np.inf
     with pytest.raises(TrainingError, match="not finite; nothing is written"):
-        encode(values, Encoding("Q8_0", encoder=encoder))
+        encode(values, Encoding("Q8_0", granularity=granularity))
 
 
-def test_values_that_do_not_fit_the_type_are_refused() -> None:
-    with pytest.raises(FormatError, match="does not fit a block of Q8_0"):
-        encode(drawn(5, 32) * np.float32(1e8), Encoding("Q8_0"))
+def test_the_first_value_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = drawn(50, 32)
+    values[40, 7] = 1e8
+    values[48, 9] = 1e9
+    for piece_values in (32, 96, 1 << 18):
+        monkeypatch.setattr(encoding, "PIECE_VALUES", piece_values)
+        with pytest.raises(FormatError, match=r"1e\+08 does not fit a block of Q8_0 \(row 40, column 7\)"):
+            encode(values, Encoding("Q8_0"), n_threads=3)
 
 
 def test_a_type_for_each_name_is_the_plain_way() -> None:

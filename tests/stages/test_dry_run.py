@@ -72,6 +72,7 @@ def kinds(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         "lora": {},
         "full": {"lora": None, "data": {"val_fraction": 0.2}, "training": ONE_EPOCH},
+        "quantized": {"lora": None, "quantize": {"bits": 8}, "training": ONE_EPOCH},
         "text": {
             "data": {"train": str(folder / "text.parquet"), "packing": True, "val_fraction": 0.25, "seq_len": 32},
             "training": {**TWO_EPOCHS, "grad_accum": 3, "eval_every": 2, "save_every": 2, "keep_last": 9},
@@ -327,7 +328,8 @@ def test_warnings_of_the_data_are_kept_for_the_end(folder: Path) -> None:
         ("lora", "LoRA of rank 4 on all"),
         ("full", "all weights"),
         ("scratch", "a new model from random weights"),
-        ("qlora", "LoRA of rank 4 on all on a base in Q4_0 blocks (QLoRA)"),
+        ("qlora", "LoRA of rank 4 on all on a base in q4_0 blocks (QLoRA)"),
+        ("quantized", "all weights; written as q8_0"),
         ("classification", "LoRA of rank 4 on all, and a head for classification into 2 classes (bad, good)"),
     ],
 )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
+from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import ConfigError, FormatError
-from entrenar_core.events import Notice, Step
+from entrenar_core.events import Notice, Rounded, Step
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import ValueType
+from entrenar_core.lora.files import read_adapter
 from entrenar_core.stages.train import run_training
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from tests.model.tiny import lively_weights
@@ -30,27 +35,84 @@ def test_a_half_precision_base_gives_a_half_precision_model(folder: Path, type_n
 
 
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
-def test_lora_on_a_quantized_base_keeps_what_it_does_not_touch(folder: Path, type_name: str) -> None:
+def test_lora_on_a_quantized_base_keeps_what_it_does_not_touch_and_the_type_of_what_it_does(
+    folder: Path, type_name: str
+) -> None:
     write_base(folder / "base.gguf", type_name=type_name)
     _, listener = train(folder, lora={"target_modules": ["q_proj", "v_proj"]})
     after = gguf_py.raw_tensors(folder / "run" / "model.gguf")
     for name, (kind, content) in gguf_py.raw_tensors(folder / "base.gguf").items():
-        if name.split(".")[-2] in ("attn_q", "attn_v"):
-            assert after[name][0] == "Q8_0"
-        else:
-            assert after[name] == (kind, content)
-    warnings = [notice.message for notice in listener.of(Notice) if notice.level == "warning"]
-    said = [f"4 changed tensors of type {type_name} are written as Q8_0"] if type_name != "Q8_0" else []
-    assert [message.split(":")[0] for message in warnings] == said
+        assert after[name][0] == kind
+        assert (after[name][1] == content) == (name.split(".")[-2] not in ("attn_q", "attn_v"))
+    (event,) = listener.of(Rounded)
+    assert event.errors.keys() == {f"blk.{layer}.attn_{part}.weight" for layer in (0, 1) for part in "qv"}
+    assert all(error["type_name"] == type_name and error["change_share"] for error in event.errors.values())
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1] == {"event": "rounded", **json.loads(json.dumps(asdict(event)))}
+    assert any(f"4 changed tensors are rounded to {type_name}" in one.message for one in listener.of(Notice))
 
 
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
-def test_full_fine_tuning_of_a_quantized_base_writes_q8_0(folder: Path, type_name: str) -> None:
+def test_full_fine_tuning_of_a_quantized_base_keeps_its_types(folder: Path, type_name: str) -> None:
     write_base(folder / "base.gguf", type_name=type_name)
     train(folder, lora=None)
+    assert gguf_py.types(folder / "run" / "model.gguf") == gguf_py.types(folder / "base.gguf")
+    assert gguf_py.number(folder / "run" / "model.gguf", "general.file_type") == FILE_TYPES[type_name]
+
+
+def test_another_output_type_is_that_of_the_whole_model(folder: Path) -> None:
+    write_base(folder / "base.gguf", type_name="Q4_0")
+    _, listener = train(folder, output={"type": "q8_0"})
     found = gguf_py.types(folder / "run" / "model.gguf")
     assert found == {name: "Q8_0" if array.ndim > 1 else "F32" for name, array in lively_weights(base_spec()).items()}
     assert gguf_py.number(folder / "run" / "model.gguf", "general.file_type") == FILE_TYPES["Q8_0"]
+    assert any("quantized again" in one.message for one in listener.of(Notice))
+
+
+@pytest.mark.parametrize("lora", [None, {}], ids=["full", "lora"])
+def test_the_result_is_quantized_when_it_is_written(folder: Path, lora: dict[str, Any] | None) -> None:
+    result, listener = train(folder, lora=lora, quantize={"type": "q4_0", "stage": "output"})
+    plain, _ = train(folder, lora=lora, training={"output_dir": str(folder / "plain")})
+    assert result.model is not None
+    assert plain.model is not None
+    found = gguf_py.types(result.model)
+    matrices = {name for name, array in lively_weights(base_spec()).items() if array.ndim > 1}
+    assert {name for name, kind in found.items() if kind == "Q4_0"} == matrices - {"output.weight"}
+    assert found["output.weight"] == "Q8_0", "Q6_K in this mix, which takes rows of 256"
+    codec = codec_for("Q4_0")
+    for name in ("blk.0.attn_q.weight", "token_embd.weight"):
+        expected = codec.decode(codec.encode(np.ascontiguousarray(gguf_py.values(plain.model, name))))
+        np.testing.assert_array_equal(gguf_py.values(result.model, name), expected)
+    (event,) = listener.of(Rounded)
+    assert event.errors.keys() == matrices
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_blocks_share_their_scales_if_that_is_asked_for(folder: Path, granularity: str) -> None:
+    result, _ = train(folder, lora=None, quantize={"type": "q8_0", "stage": "output", "granularity": granularity})
+    assert result.model is not None
+    kind, content = gguf_py.raw_tensors(result.model)["blk.0.ffn_down.weight"]
+    scales = np.frombuffer(content, np.uint8).reshape(32, 2, 34)[:, :, :2].copy().view("<f2")[:, :, 0]
+    assert kind == "Q8_0"
+    assert (scales[:, 0] == scales[:, 1]).all()
+    assert (len(np.unique(scales)) == 1) == (granularity == "per_tensor")
+
+
+def test_an_adapter_is_stored_in_f16_if_that_is_asked_for(folder: Path) -> None:
+    result, _ = train(folder, output={"adapter_type": "f16"})
+    again, _ = train(folder, training={"output_dir": str(folder / "again")})
+    assert result.adapter is not None
+    assert again.adapter is not None
+    assert set(gguf_py.types(result.adapter).values()) == {"F16"}
+    stored, exact = (read_adapter(path, "llama") for path in (result.adapter, again.adapter))
+    for name, pair in exact.items():
+        np.testing.assert_array_equal(stored[name].a, pair.a.astype(np.float16).astype(np.float32))
+
+
+def test_types_that_cannot_be_had_are_refused_before_training(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="finds no matrix"):
+        train(folder, lora=None, quantize={"bits": 4, "tensor_types": {"nothing": "q8_0"}})
+    assert not (folder / "run").exists()
 
 
 def test_tied_embeddings_stay_tied(folder: Path) -> None:
