@@ -78,7 +78,7 @@ def order_extremes(values, row, column):
 
 @lanes
 def store_codes4(values, row, column, minimum, inverse, rounding, packed, byte):
-    """16 bytes of codes min(15, int((x - minimum)·inverse + rounding)); the second half is in the high nibbles."""
+    """16 bytes of codes int((x - minimum)·inverse + rounding), cut to 0 ... 15; the second 16 in the high nibbles."""
     codes = _codes(values, row, column, minimum, inverse, rounding, 15)
     packed[row, byte : byte + 16] = codes[:16] | codes[16:] << 4
 
@@ -122,6 +122,46 @@ def load_codes8(packed, row, byte, scale, values, column):
     values[row, column : column + 32] = packed[row, byte : byte + 32].view(np.int8).astype(np.float32) * scale
 
 
+@lanes
+def store_weights(values, row, column, importance, mean_square, weights):
+    """weights[0:32] = importance·sqrt(mean_square + x²) of 32 columns; their sum."""
+    square = values[row, column : column + 32] * values[row, column : column + 32]
+    weights[:32] = importance[column : column + 32] * np.sqrt(mean_square + square)
+    return _sum(weights[:32])
+
+
+@lanes
+def sum_of_squares(values, row, column):
+    """Of 32 values, in float32."""
+    return _sum(values[row, column : column + 32] * values[row, column : column + 32])
+
+
+@lanes
+def weighted_sum(values, row, column, minimum, weights):
+    """Sum of weight·(x - minimum)."""
+    return _sum(weights[:32] * (values[row, column : column + 32] - minimum))
+
+
+@lanes
+def fit_sums(values, row, column, minimum, inverse, rounding, zero, largest, weights):
+    """With codes as `store_codes4` makes them, up to `largest`, and k = code - zero: the sums of w·k, w·k², w·k·u.
+
+    w are the weights and u = x - minimum.
+    """
+    moved = values[row, column : column + 32] - minimum
+    codes = np.clip((moved * inverse + rounding).astype(np.int32), 0, largest)
+    levels = (codes - zero).astype(np.float32)
+    weighted = weights[:32] * levels
+    return _sum(weighted), _sum(weighted * levels), _sum(weighted * moved)
+
+
+def _sum(lanes32):
+    """A sum of 32 numbers by halves, as vectors add up."""
+    while lanes32.size > 1:
+        lanes32 = lanes32[: lanes32.size // 2] + lanes32[lanes32.size // 2 :]
+    return lanes32[0]
+
+
 def _codes(values, row, column, minimum, inverse, rounding, largest):
     scaled = (values[row, column : column + 32] - minimum) * inverse + rounding
-    return np.minimum(scaled.astype(np.int32), largest).astype(np.uint8)
+    return np.clip(scaled.astype(np.int32), 0, largest).astype(np.uint8)

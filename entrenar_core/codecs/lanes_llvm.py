@@ -109,6 +109,14 @@ def _reduced(builder, vector, name):
     return builder.call(function, [vector])
 
 
+def _codes(builder, moved, inverse, rounding, largest):
+    """int(moved·inverse + rounding), cut to 0 ... largest (a vector)."""
+    scaled = builder.fadd(builder.fmul(moved, _spread(builder, inverse)), _spread(builder, rounding))
+    codes, least = builder.fptosi(scaled, _vector(_I32)), _every(_I32, 0)
+    codes = builder.select(builder.icmp_signed(">", codes, least), codes, least)
+    return builder.select(builder.icmp_signed("<", codes, largest), codes, largest)
+
+
 def _store_codes(largest, write):
     """The body of store_codes4 and store_codes5, which differ in what they write."""
 
@@ -116,11 +124,7 @@ def _store_codes(largest, write):
         values, row, column, minimum, inverse, rounding, packed, byte = args
         pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
         moved = builder.fsub(builder.load(pointer, align=1), _spread(builder, minimum))
-        scaled = builder.fadd(builder.fmul(moved, _spread(builder, inverse)), _spread(builder, rounding))
-        codes = builder.fptosi(scaled, _vector(_I32))
-        limit = _every(_I32, largest)
-        codes = builder.select(builder.icmp_signed("<", codes, limit), codes, limit)
-        codes = builder.trunc(codes, _vector(_I8))
+        codes = builder.trunc(_codes(builder, moved, inverse, rounding, _every(_I32, largest)), _vector(_I8))
 
         def target(offset, pointee):
             where = builder.add(byte, _I64(offset))
@@ -241,3 +245,78 @@ def load_codes8(typingctx, packed, row, byte, scale, values, column):
         return context.get_dummy_value()
 
     return types.void(packed, _INDEX, _INDEX, types.float32, values, _INDEX), emit
+
+
+@intrinsic
+def store_weights(typingctx, values, row, column, importance, mean_square, weights):
+    def emit(context, builder, signature, args):
+        values, row, column, importance, mean_square, weights = args
+        pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
+        x = builder.load(pointer, align=1)
+        root = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(x.type, [x.type]), f"llvm.sqrt.v{_LANES}f32"
+        )
+        spread = builder.call(root, [builder.fadd(_spread(builder, mean_square), builder.fmul(x, x))])
+        counts = _flat_pointer(context, builder, signature.args[3], importance, column)
+        found = builder.fmul(builder.load(counts, align=1), spread)
+        builder.store(found, _flat_pointer(context, builder, signature.args[5], weights, _I64(0)), align=1)
+        return _sum(builder, found)
+
+    return types.float32(values, _INDEX, _INDEX, importance, types.float32, weights), emit
+
+
+@intrinsic
+def sum_of_squares(typingctx, values, row, column):
+    def emit(context, builder, signature, args):
+        values, row, column = args
+        pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
+        x = builder.load(pointer, align=1)
+        return _sum(builder, builder.fmul(x, x))
+
+    return types.float32(values, _INDEX, _INDEX), emit
+
+
+@intrinsic
+def weighted_sum(typingctx, values, row, column, minimum, weights):
+    def emit(context, builder, signature, args):
+        values, row, column, minimum, weights = args
+        pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
+        moved = builder.fsub(builder.load(pointer, align=1), _spread(builder, minimum))
+        w = builder.load(_flat_pointer(context, builder, signature.args[4], weights, _I64(0)), align=1)
+        return _sum(builder, builder.fmul(w, moved))
+
+    return types.float32(values, _INDEX, _INDEX, types.float32, weights), emit
+
+
+@intrinsic
+def fit_sums(typingctx, values, row, column, minimum, inverse, rounding, zero, largest, weights):
+    def emit(context, builder, signature, args):
+        values, row, column, minimum, inverse, rounding, zero, largest, weights = args
+        pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
+        moved = builder.fsub(builder.load(pointer, align=1), _spread(builder, minimum))
+        codes = _codes(builder, moved, inverse, rounding, _spread(builder, largest))
+        levels = builder.sitofp(builder.sub(codes, _spread(builder, zero)), _vector(_F32))
+        w = builder.load(_flat_pointer(context, builder, signature.args[8], weights, _I64(0)), align=1)
+        weighted = builder.fmul(w, levels)
+        found = [weighted, builder.fmul(weighted, levels), builder.fmul(weighted, moved)]
+        return context.make_tuple(builder, signature.return_type, [_sum(builder, vector) for vector in found])
+
+    numbers = [types.float32] * 3 + [types.int32] * 2
+    return types.UniTuple(types.float32, 3)(values, _INDEX, _INDEX, *numbers, weights), emit
+
+
+def _flat_pointer(context, builder, array_type, array, index):
+    """Where element [index] of a contiguous array begins 32 float32 values."""
+    fields = context.make_array(array_type)(context, builder, array)
+    address = builder.add(builder.ptrtoint(fields.data, _I64), builder.mul(index, _I64(4)))
+    return builder.inttoptr(address, _vector(_F32).as_pointer())
+
+
+def _sum(builder, vector):
+    """A sum of 32 lanes by halves, always in this order."""
+    lanes = _LANES
+    while lanes > 1:
+        lanes //= 2
+        low, high = (_chosen(builder, vector, vector, range(start, start + lanes)) for start in (0, lanes))
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, _I32(0))

@@ -6,7 +6,7 @@ A block is a float16 scale d, for the types _1 a float16 minimum m, and codes:
 - Q4_1, Q5_1: x = d·code + m,
 - Q8_0: x = d·code, code from -127 to 127.
 
-With an importance, the types of 4 and 5 bits search the scale that loses least (`legacy_search`).
+With an importance, the types of 4 and 5 bits search the scale that loses least (`legacy_search_kernels`).
 The kernels are compiled when the first block is met: importing numba takes longer than opening a model.
 """
 
@@ -20,6 +20,7 @@ from entrenar_core.codecs.base import (
     Bytes,
     Codec,
     Floats,
+    checked_importance,
     decoded_shape,
     encoded_shape,
     output_array,
@@ -29,9 +30,12 @@ from entrenar_core.codecs.refusal import unfit_block
 
 EncodeKernel = Callable[[Floats, Bytes], int]
 """Packs rows [R, C] into bytes [R, B]; the first block that it left out, or -1."""
+WeightedKernel = Callable[[Floats, Floats, Bytes], int]
+"""The same with the importance [C] of the columns in between."""
 DecodeKernel = Callable[[Bytes, Floats], None]
 
 _BLOCK = 32
+_SMALLEST = np.finfo(np.float32).smallest_normal
 
 
 class Q4_0Codec:
@@ -49,6 +53,10 @@ class Q4_0Codec:
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         from entrenar_core.codecs.legacy_kernels import encode_q4_0
 
+        if importance is not None:
+            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_0
+
+            return _encode_weighted(self, encode_weighted_q4_0, values, importance, out)
         return _encode(self, encode_q4_0, values, out)
 
 
@@ -67,6 +75,10 @@ class Q4_1Codec:
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         from entrenar_core.codecs.legacy_kernels import encode_q4_1
 
+        if importance is not None:
+            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_1
+
+            return _encode_weighted(self, encode_weighted_q4_1, values, importance, out)
         return _encode(self, encode_q4_1, values, out)
 
 
@@ -85,6 +97,10 @@ class Q5_0Codec:
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         from entrenar_core.codecs.legacy_kernels import encode_q5_0
 
+        if importance is not None:
+            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_0
+
+            return _encode_weighted(self, encode_weighted_q5_0, values, importance, out)
         return _encode(self, encode_q5_0, values, out)
 
 
@@ -103,6 +119,10 @@ class Q5_1Codec:
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         from entrenar_core.codecs.legacy_kernels import encode_q5_1
 
+        if importance is not None:
+            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_1
+
+            return _encode_weighted(self, encode_weighted_q5_1, values, importance, out)
         return _encode(self, encode_q5_1, values, out)
 
 
@@ -140,6 +160,14 @@ def _encode(codec: Codec, encode_rows: EncodeKernel, values: Floats, out: Bytes 
         if refused >= 0:
             raise unfit_block(codec, rows, refused)
     return packed
+
+
+def _encode_weighted(
+    codec: Codec, encode_rows: WeightedKernel, values: Floats, importance: Floats, out: Bytes | None
+) -> Bytes:
+    checked_importance(codec, importance, values.shape[-1])
+    shares = importance / max(importance.max(initial=0.0), _SMALLEST)  # products of their sums must stay in float32
+    return _encode(codec, lambda rows, packed: encode_rows(rows, shares, packed), values, out)
 
 
 def _rows(raw: Bytes) -> Bytes:

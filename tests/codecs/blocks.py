@@ -53,3 +53,18 @@ def adversarial_blocks(largest: float = LARGEST) -> np.ndarray:
         *(np.nextafter(np.float32(0.5), np.float32(side)) * np.where(ramp == 0, 254, ramp) for side in (0, 1)),
     ]
     return np.clip(np.array(blocks, np.float64), -largest, largest).astype(np.float32)
+
+
+def ten_million_values(largest: float, seed: int = 11) -> np.ndarray:
+    """float32 [20,000, 512]: a fifth each of five kinds of block, of all sizes from 2^-149 up to `largest`."""
+    rng = np.random.default_rng(seed)
+    shape = (4000, 16, 32)
+    normal = rng.standard_normal(shape, np.float32)
+    grid = rng.integers(-254, 255, shape).astype(np.float32) / 8  # codes and halves between codes, often tied
+    signs = rng.choice(np.array([-1.0, -0.0, 0.0, 1.0], np.float32), shape)
+    outlier = np.where(np.arange(32) == rng.integers(0, 32, (*shape[:2], 1)), 2.0**7, 2.0**-5) * normal
+    nudged = np.nextafter(grid, rng.choice(np.array([-np.inf, np.inf], np.float32), shape))
+    blocks = np.concatenate([normal, grid, signs, outlier.astype(np.float32), nudged])
+    exponents = np.where(rng.random((*blocks.shape[:2], 1)) < 0.5, -8, rng.integers(-150, 17, (*blocks.shape[:2], 1)))
+    scaled = np.ldexp(blocks, exponents.astype(np.int32))
+    return np.clip(scaled, -largest, largest).reshape(-1, 512).astype(np.float32)
