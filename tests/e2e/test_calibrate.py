@@ -1,0 +1,64 @@
+"""`entrenar calibrate` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from entrenar_core.quant.imatrix import read_imatrix
+from tests.e2e.command import call
+from tests.stages.tiny_base import stories, write_base
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_base(tmp_path / "base.gguf")
+    rows = "".join(json.dumps({"text": " ".join(pair)}) + "\n" for pair in stories())
+    (tmp_path / "texts.jsonl").write_text(rows)
+    return tmp_path
+
+
+def test_a_file_is_written_and_said(folder: Path) -> None:
+    done = call("calibrate", "base.gguf", "texts.jsonl", "-o", "im.gguf", "--rows", "3", "--threads", "1", cwd=folder)
+    assert done.code == 0, done.err
+    assert done.out == ""
+    assert done.err.splitlines()[-2] == "calibrate: 3 done"
+    assert done.err.splitlines()[-1].startswith("saved imatrix im.gguf")
+    matrix = read_imatrix(folder / "im.gguf")
+    assert len(matrix.entries) == 14
+    assert (matrix.datasets, matrix.chunk_count, matrix.chunk_size) == (("texts.jsonl",), 3, 64)
+
+
+def test_scripts_hear_json_and_can_set_all(folder: Path) -> None:
+    done = call(
+        *("calibrate", "base.gguf", "texts.jsonl", "--seq-len", "16", "--output-matrix", "--json", "--threads", "1"),
+        cwd=folder,
+    )
+    assert done.code == 0
+    events = done.events()
+    assert {event["event"] for event in events} == {"progress", "saved"}
+    assert events[-1]["path"] == "imatrix.gguf"
+    matrix = read_imatrix(folder / "imatrix.gguf")
+    assert matrix.chunk_size == 16
+    assert "output.weight" in matrix.entries
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.gguf", "texts.jsonl"), "missing.gguf: there is no such file"),
+        (("base.gguf", "missing.jsonl"), "missing.jsonl"),
+        (("base.gguf", "texts.jsonl", "--seq-len", "65"), "was made for 64 tokens"),
+        (("base.gguf", "texts.jsonl", "-o", "nowhere/im.gguf"), "nowhere/im.gguf"),
+        (("base.gguf", "texts.jsonl", "--rows", "0"), "--rows"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    before = sorted(folder.iterdir())
+    done = call("calibrate", *arguments, "--threads", "1", cwd=folder)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert sorted(folder.iterdir()) == before
