@@ -103,14 +103,10 @@ def run_calibrate(
     """
     with GGUFFile.open(model) as file:
         found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
-    matrix = importance_matrix(found, (str(calibration.data),), found_seq_len(found, calibration))
+        chunk_size = row_length(calibration, read_spec(file).context_length, str(model))
+    matrix = importance_matrix(found, (str(calibration.data),), chunk_size)
     n_bytes = write_imatrix(output, matrix)
     reporter.emit(Saved("imatrix", output, n_bytes))
-
-
-def found_seq_len(found: Calibrator, calibration: Calibration) -> int:
-    """Tokens of a row; fewer than asked for where the context or the data are shorter."""
-    return min(calibration.seq_len, max(one.inputs for one in found.statistics))
 
 
 def measure(
@@ -158,7 +154,7 @@ def calibration_rows(text: ModelText, calibration: Calibration, data: Data | Non
     metadata, tokenizer = text.metadata, text.tokenizer
     templated = templated_tasks(section.chat_template, metadata)
     fmt = ExampleFormat(
-        seq_len=_seq_len(calibration, text),
+        seq_len=row_length(calibration, text.context, text.name),
         separator=section.separator,
         train_on_prompt=True,
         add_bos=section.add_bos,
@@ -193,16 +189,20 @@ def _sources(calibration: Calibration, data: Data | None) -> tuple[Data, tuple[O
     return section, open_sources(section, section.train, like=open_sources(data, data.train))
 
 
-def _seq_len(calibration: Calibration, text: ModelText) -> int:
-    """Tokens of a row: as asked for, or the default cut to the model's context."""
-    if calibration.seq_len <= text.context:
+def row_length(calibration: Calibration, context: int, model: str) -> int:
+    """Tokens of a row: as asked for, or the default cut to the context of the model.
+
+    Raises:
+        ConfigError: more are asked for than the model was made for.
+    """
+    if calibration.seq_len <= context:
         return calibration.seq_len
     if "seq_len" in calibration.model_fields_set:
         raise ConfigError(
-            f"calibration.seq_len is {calibration.seq_len}, but {text.name} was made for {text.context} tokens",
-            hint=f"set it to {text.context} or less",
+            f"calibration.seq_len is {calibration.seq_len}, but {model} was made for {context} tokens",
+            hint=f"set it to {context} or less",
         )
-    return text.context
+    return context
 
 
 def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
