@@ -19,13 +19,14 @@ from entrenar_core.codecs.base import Floats
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.keys import GENERAL_TYPE, IMATRIX_CHUNK_COUNT, IMATRIX_CHUNK_SIZE, IMATRIX_DATASETS
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.gguf.writer import TensorPlan, encode_tensor, write_gguf
 
 IMATRIX_TYPE = "imatrix"
 SUMS, COUNTS = ".in_sum2", ".counts"
 _PARTS = (SUMS, COUNTS)
+
+Shape = tuple[int, ...]
 
 _OLD_HINT = "write it as GGUF: llama-imatrix --in-file OLD.dat -o NEW.gguf"
 _OTHER_HINT = "give a file that llama-imatrix or entrenar calibrate has written"
@@ -120,12 +121,14 @@ def write_imatrix(path: str | os.PathLike[str], matrix: ImportanceMatrix) -> int
     return write_gguf(path, metadata, (plan for name, entry in matrix.entries.items() for plan in _plans(name, entry)))
 
 
-def importance_of_tensors(matrix: ImportanceMatrix, tensors: Mapping[str, TensorInfo], where: str) -> dict[str, Floats]:
+def importance_of_tensors(
+    matrix: ImportanceMatrix, shapes: Mapping[str, tuple[int, ...]], where: str
+) -> dict[str, Floats]:
     """The importance of each measured weight of a model.
 
     Args:
         matrix: as it was read.
-        tensors: those of the model.
+        shapes: those of the model's tensors, in numpy order.
         where: the file of the matrix, for messages.
 
     Returns:
@@ -134,15 +137,15 @@ def importance_of_tensors(matrix: ImportanceMatrix, tensors: Mapping[str, Tensor
     Raises:
         FormatError: the matrix was measured on another model.
     """
-    return {name: _fitted(name, entry, tensors.get(name), where) for name, entry in matrix.entries.items()}
+    return {name: _fitted(name, entry, shapes.get(name, ()), where) for name, entry in matrix.entries.items()}
 
 
-def _fitted(name: str, entry: ImportanceEntry, info: TensorInfo | None, where: str) -> Floats:
+def _fitted(name: str, entry: ImportanceEntry, shape: Shape, where: str) -> Floats:
     place = f"{where}: tensor {name}"
     hint = "the importance matrix belongs to another model"
-    if info is None or len(info.shape) < _MATRIX_AXES:
+    if len(shape) < _MATRIX_AXES:
         raise FormatError("the model has no such matrix", where=place, hint=hint)
-    matrices, columns = math.prod(info.shape[:-2]), info.shape[-1]
+    matrices, columns = math.prod(shape[:-2]), shape[-1]
     if entry.sums.size != matrices * columns or len(entry.counts) not in (1, matrices):
         wanted = f"{columns} columns" if matrices == 1 else f"{matrices} matrices of {columns} columns"
         raise FormatError(f"{entry.sums.size} sums for {wanted}", where=place, hint=hint)

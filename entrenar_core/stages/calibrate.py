@@ -82,8 +82,24 @@ def importance_for(
         with GGUFFile.open(model) as file:
             return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
     if calibration.imatrix is not None:
-        return _read(calibration.imatrix, model, reporter)
+        return _read(calibration.imatrix, {name: info.shape for name, info in model.tensors.items()}, reporter)
     return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
+
+
+def importance_of_model(
+    model: LanguageModel, text: ModelText, calibration: Calibration, *, reporter: Reporter, data: Data | None = None
+) -> dict[str, Floats]:
+    """The same as `importance_for` of a model that is loaded, with its adapters: what a training run has made.
+
+    Raises:
+        ConfigError, FormatError, ModelError, DataError: see `importance_for`.
+    """
+    if calibration.imatrix is not None:
+        shapes = {name: tensor.shape for name, tensor in model.parameters().items()}
+        shapes |= {name: packed.shape for name, packed in model.packed_weights().items()}
+        return _read(calibration.imatrix, shapes, reporter)
+    rows = calibration_rows(text, calibration, data, reporter)
+    return measure_model(model, rows, calibration, reporter).importance()
 
 
 def run_calibrate(
@@ -218,14 +234,14 @@ def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
     return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
-def _read(path: str, file: GGUFFile, reporter: Reporter) -> dict[str, Floats]:
+def _read(path: str, shapes: Mapping[str, tuple[int, ...]], reporter: Reporter) -> dict[str, Floats]:
     matrix = read_imatrix(path)
-    found = importance_of_tensors(matrix, file.tensors, path)
+    found = importance_of_tensors(matrix, shapes, path)
     for name, entry in matrix.entries.items():
         if entry.unmeasured:
             message = f"{name}: {entry.unmeasured} of {len(entry.counts)} matrices were never measured"
             reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
-    blocks = [name for name, info in file.tensors.items() if name.startswith("blk.") and quantizes(name, info.shape)]
+    blocks = [name for name, shape in shapes.items() if name.startswith("blk.") and quantizes(name, shape)]
     if missing := [name for name in blocks if name not in found]:
         message = f"nothing on {len(missing)} of {len(blocks)} matrices ({missing[0]} ...)"
         reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
