@@ -37,28 +37,30 @@ from entrenar_core.quant.granularity_ranges import Ranges, piece_range, row_rang
 
 Result = TypeVar("Result")
 Halves = npt.NDArray[np.float16]
-Codes = npt.NDArray[np.int8]
 EachPiece = Callable[[Callable[[Floats], Result]], Iterable[Result]]
 """Calls a function with every piece of a tensor (float32 [rows, in]) and gives the results in the order of the rows."""
 
 CLIP_RATIOS = tuple(1 - step / 20 for step in range(17))
 """Shares of a range that are tried, from all of it to a fifth."""
 
-_BLOCK = 32
-_NIBBLE = 16
+_FIVE_BITS = 31
 
 
 @dataclass(frozen=True)
 class SharedType:
     """How a type maps values to codes. least, most: the codes. offset: added to a code where it is stored.
 
-    has_minimum: blocks store a minimum, and codes count from it.
+    has_minimum: blocks store a minimum, and codes count from it. has_fifth: codes have five bits.
     """
 
     least: int
     most: int
     offset: int = 0
     has_minimum: bool = False
+
+    @property
+    def has_fifth(self) -> bool:
+        return self.most - self.least == _FIVE_BITS
 
 
 SHARED_TYPES = {
@@ -272,21 +274,8 @@ def _store(codec: _SharedCodec, rows: Floats, scales: Scales, packed: Bytes) -> 
     from entrenar_core.quant.granularity_kernels import encode_rows
 
     kind = SHARED_TYPES[codec.type_name]
-    codes = np.empty(rows.shape, np.int8)
-    encode_rows(rows, scales.scales, scales.minima, np.float32(kind.least), np.float32(kind.most), codes)
-    blocks = packed.reshape(len(rows), -1, codec.block_bytes)
     numbers = [scales.scales, scales.minima] if kind.has_minimum else [scales.scales]
-    head = np.stack([one.astype("<f2") for one in numbers], axis=1).view(np.uint8)
-    blocks[:, :, : head.shape[1]] = head[:, None, :]
-    place = head.shape[1]
-    of_blocks = codes.reshape(len(rows), -1, _BLOCK)
-    if codec.type_name == "Q8_0":
-        blocks[:, :, place:] = of_blocks.view(np.uint8)
-        return
-    levels = (of_blocks + np.int8(kind.offset)).view(np.uint8)
-    if kind.most - kind.least >= _NIBBLE:
-        fifth = np.packbits(levels >> 4, axis=-1, bitorder="little")
-        blocks[:, :, place : place + 4] = fifth
-        place += 4
-    low = levels & np.uint8(_NIBBLE - 1)
-    blocks[:, :, place:] = low[:, :, :_NIBBLE] | low[:, :, _NIBBLE:] << np.uint8(4)
+    heads = np.stack([one.astype("<f2") for one in numbers], axis=1).view(np.uint8)
+    levels = np.array([kind.least, kind.most, kind.offset], np.float32)
+    blocks = packed.reshape(len(rows), -1, codec.block_bytes)
+    encode_rows(rows, scales.scales, scales.minima, levels, heads, kind.has_fifth, blocks)

@@ -1,4 +1,4 @@
-"""Kernels of weights that share a scale by row: codes, and the error that codes would have.
+"""Kernels of weights that share a scale by row: their blocks, and the error that these would have.
 
 A value x has the code round((x - minimum) / scale) between `least` and `most`, and comes back as code·scale + minimum;
 halves are rounded up. A scale of 0 gives codes of 0.
@@ -14,18 +14,56 @@ _ZERO = np.float32(0.0)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
 _LANES = 32
-"""Sums that run side by side; rows are whole blocks of as many values."""
+"""Values of a block, and sums that run side by side."""
+
+_NIBBLES = 16
+_NONE, _LOW, _FOUR = np.uint8(0), np.uint8(15), np.uint8(4)
+_BYTE = np.int32(255)
 
 
 @kernel(exact=True)
-def encode_rows(values, scales, minima, least, most, codes):
-    """values float32 [N, in], scales and minima float32 [N] -> codes int8 [N, in]."""
+def _codes_of(row, inverse, minimum, levels, codes):
+    """row float32 [32] -> what is stored of each code, uint8 [32]."""
+    least, most, offset = levels[0], levels[1], levels[2]
+    for j in range(_LANES):
+        level = min(max((row[j] - minimum) * inverse, least), most)
+        codes[j] = np.uint8(np.int32(np.floor(level + _HALF) + offset) & _BYTE)
+
+
+@kernel(exact=True)
+def _store_fifth_bits(codes, block, start):
+    """The fifth bits of 32 codes, four bytes from `start` on."""
+    for j in range(4):
+        bits = _NONE
+        for k in range(8):
+            bits |= (codes[8 * j + k] >> _FOUR) << np.uint8(k)
+        block[start + j] = bits
+
+
+@kernel(exact=True)
+def encode_rows(values, scales, minima, levels, heads, has_fifth, blocks):
+    """values float32 [N, in], scales and minima float32 [N] -> blocks uint8 [N, in/32, bytes].
+
+    levels float32 [3]: least and most code, and what is added where one is stored. heads uint8 [N, H]: what each block
+    begins with. Codes are bytes where blocks have room for 32 of them, else two to a byte at the end of a block, after
+    four bytes of fifth bits if `has_fifth`.
+    """
+    size, start = blocks.shape[2], heads.shape[1]
+    codes = np.empty(_LANES, np.uint8)
     for n in range(scales.size):
         inverse = _ZERO if scales[n] == _ZERO else _ONE / scales[n]
-        minimum = minima[n]
-        for j in range(values.shape[1]):
-            level = min(max((values[n, j] - minimum) * inverse, least), most)
-            codes[n, j] = np.int8(np.floor(level + _HALF))
+        for b in range(blocks.shape[1]):
+            block = blocks[n, b]
+            block[:start] = heads[n]
+            _codes_of(values[n, b * _LANES : (b + 1) * _LANES], inverse, minima[n], levels, codes)
+            if has_fifth:
+                _store_fifth_bits(codes, block, start)
+            if size - start == _LANES:
+                block[start:] = codes
+            else:
+                for j in range(_NIBBLES):
+                    packed = (codes[j] & _LOW) | ((codes[j + _NIBBLES] & _LOW) << _FOUR)
+                    block[size - _NIBBLES + j] = packed
 
 
 @kernel(exact=True)
