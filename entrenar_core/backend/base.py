@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
 
 Array = Any
@@ -161,16 +162,16 @@ class Backend(Protocol):
     def fake_quantize(
         self,
         values: Array,
-        type_name: str,
+        codec: Codec,
         importance: np.ndarray | None = None,
         out: Array | None = None,
         inside: Array | None = None,
     ) -> Array:
-        """values [out, in] as the GGML type would give them back: decode(encode(values)) of its codec, bit for bit.
+        """values [out, in] as their type would give them back: decode(encode(values)) of the codec, bit for bit.
 
         Args:
             values: a matrix whose rows are whole blocks of the type.
-            type_name: ``Q4_0`` ...
+            codec: of the type; rows are encoded by themselves.
             importance: float32 [in] on the host; see `Codec.encode`.
             out: where the result goes; not `values`.
             inside: bool [out, in], filled with which values lie in the range of their block; see `round_trip.in_range`.

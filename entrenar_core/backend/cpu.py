@@ -36,6 +36,7 @@ from entrenar_core.backend.cpu_arguments import (
 from entrenar_core.backend.cpu_gemm import DenseWeight
 from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, loss, norm, optimizer, rope, softmax
 from entrenar_core.backend.pool import Pool
+from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.threads import Threads
 
@@ -152,12 +153,12 @@ class CpuBackend:
     def fake_quantize(
         self,
         values: NDArray,
-        type_name: str,
+        codec: Codec,
         importance: NDArray | None = None,
         out: NDArray | None = None,
         inside: NDArray | None = None,
     ) -> NDArray:
-        return cpu_rounding.fake_quantize(self.threads, self.pool, values, type_name, importance, out, inside)
+        return cpu_rounding.fake_quantize(self.threads, self.pool, values, codec, importance, out, inside)
 
     def keep_where(self, array: NDArray, kept: NDArray, out: NDArray | None = None) -> NDArray:
         return cpu_rounding.keep_where(self.threads, self.pool, array, kept, out)

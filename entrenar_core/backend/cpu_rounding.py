@@ -13,7 +13,6 @@ import numpy as np
 from entrenar_core.backend.cpu_arguments import contiguous, like, writable
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.base import Codec
-from entrenar_core.codecs.registry import codec_for
 from entrenar_core.codecs.round_trip import round_trip
 from entrenar_core.threads import Threads
 
@@ -27,7 +26,7 @@ def fake_quantize(
     threads: Threads,
     pool: Pool,
     values: NDArray,
-    type_name: str,
+    codec: Codec,
     importance: NDArray | None,
     out: NDArray | None,
     inside: NDArray | None,
@@ -46,7 +45,7 @@ def fake_quantize(
         _check_flags("fake_quantize", inside, values)
     height = max(1, PIECE_VALUES // max(values.shape[1], 1))
     n_pieces = -(-len(values) // height)
-    threads.run_tasks(_piece, n_pieces, codec_for(type_name), values, importance, target, inside, height)
+    threads.run_tasks(_piece, n_pieces, codec, values, importance, target, inside, height)
     return target
 
 

@@ -24,8 +24,8 @@ from entrenar_core.backend.base import (
     SGDParams,
     WeightHandle,
 )
+from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
-from entrenar_core.codecs.registry import codec_for
 from entrenar_core.codecs.round_trip import round_trip
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -124,12 +124,12 @@ class ReferenceBackend:
     def fake_quantize(
         self,
         values: NDArray,
-        type_name: str,
+        codec: Codec,
         importance: NDArray | None = None,
         out: NDArray | None = None,
         inside: NDArray | None = None,
     ) -> NDArray:
-        rounded = round_trip(codec_for(type_name), values.astype(np.float32), importance, inside=inside)
+        rounded = round_trip(codec, values.astype(np.float32), importance, inside=inside)
         if out is None:
             return rounded.astype(self.dtype)
         out[...] = rounded

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from entrenar_core.config.base import Conflict, Section, is_count
+from entrenar_core.config.base import Conflict, Section, is_count, is_number
 from entrenar_core.config.data import Data
 from entrenar_core.config.distill import Distill
 from entrenar_core.config.foreign_keys import NOT_YET
@@ -127,8 +127,26 @@ def _written_conflicts(given: Mapping[str, Any], stage: str) -> Iterator[Conflic
         yield Conflict("quantize.stage", f"{stage} needs a model to write", "set output.gguf: true")
     if output.get("type") not in (None, "auto"):
         yield Conflict("output.type", "the types of the written model are those of quantize", "remove it")
-    if stage == "qat" and "merge" in given:
+    if stage == "qat":
+        yield from _qat_conflicts(given)
+
+
+def _qat_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if "merge" in given:
         yield Conflict("merge", "would change the weights that were trained in few bits", "set quantize.stage: output")
+    dropout = _given(given.get("lora")).get("dropout")
+    if is_number(dropout) and dropout > 0:
+        yield Conflict(
+            "lora.dropout",
+            "drops the adapter's input, and in stage qat the adapter has none: W + B·A is rounded as one matrix",
+            "remove it",
+        )
+    warmup = _given(_given(given["quantize"]).get("qat")).get("warmup")
+    steps = _given(given.get("training")).get("max_steps")
+    if is_count(warmup) and is_count(steps) and warmup >= steps:
+        yield Conflict(
+            "quantize.qat.warmup", f"is as long as the run of {steps} steps: quantization would never start", "lower it"
+        )
 
 
 def _merge_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:

@@ -86,7 +86,7 @@ class TensorEncoding:
             FormatError: the values do not fit the type.
         """
         n_rows, row = self.shape
-        encoder = self._encoder(threads)
+        encoder = self.encoder(threads)
         height = max(1, PIECE_VALUES // row)
         window = min(height * threads.count * PIECES_PER_THREAD, n_rows)
         packed = np.empty(packed_shape((window, row), TYPE_BY_NAME[self.encoding.type_name]), np.uint8)
@@ -100,7 +100,7 @@ class TensorEncoding:
             self.sums += added_up(_side_by_side(threads, encode, parts))
             yield target
 
-    def _encoder(self, threads: Threads) -> Codec:
+    def encoder(self, threads: Threads) -> Codec:
         """The codec that packs rows; for a scale of the whole tensor, that scale is looked for first."""
         how = self.encoding
         if how.encoder is not None:

@@ -7,6 +7,7 @@ activations, and an evaluation share it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,9 +15,12 @@ import numpy as np
 
 from entrenar_core.autograd.ops.quant import RoundedWeight
 from entrenar_core.backend.base import Array, Backend
+from entrenar_core.codecs.base import Codec
 from entrenar_core.errors import FormatError, ModelError
 from entrenar_core.model.layers import Embedding, Linear, Versions
 from entrenar_core.model.module import Module
+from entrenar_core.quant.encoding import Encoding, Encodings, TensorEncoding
+from entrenar_core.threads import Threads
 
 
 class Switch:
@@ -31,18 +35,21 @@ class FakeQuantizer:
 
     Args:
         name: of the weight, for messages.
-        type_name: of its blocks.
+        encoding: how the export will write it.
         backend: of the weight.
         switch: turns it on and off.
         clipped: whether it is also found which values lie in the range of their block.
     """
 
-    def __init__(self, name: str, type_name: str, backend: Backend, switch: Switch, *, clipped: bool = False) -> None:
+    def __init__(
+        self, name: str, encoding: Encoding, backend: Backend, switch: Switch, *, clipped: bool = False
+    ) -> None:
         self.name = name
-        self.type_name = type_name
+        self.encoding = encoding
         self.backend = backend
         self.switch = switch
         self.clipped = clipped
+        self._one_thread = Threads(1)
         self._versions: Versions | None = None
         self._rounded: RoundedWeight | None = None
 
@@ -73,11 +80,17 @@ class FakeQuantizer:
             inside = self.backend.empty(values.shape, np.bool_) if old is None else old.inside
         out = None if old is None else old.values
         try:
-            rounded = self.backend.fake_quantize(values, self.type_name, out=out, inside=inside)
+            codec = self._codec(self.backend.to_host(values))
+            rounded = self.backend.fake_quantize(values, codec, self.encoding.importance, out, inside)
         except FormatError as error:
             hint = "lower optimizer.lr, or look for the step at which its values blew up"
             raise FormatError(error.message, where=f"tensor {self.name}", hint=hint) from error
         return RoundedWeight(rounded, self.backend.prepare_weight(rounded), inside)
+
+    def _codec(self, values: np.ndarray) -> Codec:
+        """What encodes these values, found as the export finds it: a scale that all rows share depends on them."""
+        with_rows = TensorEncoding((values.shape[0], values.shape[1]), lambda rows: values[rows], self.encoding)
+        return with_rows.encoder(self._one_thread)
 
 
 @dataclass(frozen=True)
@@ -85,26 +98,31 @@ class FakeQuantization:
     """A model whose weights can be rounded.
 
     Attributes:
+        encodings: how each weight that is rounded will be written, by name.
+        layers: a layer that holds it.
         switch: for all of them.
-        layers: a layer that holds the weight, by the weight's name.
-        types: the type of each weight that is rounded.
     """
 
-    types: Mapping[str, str]
+    encodings: Encodings
     layers: Mapping[str, Linear | Embedding]
     switch: Switch = field(default_factory=Switch)
+
+    @property
+    def matrices(self) -> dict[str, int]:
+        """How many weights have which type, the most frequent first."""
+        return dict(Counter(encoding.type_name for encoding in self.encodings.values()).most_common())
 
     def masters(self) -> dict[str, Callable[[], np.ndarray]]:
         """What is rounded, by name, float32 [out, in] on the host: the very numbers that the forward pass rounds."""
         return {name: _master(layer) for name, layer in self.layers.items()}
 
 
-def fake_quantize_weights(model: Module, types: Mapping[str, str], *, clipped: bool = False) -> FakeQuantization:
+def fake_quantize_weights(model: Module, encodings: Encodings, *, clipped: bool = False) -> FakeQuantization:
     """Let weights of a model be rounded; nothing is until the switch is turned.
 
     Args:
         model: with its adapters, which are rounded together with their weights.
-        types: GGML type by the name of the weight.
+        encodings: by the name of the weight, as the export has them.
         clipped: no gradient for weights beyond the range of their block.
 
     Raises:
@@ -113,12 +131,12 @@ def fake_quantize_weights(model: Module, types: Mapping[str, str], *, clipped: b
     layers: dict[str, list[Linear | Embedding]] = {}
     for layer in _holders(model):
         layers.setdefault(layer.weight.name, []).append(layer)
-    if missing := types.keys() - layers.keys():
+    if missing := encodings.keys() - layers.keys():
         raise ModelError(f"the model has no matrix {min(missing)} that could be quantized")
-    quantization = FakeQuantization(types, {name: layers[name][0] for name in types})
-    for name, type_name in types.items():
+    quantization = FakeQuantization(encodings, {name: layers[name][0] for name in encodings})
+    for name, encoding in encodings.items():
         backend = layers[name][0].weight.backend
-        quantizer = FakeQuantizer(name, type_name, backend, quantization.switch, clipped=clipped)
+        quantizer = FakeQuantizer(name, encoding, backend, quantization.switch, clipped=clipped)
         for layer in layers[name]:
             layer.rounding = quantizer
     return quantization

@@ -13,14 +13,19 @@ from entrenar_core.backend.base import Backend
 from entrenar_core.config.resolved import config_hash
 from entrenar_core.config.root import Config
 from entrenar_core.data.task_columns import TARGET_ROLES
+from entrenar_core.errors import ConfigError
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
 from entrenar_core.optim.base import Optimizer
 from entrenar_core.optim.build import build_optimizer
+from entrenar_core.quant.fake import FakeQuantization, fake_quantize_weights
 from entrenar_core.stages.base_model import BaseModel
 from entrenar_core.stages.dataset import DataSets, OpenedData
+from entrenar_core.stages.encodings import encodings_of
 from entrenar_core.stages.export import Metadata
+from entrenar_core.stages.output_plan import changed_tensors, output_plan, sources_of, trained_shapes
+from entrenar_core.stages.qat import check_warmup, qat_section, rounded_names
 from entrenar_core.train.checkpoint import RunRecord
 from entrenar_core.train.environment import describe_environment
 from entrenar_core.train.parts import steps_of_epochs
@@ -29,7 +34,11 @@ from entrenar_core.train.settings import EarlyStopping, TrainSettings
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one run consists of. `model` is the backbone with its head where a head is trained."""
+    """Everything that one run consists of.
+
+    `model` is the backbone with its head where a head is trained. `quantization`: of a run that trains with quantized
+    weights.
+    """
 
     config: Config
     base: BaseModel
@@ -40,6 +49,7 @@ class Run:
     settings: TrainSettings
     record: RunRecord
     folder: Path
+    quantization: FakeQuantization | None = None
 
     @property
     def backbone(self) -> LanguageModel:
@@ -72,7 +82,26 @@ def assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend) 
     )
     optimizer = build_optimizer(config.optimizer, model.trainable())
     settings = train_settings(config, data)
-    return Run(config, base, data, backend, model, optimizer, settings, record, Path(config.training.output_dir))
+    folder, quantization = Path(config.training.output_dir), _quantization(config, base, model, head)
+    return Run(config, base, data, backend, model, optimizer, settings, record, folder, quantization)
+
+
+def _quantization(
+    config: Config, base: BaseModel, model: LanguageModel | SequenceModel, head: HeadSpec | None
+) -> FakeQuantization | None:
+    """The weights that the export will round, ready to be rounded while training."""
+    section = qat_section(config)
+    if section is None:
+        return None
+    changed = changed_tensors(config, base, trained_shapes(config, base, head))
+    plan = output_plan(config, base, changed)
+    encodings = encodings_of(plan, config, base, changed)
+    names = rounded_names(plan, sources_of(base), changed, config)
+    if not names:
+        raise ConfigError("no matrix of the model would be quantized", where="quantize", hint="remove the section")
+    return fake_quantize_weights(
+        model, {name: encodings[name] for name in names}, clipped=section.gradient == "clipped"
+    )
 
 
 def head_spec(opened: OpenedData) -> HeadSpec | None:
@@ -93,9 +122,10 @@ def head_spec(opened: OpenedData) -> HeadSpec | None:
 
 def train_settings(config: Config, data: DataSets) -> TrainSettings:
     """Length and rhythm of the run; a stream is evaluated at its end, unless the config says when."""
-    training = config.training
+    training, section = config.training, qat_section(config)
     epochs, stopping = training.epochs or 1, training.early_stopping
     total_steps = training.max_steps or steps_of_epochs(data.train_loader, epochs, training.grad_accum)
+    check_warmup(config, total_steps)
     return TrainSettings(
         total_steps=total_steps,
         seed=training.seed,
@@ -105,4 +135,5 @@ def train_settings(config: Config, data: DataSets) -> TrainSettings:
         save_every=training.save_every,
         save_best=training.save_every is not None or stopping is not None,
         early_stopping=None if stopping is None else EarlyStopping(stopping.patience, stopping.min_delta),
+        judged_from=0 if section is None else section.warmup,
     )

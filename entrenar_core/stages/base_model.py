@@ -31,6 +31,7 @@ from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.quant.mixes import MAIN_TYPE
 from entrenar_core.stages.merge_result import MergePlan, open_merge
 from entrenar_core.stages.packing import check_packing
+from entrenar_core.stages.qat import check_layers
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 from entrenar_core.tokenizer.train import train_bpe
@@ -149,6 +150,7 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
         DataError: a tokenizer is to be trained on data that cannot be read.
     """
     _check_targets(config)
+    check_layers(config)
     if config.model.architecture is not None:
         return _new_base(config, config.model.architecture, reporter)
     file = GGUFFile.open(str(config.model.path))

@@ -12,6 +12,7 @@ from entrenar_core.model.load import expected_shapes
 from entrenar_core.model.packed import is_packable
 from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
 from entrenar_core.stages.output_types import NEW_TYPE, OutputTypes, plan_output_types
+from entrenar_core.stages.qat import limited_to_layers
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -65,7 +66,8 @@ def output_plan(config: Config, base: BaseModel, trained: Iterable[str]) -> Outp
         ConfigError: the types cannot be had.
     """
     groups = base.spec.num_heads // base.spec.num_kv_heads
-    return plan_output_types(sources_of(base), changed_tensors(config, base, trained), config, groups)
+    sources, changed = sources_of(base), changed_tensors(config, base, trained)
+    return limited_to_layers(plan_output_types(sources, changed, config, groups), sources, changed, config)
 
 
 def sources_of(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:

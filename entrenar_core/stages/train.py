@@ -34,7 +34,9 @@ from entrenar_core.stages.output_dir import (
     require_no_results,
 )
 from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
+from entrenar_core.stages.qat import QuantizationSwitch, qat_section
 from entrenar_core.stages.write_model import write_model
+from entrenar_core.train.callbacks import Callback
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
 from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, latest_checkpoint
 from entrenar_core.train.interrupt import StopSignal
@@ -147,6 +149,7 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
             reporter=reporter,
             stop=stop,
             state=state,
+            callbacks=_callbacks(run, state, reporter),
         )
         try:
             result = trainer.run()
@@ -160,6 +163,13 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
     train_loss = math.nan if end.train_loss is None else end.train_loss
     reporter.emit(Finished(end.step, result.reason, train_loss, end.val_loss, result.seconds, result_step))
     return RunResult(result.reason, end.step, end.train_loss, end.val_loss, model, adapter, head, result.seconds)
+
+
+def _callbacks(run: Run, state: TrainState, reporter: Reporter) -> list[Callback]:
+    section = qat_section(run.config)
+    if section is None or run.quantization is None:
+        return []
+    return [QuantizationSwitch(run.quantization, section.warmup, state.step, reporter)]
 
 
 def _run_started(run: Run, state: TrainState) -> RunStarted:

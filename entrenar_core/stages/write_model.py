@@ -7,23 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from entrenar_core.codecs.base import Floats
-from entrenar_core.config.root import Config
 from entrenar_core.events import Reporter
 from entrenar_core.gguf.keys import CHAT_TEMPLATE
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.quant.encoding import Encoding
-from entrenar_core.quant.granularity import SHARED_TYPES
 from entrenar_core.quant.rounding import TensorError
 from entrenar_core.stages.assemble import Run
-from entrenar_core.stages.base_model import BaseModel
 from entrenar_core.stages.changes import Changes
+from entrenar_core.stages.encodings import encodings_of
 from entrenar_core.stages.export import Metadata, ModelForm, export_new, export_over_base
 from entrenar_core.stages.export_report import report_rounding
 from entrenar_core.stages.merge_result import merged_values
 from entrenar_core.stages.output_dir import METRICS, MODEL
-from entrenar_core.stages.output_plan import output_plan, sources_of, writes_model
-from entrenar_core.stages.output_types import OutputTypes, say_what_types_lose
+from entrenar_core.stages.output_plan import output_plan, writes_model
+from entrenar_core.stages.output_types import say_what_types_lose
 from entrenar_core.train.metrics import MetricsFile
 
 
@@ -49,33 +45,14 @@ def write_model(run: Run, step: int, reporter: Reporter) -> Path | None:
     return path
 
 
-def encodings_of(plan: OutputTypes, config: Config, base: BaseModel, changed: Collection[str]) -> dict[str, Encoding]:
-    """How each tensor is encoded: its type, what shares a scale, and what the errors of its columns count.
-
-    Scales are shared where the type's blocks can; what is copied stays as it is.
-    """
-    section, importance, present = config.quantize, column_importance(config, base), sources_of(base)
-    shared = "block" if section is None or section.stage == "base" else section.scale_group
-    found = {}
-    for name, type_name in plan.types.items():
-        is_encoded = name in changed or present[name][1] != type_name
-        granularity = shared if is_encoded and type_name in SHARED_TYPES else "block"
-        found[name] = Encoding(type_name, importance.get(name), granularity)
-    return found
-
-
-def column_importance(config: Config, base: BaseModel) -> dict[str, Floats]:
-    """The importance of each tensor's columns, by name; empty without calibration."""
-    del config, base
-    return {}
-
-
 def _export_over(run: Run, path: Path, reporter: Reporter) -> list[TensorError]:
     base = run.base
     assert base.file is not None
     changes = Changes.of(run.model, base.file)
     changed = changes.values() if base.merge is None else merged_values(changes, base.merge)
     form = _form(run, changed, reporter)
+    if run.quantization is not None:
+        changed = {**changed, **run.quantization.masters()}
     return export_over_base(path, base.file, changed, form, reporter, changes.start)
 
 
@@ -90,6 +67,8 @@ def _form(run: Run, changed: Collection[str], reporter: Reporter) -> ModelForm:
     say_what_types_lose(plan, reporter)
     added = [*run.provenance(), *_template_used(run)]
     encodings = encodings_of(plan, run.config, run.base, changed)
+    if run.quantization is not None:
+        encodings |= run.quantization.encodings
     return ModelForm(encodings, plan.file_type, added, run.backend.n_threads)
 
 

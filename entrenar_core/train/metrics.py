@@ -79,7 +79,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_before(line: dict[str, Any], state: TrainState) -> bool:
-    begun = state.step - 1  # what begins at a step begins again when that is where the run goes on
+    begun = state.step or -1  # a run that begins has no lines, not even of step 0
     limits = {"step": state.step, "eval": state.evaluated_step, "quantization_started": begun}
     last = limits.get(line.get("event", ""), -1)
     step = line.get("step")

@@ -26,17 +26,17 @@ def test_values_are_those_of_the_codec(
     values, codec = random_rows(*shape), codec_for(type_name)
     out, inside = backend.empty(shape), np.zeros(shape, np.bool_)
     raw = codec.encode(values)
-    assert backend.fake_quantize(on(backend, values), type_name, out=out, inside=inside) is out
+    assert backend.fake_quantize(on(backend, values), codec, out=out, inside=inside) is out
     np.testing.assert_array_equal(backend.to_host(out), codec.decode(raw))
     np.testing.assert_array_equal(inside, in_range(codec, raw, values))
-    fresh = backend.fake_quantize(on(backend, values), type_name)
+    fresh = backend.fake_quantize(on(backend, values), codec)
     np.testing.assert_array_equal(backend.to_host(fresh), codec.decode(raw))
     assert fresh.dtype == backend.dtype
 
 
 def test_a_float64_backend_rounds_the_float32_number() -> None:
     values = random_rows(2, 32)
-    rounded = ReferenceBackend(np.float64).fake_quantize(values.astype(np.float64), "Q4_0")
+    rounded = ReferenceBackend(np.float64).fake_quantize(values.astype(np.float64), codec_for("Q4_0"))
     assert rounded.dtype == np.float64
     np.testing.assert_array_equal(rounded, codec_for("Q4_0").decode(codec_for("Q4_0").encode(values)))
 
@@ -45,7 +45,7 @@ def test_a_value_that_does_not_fit_is_an_error_on_every_backend(backend: Any) ->
     values = np.ones((4, 32), np.float32)
     values[2, 3] = np.nan
     with pytest.raises(FormatError, match="nan"):
-        backend.fake_quantize(on(backend, values), "Q4_0")
+        backend.fake_quantize(on(backend, values), codec_for("Q4_0"))
 
 
 def test_flags_keep_or_drop(backend: Any, rng: np.random.Generator) -> None:
@@ -60,11 +60,11 @@ def test_flags_keep_or_drop(backend: Any, rng: np.random.Generator) -> None:
 def test_arguments_that_do_not_fit_are_refused() -> None:
     backend, values = CpuBackend(1), np.zeros((2, 32), np.float32)
     with pytest.raises(ValueError, match=r"\(32,\) is not \[out, in\]"):
-        backend.fake_quantize(values[0], "Q4_0")
+        backend.fake_quantize(values[0], codec_for("Q4_0"))
     with pytest.raises(ValueError, match="flags float32"):
-        backend.fake_quantize(values, "Q4_0", inside=values)
+        backend.fake_quantize(values, codec_for("Q4_0"), inside=values)
     with pytest.raises(ValueError, match="shapes"):
-        backend.fake_quantize(values, "Q4_0", out=np.zeros((1, 32), np.float32))
+        backend.fake_quantize(values, codec_for("Q4_0"), out=np.zeros((1, 32), np.float32))
     with pytest.raises(ValueError, match=r"flags bool \(1, 32\) do not fit \(2, 32\)"):
         backend.keep_where(values, np.ones((1, 32), np.bool_))
     backend.close()

@@ -21,6 +21,7 @@ from entrenar_core.errors import AutogradError, FormatError, ModelError
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.layers import Linear
+from entrenar_core.quant.encoding import Encoding, plain_encodings
 from entrenar_core.quant.fake import FakeQuantizer, Switch, fake_quantize_weights
 from tests.model.tiny import build, lively_weights, tiny_spec
 
@@ -41,7 +42,7 @@ def held(type_name: str, values: np.ndarray) -> np.ndarray:
 
 def rounded_of(backend: Backend, values: np.ndarray, type_name: str, *, clipped: bool) -> RoundedWeight:
     inside = np.zeros(values.shape, np.bool_) if clipped else None
-    found = backend.fake_quantize(backend.asarray(values), type_name, inside=inside)
+    found = backend.fake_quantize(backend.asarray(values), codec_for(type_name), inside=inside)
     return RoundedWeight(found, backend.prepare_weight(found), inside)
 
 
@@ -175,7 +176,7 @@ def test_a_model_computes_with_rounded_weights_and_its_masters_get_their_gradien
     rounded = {name: held(types[name], w) if name in types else w for name, w in weights.items()}
     model = build(spec, weights, backend, trainable=True, checkpoint_activations=checkpointing)
     plain = step(model)
-    quantization = fake_quantize_weights(model, types)
+    quantization = fake_quantize_weights(model, plain_encodings(types))
     assert step(model)[0] == plain[0], "nothing is rounded before the switch is turned"
     quantization.switch.is_on = True
     loss, grads = step(model)
@@ -195,7 +196,7 @@ def test_weights_are_rounded_once_for_each_change(monkeypatch: pytest.MonkeyPatc
     calls: list[tuple[int, ...]] = []
     real = backend.fake_quantize
     monkeypatch.setattr(backend, "fake_quantize", lambda v, *a, **k: calls.append(v.shape) or real(v, *a, **k))
-    quantization = fake_quantize_weights(model, types, clipped=clipped)
+    quantization = fake_quantize_weights(model, plain_encodings(types), clipped=clipped)
     quantization.switch.is_on = True
     for _ in range(3):
         step(model)
@@ -215,7 +216,7 @@ def test_an_adapter_is_rounded_together_with_its_weight(backend: Any, rng: np.ra
         if name.endswith("lora_b"):
             tensor.assign(0.1 * normal(rng, *tensor.shape))
     types = all_types(model, "Q4_0")
-    quantization = fake_quantize_weights(model, types)
+    quantization = fake_quantize_weights(model, plain_encodings(types))
     quantization.switch.is_on = True
     folded = {name: master() for name, master in quantization.masters().items()}
     name = "blk.1.ffn_down.weight"
@@ -229,20 +230,20 @@ def test_only_named_weights_are_rounded(backend: Any) -> None:
     weights = lively_weights(SPEC)
     model = build(SPEC, weights, backend, trainable=False)
     name = "blk.0.ffn_up.weight"
-    fake_quantize_weights(model, {name: "Q4_0"}).switch.is_on = True
+    fake_quantize_weights(model, {name: Encoding("Q4_0")}).switch.is_on = True
     expected = build(SPEC, {**weights, name: held("Q4_0", weights[name])}, backend, trainable=False)
     assert float(model.loss(batch(), 1.0, None).data) == float(expected.loss(batch(), 1.0, None).data)
 
 
 def test_a_weight_that_the_model_does_not_have_is_refused(backend: Any) -> None:
     with pytest.raises(ModelError, match=r"no matrix blk\.9\.attn_q\.weight"):
-        fake_quantize_weights(build(SPEC, lively_weights(SPEC), backend), {"blk.9.attn_q.weight": "Q4_0"})
+        fake_quantize_weights(build(SPEC, lively_weights(SPEC), backend), {"blk.9.attn_q.weight": Encoding("Q4_0")})
 
 
 def test_a_weight_that_blew_up_is_named(backend: Any) -> None:
     weight = Tensor(backend.asarray(np.full((2, 32), np.inf, np.float32)), backend, name="blk.0.attn_q.weight")
     layer = Linear("blk.0.attn_q", weight)
-    quantizer = FakeQuantizer(weight.name, "Q4_0", backend, Switch())
+    quantizer = FakeQuantizer(weight.name, Encoding("Q4_0"), backend, Switch())
     with pytest.raises(FormatError, match=r"tensor blk\.0\.attn_q\.weight.*does not fit") as caught:
         quantizer.rounded(layer.versions(), layer.effective_weight)
     assert caught.value.hint is not None

@@ -102,8 +102,8 @@ def test_the_peak_of_memory_is_in_bytes() -> None:
     assert 10e6 < peak_memory_bytes() < 1e12
 
 
-@pytest.mark.parametrize(("resumed_at", "kept"), [(0, False), (1, False), (2, False), (3, True)])
-def test_the_start_of_quantization_is_dropped_where_it_will_start_again(
+@pytest.mark.parametrize(("resumed_at", "kept"), [(0, False), (1, False), (2, True), (3, True)])
+def test_the_start_of_quantization_is_dropped_where_it_has_not_begun(
     metrics: MetricsFile, resumed_at: int, kept: bool
 ) -> None:
     for number in (1, 2):
