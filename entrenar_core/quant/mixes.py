@@ -1,13 +1,14 @@
 """Which GGML type each tensor of a model is written in: the mixes of llama-quantize, and what overrides them.
 
-A mix has a main type and gives more bits to what the answers depend on most: the output matrix, the value projections
-and some of the down projections (the rules of llama.cpp's `llama-quant.cpp`). A row that does not divide into blocks
-falls back to a type with smaller ones.
+A mix has a main type and gives more bits to what the answers depend on most (`mix_rules`). A row that does not divide
+into blocks falls back to a type with smaller ones.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,16 @@ from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import ConfigError
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
+from entrenar_core.quant.mix_rules import (
+    GROUPED_HEADS,
+    ModelFacts,
+    Place,
+    down_type,
+    key_type,
+    output_projection_type,
+    output_type,
+    value_type,
+)
 
 MAIN_TYPE: Mapping[str, str] = {
     "q2_k": "Q2_K", "q2_k_s": "Q2_K",
@@ -35,29 +46,26 @@ FALLBACK: Mapping[str, str] = {
 LAST_FALLBACK = "F16"
 
 _KEPT = re.compile(
-    r"_norm\.weight|ffn_gate_inp\.weight|position_embd|token_types|ssm_conv1d|shortconv\.conv|time_mix_|attn_rel_b|altup"
-    r"|laurel|per_layer_model_proj"
+    r"_norm\.weight|ffn_gate_inp\.weight|ffn_gate_tid2eid\.weight|altup|laurel|per_layer_model_proj|ssm_conv1d"
+    r"|shortconv\.conv\.weight|indexer\.[kq]_proj\.weight|attn_rel_b\.weight|^position_embd\.weight$"
+    r"|^token_types\.weight$|time_mix_(first|w[012]|v[012]|a[012]|g[12]|decay_w[12]|lerp_fused)\.weight"
+    r"|\.position_embd|sam\.(pos_embd|neck\.|net_)|\.rel_pos|\.patch_embd|\.patch_merger|a\.rvq\.codebook"
+    r"|mm\.a\.code_embd"
 )
 """Small or sensitive tensors that are no matrices of products; llama-quantize leaves them alone too."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
-_VALUE_LIKE = ("attn_v", "attn_qkv", "attn_kv_b")
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the mixes look at besides the tensors. Heads are those of the first layer; 0: not known."""
-
-    architecture: str = ""
-    layers: int = 0
-    heads: int = 0
-    kv_heads: int = 0
-    experts: int = 0
-
-    @property
-    def query_groups(self) -> int:
-        """Query heads for each key/value head."""
-        return self.heads // self.kv_heads if self.kv_heads else 0
+_EMBEDDINGS = (TOKEN_EMBD, "per_layer_token_embd.weight")
+_VALUES, _KEYS, _DOWN, _OUTPUT_PROJECTION = "values", "keys", "down projections", "output projections"
+_KINDS: Mapping[str, str] = {
+    "attn_qkv.weight": _VALUES,
+    "attn_kv_b.weight": _VALUES,
+    "attn_v.weight": _VALUES,
+    "attn_k.weight": _KEYS,
+    "attn_output.weight": _OUTPUT_PROJECTION,
+    "ffn_down": _DOWN,
+}
+"""Parts of names, and the kind of tensor that has them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class MixRequest:
     """What is asked for, as the `quantize` section has it.
 
     mix: see `MAIN_TYPE`. types by pattern: (regular expression, GGML type), the first match counts. has_importance:
-    an importance matrix is there, which changes a few choices. query_groups: query heads for each key/value head.
+    an importance matrix is there, which changes a few choices. query_groups: query heads for each key/value head, where
+    `model` does not know them.
     """
 
     mix: str
@@ -75,7 +84,7 @@ class MixRequest:
     tensor_types: tuple[tuple[str, str], ...] = ()
     has_importance: bool = False
     query_groups: int = 1
-    model: ModelFacts = ModelFacts()
+    model: ModelFacts = field(default_factory=ModelFacts)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class ChosenType:
 
 def quantizes(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is a matrix that a mix changes; the others keep the type they have."""
-    return len(shape) >= 2 and name.endswith("weight") and _KEPT.search(name) is None
+    return math.prod(shape[:-1]) > 1 and name.endswith("weight") and _KEPT.search(name) is None
 
 
 def choose_types(tensors: Mapping[str, tuple[tuple[int, ...], str]], request: MixRequest) -> dict[str, ChosenType]:
@@ -107,15 +116,15 @@ def choose_types(tensors: Mapping[str, tuple[tuple[int, ...], str]], request: Mi
     """
     if request.mix not in MAIN_TYPE:
         raise ConfigError(f"unknown type {request.mix!r}", hint=f"known types: {', '.join(MAIN_TYPE)}")
-    patterns = _compiled(request, tensors)
-    places = _Places.of(tensors)
-    chosen: dict[str, ChosenType] = {}
-    for name, (shape, present) in tensors.items():
-        if not quantizes(name, shape):
+    chooser = _Chooser(request, _compiled(request, tensors), tensors)
+    chosen = {}
+    for name in sorted(tensors, key=_order_of_layers):
+        shape, present = tensors[name]
+        if quantizes(name, shape):
+            chosen[name] = fitting(chooser.wanted(name, shape[-1]), shape[-1])
+        else:
             chosen[name] = ChosenType(present)
-            continue
-        chosen[name] = fitting(_wanted(name, request, patterns, places), shape[-1])
-    return chosen
+    return {name: chosen[name] for name in tensors}
 
 
 def fitting(type_name: str, row: int) -> ChosenType:
@@ -131,33 +140,100 @@ def file_type(mix: str) -> FileType | None:
     return FileType.__members__.get(mix.upper())
 
 
-@dataclass(frozen=True)
-class _Places:
-    """How many layers have value and down projections, and whether the output matrix is the embedding."""
+class _Chooser:
+    """Goes through the matrices layer by layer, as llama-quantize does, and counts those of each kind."""
 
-    value_layers: int
-    down_layers: int
-    tied: bool
+    def __init__(
+        self, request: MixRequest, patterns: list[tuple[re.Pattern[str], str]], tensors: Mapping[str, object]
+    ) -> None:
+        self.request = request
+        self.main = MAIN_TYPE[request.mix]
+        self.patterns = patterns
+        self.is_tied = OUTPUT not in tensors
+        kinds = Counter(_kind(name) for name in tensors)
+        self.counts = {_VALUES: kinds[_VALUES], _DOWN: request.model.layers or kinds[_DOWN]}
+        self.seen: Counter[str | None] = Counter()
 
-    @classmethod
-    def of(cls, tensors: Mapping[str, object]) -> _Places:
-        modules = [_module(name) for name in tensors]
-        values = sum(module in _VALUE_LIKE for module in modules)
-        return cls(values, sum("ffn_down" in module for module in modules), OUTPUT not in tensors)
+    def wanted(self, name: str, row: int) -> str:
+        """The type that is asked for, before it is known to fit."""
+        return self._stated(name) or self._of_mix(name, row)
+
+    def _stated(self, name: str) -> str | None:
+        """The type that the request names for this tensor, if any."""
+        embedding, output = self.request.embedding_type, self.request.output_type
+        by_pattern = next((type_name for pattern, type_name in self.patterns if pattern.search(name)), None)
+        if name == TOKEN_EMBD and embedding is not None:
+            return embedding.upper()
+        if name == OUTPUT and output is not None:
+            return output.upper()
+        if by_pattern is not None:
+            return by_pattern
+        if name in _EMBEDDINGS and embedding is not None:
+            return embedding.upper()
+        return output.upper() if output is not None and self._serves_as_output(name) else None
+
+    def _serves_as_output(self, name: str) -> bool:
+        return name == OUTPUT or (self.is_tied and name in _EMBEDDINGS)
+
+    def _of_mix(self, name: str, row: int) -> str:
+        if self.request.pure or TYPE_BY_NAME[self.main].block_size == 1:
+            return self.main
+        kind = _kind(name)
+        place = self._place(name, kind)
+        self.seen[kind] += 1
+        if self._serves_as_output(name):
+            return output_type(place, divides=row % TYPE_BY_NAME[self.main].block_size == 0)
+        rule = _RULES.get(kind or "")
+        return self.main if rule is None else rule(place)
+
+    def _place(self, name: str, kind: str | None) -> Place:
+        request, index = self.request, self.seen[kind]
+        layer = _LAYER.match(name)
+        if kind == _DOWN and request.model.experts > 1 and layer:
+            index = int(layer[1])  # several of them in a layer
+        groups = request.model.query_groups or request.query_groups
+        return Place(
+            mix=request.mix,
+            main=self.main,
+            index=index,
+            count=self.counts.get(kind or "", 0),
+            model=request.model,
+            is_grouped=groups >= GROUPED_HEADS,
+            has_importance=request.has_importance,
+        )
+
+
+_RULES: Mapping[str, Callable[[Place], str]] = {
+    _VALUES: value_type,
+    _KEYS: key_type,
+    _DOWN: down_type,
+    _OUTPUT_PROJECTION: output_projection_type,
+}
+
+
+def _kind(name: str) -> str | None:
+    if name == OUTPUT or name in _EMBEDDINGS:
+        return None
+    return next((kind for part, kind in _KINDS.items() if part in name), None)
+
+
+def _order_of_layers(name: str) -> tuple[int, str]:
+    """Tensors outside the layers first, then layer by layer, by name."""
+    found = _LAYER.match(name)
+    return (int(found[1]) if found else -1, name)
 
 
 def _compiled(
     request: MixRequest, tensors: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> list[tuple[re.Pattern[str], str]]:
     found, where = [], "quantize.tensor_types"
+    matrices = [name for name, (shape, _) in tensors.items() if quantizes(name, shape)]
     for pattern, type_name in request.tensor_types:
         try:
             compiled = re.compile(pattern)
         except re.error as error:
-            raise ConfigError(
-                f"{pattern!r} is no regular expression: {error}", where="quantize.tensor_types"
-            ) from error
-        if not any(compiled.search(name) for name, (shape, _) in tensors.items() if quantizes(name, shape)):
+            raise ConfigError(f"{pattern!r} is no regular expression: {error}", where=where) from error
+        if not any(compiled.search(name) for name in matrices):
             raise ConfigError(
                 f"{pattern!r} finds no matrix of the model",
                 where=where,
@@ -165,99 +241,3 @@ def _compiled(
             )
         found.append((compiled, type_name.upper()))
     return found
-
-
-def _wanted(name: str, request: MixRequest, patterns: list[tuple[re.Pattern[str], str]], places: _Places) -> str:
-    """The type that is asked for, before it is known to fit."""
-    is_output = name == OUTPUT or (places.tied and name == TOKEN_EMBD)
-    stated = _stated(name, is_output, request) or next(
-        (kind for pattern, kind in patterns if pattern.search(name)), None
-    )
-    main = MAIN_TYPE[request.mix]
-    if stated is not None or request.pure or TYPE_BY_NAME[main].block_size == 1:
-        return stated or main
-    if is_output:
-        return main if main == "Q8_0" else "Q6_K"
-    return _mixed(name, request, places) or main
-
-
-def _stated(name: str, is_output: bool, request: MixRequest) -> str | None:
-    """The type that was asked for by the role of the tensor."""
-    stated = request.embedding_type if name == TOKEN_EMBD else None
-    if stated is None and is_output:
-        stated = request.output_type
-    return None if stated is None else stated.upper()
-
-
-def _mixed(name: str, request: MixRequest, places: _Places) -> str | None:
-    """What the mix gives a tensor instead of its main type; None: the main type."""
-    module, found = _module(name), _LAYER.match(name)
-    layer = int(found[1]) if found else 0
-    if module in _VALUE_LIKE:
-        rule = _VALUE_RULES.get(request.mix)
-        return rule(_Layer(layer, places.value_layers, request)) if rule else None
-    if "ffn_down" in module:
-        rule = _DOWN_RULES.get(request.mix)
-        return rule(_Layer(layer, places.down_layers, request)) if rule else None
-    return _OUTPUT_PROJECTION.get(request.mix) if module == "attn_output" else None
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One of `count` layers."""
-
-    index: int
-    count: int
-    request: MixRequest
-
-    @property
-    def first_eighth(self) -> bool:
-        return self.index < self.count // 8
-
-    @property
-    def sensitive(self) -> bool:
-        """In the first or last eighth, or every third one between."""
-        eighth = self.count // 8
-        return self.first_eighth or self.index >= 7 * self.count // 8 or (self.index - eighth) % 3 == 2
-
-    @property
-    def grouped(self) -> bool:
-        """At least four query heads share a value head, so that its matrix is small."""
-        return self.request.query_groups >= 4
-
-
-_Rule = Callable[[_Layer], str | None]
-
-_OUTPUT_PROJECTION: Mapping[str, str] = {"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}
-
-_VALUE_RULES: Mapping[str, _Rule] = {
-    "q2_k": lambda layer: "Q4_K" if layer.grouped else "Q3_K",
-    "q2_k_s": lambda layer: "Q4_K" if layer.grouped else None,
-    "q3_k_m": lambda layer: "Q5_K" if layer.index < 2 else "Q4_K",
-    "q3_k_l": lambda layer: "Q5_K",
-    "q4_k_s": lambda layer: "Q5_K" if layer.index < 4 else None,
-    "q4_k_m": lambda layer: "Q6_K" if layer.sensitive else None,
-    "q5_k_m": lambda layer: "Q6_K" if layer.sensitive else None,
-    "iq4_nl": lambda layer: "Q5_K" if layer.grouped else None,
-    "iq4_xs": lambda layer: "Q5_K" if layer.grouped else None,
-}
-
-_DOWN_RULES: Mapping[str, _Rule] = {
-    "q2_k": lambda layer: "Q3_K",
-    "q2_k_s": lambda layer: "Q4_K" if layer.first_eighth else None,
-    "q3_k_m": lambda layer: "Q5_K" if layer.index < layer.count // 16 else "Q4_K",
-    "q3_k_l": lambda layer: "Q5_K",
-    "q4_k_s": lambda layer: "Q5_K" if layer.first_eighth else None,
-    "q4_k_m": lambda layer: "Q6_K" if layer.sensitive else None,
-    "q5_k_m": lambda layer: "Q6_K" if layer.sensitive else None,
-    "iq4_nl": lambda layer: "Q5_K" if layer.first_eighth and not layer.request.has_importance else None,
-    "iq4_xs": lambda layer: "Q5_K" if layer.first_eighth and not layer.request.has_importance else None,
-    "q4_0": lambda layer: "Q4_1" if layer.first_eighth and layer.request.has_importance else None,
-    "q5_0": lambda layer: "Q5_1" if layer.first_eighth and layer.request.has_importance else None,
-}
-
-
-def _module(name: str) -> str:
-    """``blk.3.attn_v.weight`` to ``attn_v``."""
-    parts = name.split(".")
-    return parts[-2] if len(parts) > 1 else name

@@ -17,7 +17,8 @@ from entrenar_core.errors import ConfigError, FormatError, ModelError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
-from entrenar_core.quant.mixes import ChosenType, ModelFacts, quantizes
+from entrenar_core.quant.mix_rules import ModelFacts
+from entrenar_core.quant.mixes import ChosenType, quantizes
 
 NAMED_TENSORS = 3
 """So many tensors are named in a message, the others are counted."""

@@ -20,7 +20,8 @@ from entrenar_core.gguf.keys import FileType
 from entrenar_core.gguf.layout import Layout, lay_out
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.quant.mixes import MixRequest, ModelFacts, choose_types, file_type
+from entrenar_core.quant.mix_rules import ModelFacts
+from entrenar_core.quant.mixes import MixRequest, choose_types, file_type
 from entrenar_core.quant.plan import PlannedTensor, check_quantizable, model_facts, plan_tensors, shapes_and_types
 
 QUANTIZATION_VERSION = 2
