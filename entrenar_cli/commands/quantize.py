@@ -87,7 +87,7 @@ def quantize(
         ("--allow-requantize", "quantize.allow_requantize", allow_requantize),
         ("--calibrate", "quantize.calibration.data", calibrate),
         ("--calibration-method", "quantize.calibration.method", calibration_method),
-        ("--imatrix", "quantize.calibration.file", imatrix),
+        ("--imatrix", "quantize.calibration.imatrix", imatrix),
         ("--memory", "run.memory", memory),
         ("--threads", "run.threads", threads),
         ("--report", "output.report", report),
@@ -137,19 +137,22 @@ def _overrides(given: Sequence[str]) -> Iterator[Option]:
 
 
 def _show_plan(config: QuantizeConfig, *, overwrite: bool, json_lines: bool) -> None:
+    from entrenar_cli.console import open_reporter
+    from entrenar_cli.quantize_view import plan_document, plan_sections
+    from entrenar_core.events import SilentReporter
     from entrenar_core.stages.quantize_plan import opened_plan
 
-    with opened_plan(config, overwrite=overwrite) as plan:
-        if json_lines:
-            from entrenar_cli.documents import write_document
-            from entrenar_cli.quantize_view import plan_document
+    if json_lines:
+        from entrenar_cli.documents import write_document
 
+        with opened_plan(config, SilentReporter(), overwrite=overwrite, for_writing=False) as plan:
             write_document(sys.stdout, plan_document(plan))
-            return
-        from entrenar_cli.quantize_view import plan_sections
-        from entrenar_cli.sections import print_sections
+        return
+    from entrenar_cli.sections import print_sections
 
-        print_sections(plan_sections(plan))
+    with open_reporter() as reporter, opened_plan(config, reporter, overwrite=overwrite, for_writing=False) as plan:
+        sections = plan_sections(plan)
+    print_sections(sections)
 
 
 def _write(config: QuantizeConfig, *, overwrite: bool, show_report: bool, json_lines: bool) -> None:

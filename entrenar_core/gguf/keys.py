@@ -27,6 +27,11 @@ IMATRIX_DATASETS = "imatrix.datasets"
 IMATRIX_CHUNK_COUNT = "imatrix.chunk_count"
 IMATRIX_CHUNK_SIZE = "imatrix.chunk_size"
 
+QUANTIZE_IMATRIX_FILE = "quantize.imatrix.file"
+QUANTIZE_IMATRIX_DATASET = "quantize.imatrix.dataset"
+QUANTIZE_IMATRIX_ENTRIES = "quantize.imatrix.entries_count"
+QUANTIZE_IMATRIX_CHUNKS = "quantize.imatrix.chunks_count"
+
 VOCAB_SIZE = "vocab_size"
 CONTEXT_LENGTH = "context_length"
 EMBEDDING_LENGTH = "embedding_length"

@@ -14,8 +14,9 @@ import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Codec, Floats
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.codecs.registry import codec_for
-from entrenar_core.errors import EntrenarError, FormatError
+from entrenar_core.errors import FormatError
 from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.quant.pieces import BufferSizes, Piece, Pieces, buffer_sizes
 from entrenar_core.quant.plan import PlannedTensor
@@ -138,7 +139,7 @@ def _convert_piece(
     try:
         codec.encode(values, importance, packed)
     except FormatError as error:
-        raise refusal(error, values, piece.start, where) from error
+        raise refusal(error, values, range(piece.start, piece.stop), where) from error
     _check_words(packed, one.type_name, piece.start, where)
     _write(descriptor, packed, target.offset + piece.start * packed.shape[1])
     if not conversion.measures:
@@ -146,13 +147,21 @@ def _convert_piece(
     return measure(values, codec.decode(packed, buffers.rounded(rows, one.n_columns)), importance)
 
 
-def refusal(error: FormatError, values: Floats, first_row: int, where: str) -> EntrenarError:
-    """The error of an encoder with the place of the first value that is not finite, or with the tensor alone."""
+def refusal(error: FormatError, values: Floats, rows: Sequence[int], where: str) -> FormatError:
+    """The error of an encoder with the place of the first value that is not finite, or of the one that is too large.
+
+    Args:
+        error: as it was raised.
+        values: float32 [rows, columns], what was encoded.
+        rows: their numbers in the tensor.
+        where: names the tensor.
+    """
     wrong = np.argwhere(~np.isfinite(values))
-    if not len(wrong):
-        return FormatError(error.message, where=error.where or where, hint=error.hint)
-    row, column = (int(index) for index in wrong[0])
-    return _not_finite(float(values[row, column]), first_row + row, column, where)
+    if len(wrong):
+        row, column = (int(index) for index in wrong[0])
+        return _not_finite(float(values[row, column]), int(rows[row]), column, where)
+    found = error.moved_by(int(rows[error.row]) - error.row) if isinstance(error, UnfitValueError) else error
+    return FormatError(found.message, where=error.where or where, hint=error.hint)
 
 
 def _check_words(raw: Bytes, type_name: str, first_row: int, where: str) -> None:

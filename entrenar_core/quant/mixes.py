@@ -127,6 +127,17 @@ def choose_types(tensors: Mapping[str, tuple[tuple[int, ...], str]], request: Mi
     return {name: chosen[name] for name in tensors}
 
 
+def stated_types(tensors: Mapping[str, tuple[tuple[int, ...], str]], request: MixRequest) -> dict[str, ChosenType]:
+    """The types of those matrices for which the request names one, whatever its mix; see `choose_types`."""
+    chooser = _Chooser(request, _compiled(request, tensors), tensors)
+    found = {}
+    for name, (shape, _) in tensors.items():
+        stated = chooser.stated(name) if quantizes(name, shape) else None
+        if stated is not None:
+            found[name] = fitting(stated, shape[-1])
+    return found
+
+
 def fitting(type_name: str, row: int) -> ChosenType:
     """The type, or the one that it falls back to for rows of `row` values."""
     for candidate in (type_name, FALLBACK.get(type_name)):
@@ -156,9 +167,9 @@ class _Chooser:
 
     def wanted(self, name: str, row: int) -> str:
         """The type that is asked for, before it is known to fit."""
-        return self._stated(name) or self._of_mix(name, row)
+        return self.stated(name) or self._of_mix(name, row)
 
-    def _stated(self, name: str) -> str | None:
+    def stated(self, name: str) -> str | None:
         """The type that the request names for this tensor, if any."""
         embedding, output = self.request.embedding_type, self.request.output_type
         by_pattern = next((type_name for pattern, type_name in self.patterns if pattern.search(name)), None)

@@ -16,7 +16,7 @@ Work = Callable[[int, int], None]
 WATCH_SECONDS = 0.1
 
 
-def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], None]) -> None:
+def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], None] | None = None) -> None:
     """Do all pieces; a free worker takes the next one.
 
     Args:
@@ -29,7 +29,7 @@ def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], No
         whatever `work` raises, that of the lowest piece where several fail; whatever `watch` raises. Pieces that were
         begun are finished first, later ones are not begun.
     """
-    state = _State(itertools.count(), n_pieces, n_workers)
+    state = _State(itertools.count(), n_pieces)
     threads = [
         threading.Thread(target=_take_pieces, args=(work, state, worker), name="entrenar-piece", daemon=True)
         for worker in range(min(n_workers, n_pieces))
@@ -40,7 +40,8 @@ def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], No
         for thread in threads:
             while thread.is_alive():
                 thread.join(WATCH_SECONDS)
-                watch()
+                if watch is not None:
+                    watch()
     finally:
         state.stopped = True
         for thread in threads:
@@ -53,7 +54,6 @@ def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], No
 class _State:
     numbers: Iterator[int]
     n_pieces: int
-    n_workers: int
     stopped: bool = False
     errors: dict[int, BaseException] = field(default_factory=dict)
 

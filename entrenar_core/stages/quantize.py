@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.registry import codec_for
-from entrenar_core.config.quantize_file import QuantizeConfig
-from entrenar_core.errors import ConfigError
+from entrenar_core.config.quantize_file import QuantizeConfig, Running
+from entrenar_core.errors import ConfigError, OutputError
 from entrenar_core.events import Notice, Quantized, Quantizing, Reporter, Saved
+from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.writer import write_filled
 from entrenar_core.quant.convert import Conversion, Progress, convert
 from entrenar_core.quant.pieces import piece_size
@@ -64,24 +67,23 @@ def run_quantize(
         EntrenarError: see `quantize_plan.opened_plan` and `convert.convert`; nothing is left behind.
     """
     started = time.monotonic()
-    with opened_plan(config, overwrite=overwrite) as plan:
+    _check_report(config)
+    with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
         load_kernels(plan.tensors)
-        threads = config.run.threads or available_cores()
-        budget = config.run.memory - private_bytes() - MEMORY_MARGIN
-        if budget <= 0:
-            raise _too_little_memory(config.run.memory)
-        piece_values, workers = piece_size(plan.tensors, threads, budget, measures=measures)
-        if workers < threads:
-            reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
-        conversion = Conversion(plan.tensors, plan.layout.tensors, piece_values, workers, measures=measures)
-        errors = _write(plan, conversion, reporter)
+        piece_values, workers = _work_sizes(config.run, plan, reporter, measures=measures)
+        conversion = Conversion(
+            plan.tensors, plan.layout.tensors, piece_values, workers, plan.importance, measures=measures
+        )
+        errors = _write(plan, conversion, config.quantize.scale_group, reporter)
         tensors = [TensorReport.of(one, sums) for one, sums in zip(plan.tensors, errors, strict=True)]
-        summary = _summary(plan, tensors, time.monotonic() - started)
+        result = QuantizeResult(_summary(plan, tensors, time.monotonic() - started), tensors)
     reporter.emit(Saved("model", plan.path, plan.layout.total))
-    reporter.emit(summary)
-    return QuantizeResult(summary, tensors)
+    if config.output.report is not None:
+        reporter.emit(_save_report(Path(config.output.report), result))
+    reporter.emit(result.summary)
+    return result
 
 
 def load_kernels(plan: Sequence[PlannedTensor]) -> None:
@@ -103,37 +105,67 @@ def private_bytes() -> int:
     return peak_memory_bytes() if found is None else int(found) * 1024
 
 
-def _too_little_memory(memory: int) -> ConfigError:
-    needed = -(-(private_bytes() + MEMORY_MARGIN) // 2**20) + 1
-    return ConfigError(
-        f"{memory // 2**20} MiB are too little: the program itself takes {needed} MiB",
-        where="run.memory",
-        hint="leave --memory out, or raise it",
-    )
+def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measures: bool) -> tuple[int, int]:
+    """Values of a piece, and threads, for the memory that is left."""
+    threads = run.threads or available_cores()
+    taken = private_bytes() + MEMORY_MARGIN
+    if taken >= run.memory:
+        raise ConfigError(
+            f"{run.memory // 2**20} MiB are too little: the program itself takes {taken // 2**20} MiB",
+            where="run.memory",
+            hint="leave --memory out, or raise it",
+        )
+    piece_values, workers = piece_size(plan.tensors, threads, run.memory - taken, measures=measures)
+    if workers < threads:
+        reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
+    return piece_values, workers
 
 
-def _write(plan: QuantizePlan, conversion: Conversion, reporter: Reporter) -> list[ErrorSums | None]:
+def _write(plan: QuantizePlan, conversion: Conversion, granularity: str, reporter: Reporter) -> list[ErrorSums | None]:
     total = sum(one.info.n_bytes for one in plan.tensors)
 
     def watch(progress: Progress) -> None:
-        reporter.emit(
-            Quantizing(
-                progress.source_bytes,
-                total,
-                progress.tensors,
-                len(plan.tensors),
-                plan.tensors[progress.tensors].name,
-            )
-        )
+        name = plan.tensors[progress.tensors].name
+        reporter.emit(Quantizing(progress.source_bytes, total, progress.tensors, len(plan.tensors), name))
 
     errors: list[ErrorSums | None] = []
 
     def fill(file: BinaryIO) -> None:
         with RowSource(plan.file) as source:
-            errors.extend(convert(conversion, source, file.fileno(), watch))
+            codecs = _codecs(conversion, granularity, source)
+            errors.extend(convert(replace(conversion, codecs=codecs), source, file.fileno(), watch))
 
     write_filled(plan.path, plan.layout, fill)
     return errors
+
+
+def _codecs(conversion: Conversion, granularity: str, source: RowSource) -> dict[str, Codec]:
+    if granularity == "block":
+        return {}
+    from entrenar_core.quant.shared_scales import shared_codecs
+
+    return shared_codecs(
+        conversion.plan, granularity, source, conversion.importance, conversion.piece_values, conversion.n_workers
+    )
+
+
+def _check_report(config: QuantizeConfig) -> None:
+    """See before the work that the report can be written after it."""
+    if config.output.report is None:
+        return
+    path = Path(config.output.report)
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "there is a folder of this name" if path.is_dir() else f"the folder {path.parent} does not exist"
+        raise OutputError(reason, where=str(path), hint="choose another name with --report")
+    if path.absolute() in (Path(config.output.path).absolute(), Path(config.model.path).absolute()):
+        raise OutputError("this is the name of a model", where=str(path), hint="choose another name with --report")
+
+
+def _save_report(path: Path, result: QuantizeResult) -> Saved:
+    content = json.dumps(result.document(), indent=2, allow_nan=False).encode()
+    with atomic_file(path) as file:
+        file.write(content)
+    return Saved("report", path, len(content))
 
 
 def _summary(plan: QuantizePlan, tensors: Sequence[TensorReport], seconds: float) -> Quantized:

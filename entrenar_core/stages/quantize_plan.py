@@ -15,17 +15,28 @@ import entrenar_core
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig
 from entrenar_core.errors import OutputError
+from entrenar_core.events import Reporter
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.gguf.layout import Layout, lay_out
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.quant.convert import Importance
+from entrenar_core.quant.granularity import SHARED_TYPES
 from entrenar_core.quant.mix_rules import ModelFacts
 from entrenar_core.quant.mixes import MixRequest, choose_types, file_type
 from entrenar_core.quant.plan import PlannedTensor, check_quantizable, model_facts, plan_tensors, shapes_and_types
+from entrenar_core.stages.quantize_importance import known_importance
+from entrenar_core.stages.quantize_target import TargetSize, main_file_type, types_under
+from entrenar_core.threads import available_cores
+
+_IMATRIX_KEYS = "quantize.imatrix."
 
 QUANTIZATION_VERSION = 2
 """Of the block layouts; the one that llama.cpp has had since 2023."""
+
+TARGET_SIZE_MIX = "f16"
+"""What a request is made with whose types are chosen by size; it has no rules of its own."""
 
 Entries = list[tuple[str, MetadataValue]]
 
@@ -40,6 +51,8 @@ class QuantizePlan:
         tensors: with their types.
         metadata: of the output.
         layout: where everything lies in it.
+        importance: what errors are weighed by.
+        granularity: what shares a scale.
     """
 
     file: GGUFFile
@@ -47,6 +60,8 @@ class QuantizePlan:
     tensors: Sequence[PlannedTensor]
     metadata: Entries
     layout: Layout
+    importance: Importance
+    granularity: str = "block"
 
     @property
     def source_bytes(self) -> int:
@@ -71,33 +86,60 @@ class QuantizePlan:
                 f"{count} tensor{'s' if count != 1 else ''} get {got} instead of {wanted}: "
                 f"rows do not divide into its blocks"
             )
+        if self.granularity == "block":
+            return
+        alone = Counter(
+            one.type_name for one in self.tensors if not one.is_copied and one.type_name not in SHARED_TYPES
+        )
+        for got, count in alone.items():
+            what = f"{count} tensor{'s' if count != 1 else ''} of {got}"
+            yield f"{what} cannot share scales and keep those of their blocks"
 
 
 @contextmanager
-def opened_plan(config: QuantizeConfig, *, overwrite: bool) -> Iterator[QuantizePlan]:
+def opened_plan(
+    config: QuantizeConfig, reporter: Reporter, *, overwrite: bool, for_writing: bool = True
+) -> Iterator[QuantizePlan]:
     """Look at the source and the place of the output, and choose all types; the source is open inside the block.
+
+    Args:
+        config: source, types, output.
+        reporter: hears of the progress of what is measured.
+        overwrite: whether a file that is there may be replaced.
+        for_writing: without it, an importance that only changes the rounding is not measured.
 
     Raises:
         FormatError, ModelError: the source cannot be read or holds nothing to quantize.
         ConfigError: the types do not fit it.
         OutputError: the output cannot be written where it should be.
     """
+    section = config.quantize
     with GGUFFile.open(config.model.path) as file:
         path = Path(config.output.path)
         check_output(path, file.paths, overwrite=overwrite)
         check_quantizable(file)
-        section = config.quantize
-        chosen = choose_types(shapes_and_types(file), mix_request(section, model_facts(file)))
+        threads = config.run.threads or available_cores()
+        measures = for_writing or section.target_size is not None
+        known = known_importance(file, section.calibration, measures=measures, threads=threads, reporter=reporter)
+        request = mix_request(section, model_facts(file), has_importance=section.calibration is not None)
+        metadata = output_metadata(file, file_type(request.mix), provenance(section), known.keys)
+        if section.target_size is None:
+            chosen = choose_types(shapes_and_types(file), request)
+        else:
+            target = TargetSize(section.target_size, request, section.allow_requantize)
+            chosen = types_under(target, file, metadata, known.of_tensors, threads, reporter)
+            metadata = output_metadata(file, main_file_type(file.tensors, chosen), provenance(section), known.keys)
         tensors = plan_tensors(file, chosen, allow_requantize=section.allow_requantize)
-        metadata = output_metadata(file, file_type(section.mix), provenance(section))
         specs = [(one.name, tuple(one.info.shape), one.type_name) for one in tensors]
-        yield QuantizePlan(file, path, tensors, metadata, lay_out(metadata, specs, path))
+        yield QuantizePlan(
+            file, path, tensors, metadata, lay_out(metadata, specs, path), known.of_tensors, section.scale_group
+        )
 
 
 def mix_request(section: Quantize, facts: ModelFacts, *, has_importance: bool = False) -> MixRequest:
     """What the section asks of the mixes."""
     return MixRequest(
-        mix=section.mix,
+        mix=section.mix or TARGET_SIZE_MIX,
         pure=section.pure,
         output_type=section.output_type,
         embedding_type=section.embedding_type,
@@ -143,11 +185,16 @@ def provenance(section: Quantize) -> Mapping[str, str]:
     }
 
 
-def output_metadata(file: GGUFFile, kind: FileType | None, added: Mapping[str, str]) -> Entries:
-    """The keys of the source, with the type of the file and the added keys in place of what they were."""
+def output_metadata(
+    file: GGUFFile, kind: FileType | None, texts: Mapping[str, str], added: Mapping[str, MetadataValue]
+) -> Entries:
+    """The keys of the source, with the type of the file and the added keys in place of what they were.
+
+    What the source says of an importance matrix is left out: the output has been rounded anew.
+    """
     changed = {keys.GENERAL_QUANTIZATION_VERSION: MetadataValue.uint32(QUANTIZATION_VERSION)}
     if kind is not None:
         changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
-    changed |= {key: MetadataValue.string(value) for key, value in added.items()}
-    entries = [(key, changed.pop(key, value)) for key, value in file.metadata_entries()]
-    return [*entries, *changed.items()]
+    changed |= {key: MetadataValue.string(value) for key, value in texts.items()} | dict(added)
+    kept = [(key, value) for key, value in file.metadata_entries() if not key.startswith(_IMATRIX_KEYS)]
+    return [*((key, changed.pop(key, value)) for key, value in kept), *changed.items()]
