@@ -42,21 +42,28 @@ def allocate(tensors: Sequence[Choices], budget: int) -> list[Candidate]:
         ValueError: even the smallest candidates take more.
     """
     ladders = [useful(choices) for choices in tensors]
-    steps = [0] * len(ladders)
     left = budget - sum(ladder[0].n_bytes for ladder in ladders)
     if left < 0:
         raise ValueError(f"the smallest types take {-left} bytes more than {budget}")
+    steps = _climb(ladders, left)
+    return [ladder[step] for ladder, step in zip(ladders, steps, strict=True)]
+
+
+def _climb(ladders: Sequence[Choices], left: int) -> list[int]:
+    """The candidate of each ladder that is reached with `left` bytes more than the lowest ones take."""
+    steps = [0] * len(ladders)
     upgrades = [upgrade for index, ladder in enumerate(ladders) for upgrade in _upgrades(index, ladder, 0)]
     heapq.heapify(upgrades)
     while upgrades:
         upgrade = heapq.heappop(upgrades)
         tensor = upgrade.tensor
-        if upgrade.before == steps[tensor] and upgrade.n_bytes <= left:  # what does not fit now never will
-            steps[tensor] = upgrade.after
-            left -= upgrade.n_bytes
-            for later in _upgrades(tensor, ladders[tensor], upgrade.after):
-                heapq.heappush(upgrades, later)
-    return [ladder[step] for ladder, step in zip(ladders, steps, strict=True)]
+        if upgrade.before != steps[tensor] or upgrade.n_bytes > left:  # what does not fit now never will
+            continue
+        steps[tensor] = upgrade.after
+        left -= upgrade.n_bytes
+        for later in _upgrades(tensor, ladders[tensor], upgrade.after):
+            heapq.heappush(upgrades, later)
+    return steps
 
 
 @dataclass(frozen=True, order=True)

@@ -171,17 +171,15 @@ class _Chooser:
 
     def stated(self, name: str) -> str | None:
         """The type that the request names for this tensor, if any."""
-        embedding, output = self.request.embedding_type, self.request.output_type
+        named = {TOKEN_EMBD: self.request.embedding_type, OUTPUT: self.request.output_type}
         by_pattern = next((type_name for pattern, type_name in self.patterns if pattern.search(name)), None)
-        if name == TOKEN_EMBD and embedding is not None:
-            return embedding.upper()
-        if name == OUTPUT and output is not None:
-            return output.upper()
-        if by_pattern is not None:
-            return by_pattern
-        if name in _EMBEDDINGS and embedding is not None:
-            return embedding.upper()
-        return output.upper() if output is not None and self._serves_as_output(name) else None
+        return _upper(named.get(name)) or by_pattern or self._of_role(name)
+
+    def _of_role(self, name: str) -> str | None:
+        """The type that is named for embeddings, or for the output that an embedding serves as."""
+        if name in _EMBEDDINGS and self.request.embedding_type is not None:
+            return _upper(self.request.embedding_type)
+        return _upper(self.request.output_type) if self._serves_as_output(name) else None
 
     def _serves_as_output(self, name: str) -> bool:
         return name == OUTPUT or (self.is_tied and name in _EMBEDDINGS)
@@ -220,6 +218,10 @@ _RULES: Mapping[str, Callable[[Place], str]] = {
     _DOWN: down_type,
     _OUTPUT_PROJECTION: output_projection_type,
 }
+
+
+def _upper(type_name: str | None) -> str | None:
+    return None if type_name is None else type_name.upper()
 
 
 def _kind(name: str) -> str | None:

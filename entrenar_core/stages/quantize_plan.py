@@ -82,18 +82,14 @@ class QuantizePlan:
         """What is not as it was asked for."""
         fell_back = Counter((one.wanted, one.type_name) for one in self.tensors if one.fell_back)
         for (wanted, got), count in fell_back.items():
-            yield (
-                f"{count} tensor{'s' if count != 1 else ''} get {got} instead of {wanted}: "
-                f"rows do not divide into its blocks"
-            )
-        if self.granularity == "block":
-            return
-        alone = Counter(
-            one.type_name for one in self.tensors if not one.is_copied and one.type_name not in SHARED_TYPES
-        )
-        for got, count in alone.items():
-            what = f"{count} tensor{'s' if count != 1 else ''} of {got}"
-            yield f"{what} cannot share scales and keep those of their blocks"
+            yield f"{_tensors(count)} get {got} instead of {wanted}: rows do not divide into its blocks"
+        rounded = Counter(one.type_name for one in self.tensors if not one.is_copied)
+        for got in sorted(rounded.keys() - SHARED_TYPES.keys() if self.granularity != "block" else ()):
+            yield f"{_tensors(rounded[got])} of {got} cannot share scales and keep those of their blocks"
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'s' if count != 1 else ''}"
 
 
 @contextmanager

@@ -70,17 +70,31 @@ def types_under(
     if least > budget:
         raise _too_small(target, frame.n_bytes + least)
 
+    choices = _measured(free, kinds, sizes, file, importance, n_workers, reporter)
+    chosen = dict(zip((one.name for one in free), allocate(choices, budget), strict=True))
+    return {name: fixed.get(name) or ChosenType(chosen[name].type_name) for name in file.tensors}
+
+
+def _measured(
+    free: Sequence[PlannedTensor],
+    kinds: Sequence[Sequence[str]],
+    sizes: Sequence[Sequence[int]],
+    file: GGUFFile,
+    importance: Importance,
+    n_workers: int,
+    reporter: Reporter,
+) -> list[list[Candidate]]:
+    """The candidates of each tensor with their errors."""
+
     def watch(done: int) -> None:
         reporter.emit(Progress(_TASK, done, len(free)))
 
     with RowSource(file) as source:
         errors = measure_sensitivity(free, kinds, source, importance, n_workers, watch)
-    choices = [
+    return [
         [Candidate(kind, size, found[kind]) for kind, size in zip(types, row, strict=True)]
         for types, row, found in zip(kinds, sizes, errors, strict=True)
     ]
-    chosen = dict(zip((one.name for one in free), allocate(choices, budget), strict=True))
-    return {name: fixed.get(name) or ChosenType(chosen[name].type_name) for name in file.tensors}
 
 
 def main_file_type(tensors: Mapping[str, TensorInfo], chosen: Mapping[str, ChosenType]) -> FileType | None:

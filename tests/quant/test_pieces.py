@@ -1,0 +1,69 @@
+"""Tensors are cut into whole rows that cover them once, and the buffers of all workers stay within the memory."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrenar_core.errors import ConfigError
+from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.quant.pieces import PIECE_VALUES, Pieces, buffer_sizes, piece_size
+from entrenar_core.quant.plan import PlannedTensor
+
+
+def tensor(shape: tuple[int, ...], target: str = "Q4_0", name: str = "w") -> PlannedTensor:
+    n_bytes = 2
+    for axis in shape:
+        n_bytes *= axis
+    return PlannedTensor(TensorInfo(name, shape, "F16", n_bytes, 0), target)
+
+
+@pytest.mark.property
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=4),
+    values=st.integers(1, 600),
+)
+def test_pieces_cover_every_row_once_and_never_join_two_matrices(
+    shapes: list[tuple[int, int, int]], values: int
+) -> None:
+    plan = [tensor((slabs, rows, 32 * blocks)) for slabs, rows, blocks in shapes]
+    pieces = Pieces(plan, values)
+    covered = [[] for _ in plan]
+    for number in range(len(pieces)):
+        piece = pieces[number]
+        assert number in pieces.of_tensor(piece.tensor)
+        assert piece.start // plan[piece.tensor].info.shape[1] == piece.slab
+        assert (piece.stop - 1) // plan[piece.tensor].info.shape[1] == piece.slab
+        covered[piece.tensor] += range(piece.start, piece.stop)
+    assert covered == [list(range(one.n_rows)) for one in plan]
+    with pytest.raises(IndexError):
+        pieces[len(pieces)]
+
+
+def test_a_vector_and_a_single_value_are_one_piece() -> None:
+    plan = [tensor((70,), "F16"), tensor((), "F16")]
+    assert [(piece.start, piece.stop) for piece in Pieces(plan, 16)] == [(0, 1), (0, 1)]
+    assert buffer_sizes(plan, 16, measures=True).n_bytes == 140  # copies need no values
+
+
+def test_buffers_are_as_large_as_the_largest_piece() -> None:
+    sizes = buffer_sizes([tensor((100, 64)), tensor((4, 128), "Q8_0")], 256, measures=False)
+    assert (sizes.raw, sizes.values, sizes.packed, sizes.rounded) == (512, 256, 4 * 36 if 4 * 36 > 272 else 272, 0)
+    assert buffer_sizes([tensor((100, 64))], 256, measures=True).rounded == 256
+
+
+def test_less_memory_means_smaller_pieces_and_then_fewer_workers() -> None:
+    plan = [tensor((4096, 1024))]
+    assert piece_size(plan, 2, 1 << 30, measures=False) == (PIECE_VALUES, 2)
+    values, workers = piece_size(plan, 2, 1 << 20, measures=False)
+    assert values < PIECE_VALUES
+    assert workers == 2
+    assert workers * buffer_sizes(plan, values, measures=False).n_bytes <= 1 << 20
+    row = buffer_sizes(plan, 1, measures=False).n_bytes
+    assert piece_size(plan, 4, row, measures=False)[1] == 1
+
+
+def test_a_row_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"a row of big \(65536 values\) does not fit"):
+        piece_size([tensor((2, 65536), name="big"), tensor((2, 32))], 1, 1000, measures=False)
