@@ -95,6 +95,8 @@ def quantize(
     is_config = model.suffix.lower() in _CONFIG_SUFFIXES
     source = [] if is_config else [Option("MODEL", ("model", "path"), str(model))]
     options = [*source, *_given(values), *_overrides(overrides or [])]
+    if not is_config:
+        _check_complete(options)
     config = quantize_config(model if is_config else None, options)
     if dry_run:
         _show_plan(config, overwrite=overwrite, json_lines=json_lines)
@@ -109,6 +111,17 @@ def _given(values: Sequence[tuple[str, str, Any]]) -> Iterator[Option]:
     for name, key, value in values:
         if value is not None:
             yield Option(name, tuple(key.split(".")), str(value) if isinstance(value, Path) else value)
+
+
+def _check_complete(options: Sequence[Option]) -> None:
+    """Without a file the options have to say where to write and what."""
+    from entrenar_core.errors import ConfigError
+
+    keys = {option.key for option in options}
+    if ("output", "path") not in keys:
+        raise ConfigError("no file to write is named", hint="-o OUT.gguf")
+    if not any(("quantize", key) in keys for key in ("type", "bits", "target_size")):
+        raise ConfigError("no type is named", hint="--type q4_k_m (q4_0, q8_0 ...), --bits 4, or --target-size 700MB")
 
 
 def _types_by_pattern(given: Sequence[str] | None) -> dict[str, str] | None:

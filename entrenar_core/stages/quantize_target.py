@@ -64,7 +64,7 @@ def types_under(
     free = [PlannedTensor(info, info.type_name) for name, info in file.tensors.items() if name not in fixed]
     kinds = [_candidates(one.info, allow_requantize=target.allow_requantize) for one in free]
     frame = _frame(file, fixed, metadata)
-    sizes = [[_size(one.info, kind, frame.alignment) for kind in types] for one, types in zip(free, kinds, strict=True)]
+    sizes = [_sizes(one.info, types, frame.alignment) for one, types in zip(free, kinds, strict=True)]
     budget = target.n_bytes - frame.n_bytes
     least = sum(min(one) for one in sizes)
     if least > budget:
@@ -138,8 +138,10 @@ def _frame(file: GGUFFile, fixed: Mapping[str, ChosenType], metadata: Sequence[t
     return _Frame(layout.data_start + data, layout.alignment)
 
 
-def _size(info: TensorInfo, type_name: str, alignment: int) -> int:
-    return aligned(tensor_bytes(tuple(info.shape), TYPE_BY_NAME[type_name]), alignment)
+def _sizes(info: TensorInfo, types: Sequence[str], alignment: int) -> list[int]:
+    """Bytes of a tensor in each of the types, with the padding after it."""
+    shape = tuple(info.shape)
+    return [aligned(tensor_bytes(shape, TYPE_BY_NAME[type_name]), alignment) for type_name in types]
 
 
 def _too_small(target: TargetSize, least: int) -> ConfigError:
