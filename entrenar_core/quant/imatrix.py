@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -26,13 +27,18 @@ IMATRIX_TYPE = "imatrix"
 SUMS, COUNTS = ".in_sum2", ".counts"
 _PARTS = (SUMS, COUNTS)
 
-Shape = tuple[int, ...]
-
 _OLD_HINT = "write it as GGUF: llama-imatrix --in-file OLD.dat -o NEW.gguf"
 _OTHER_HINT = "give a file that llama-imatrix or entrenar calibrate has written"
 _MATRIX_AXES = 2
 _LONGEST_NAME = 256
 """Bytes; the old binary format has no magic, and is known by a first name of a possible length."""
+
+
+class Shaped(Protocol):
+    """A tensor in a file or in memory; its shape is in numpy order."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +134,7 @@ def importance_of_tensors(
 
     Args:
         matrix: as it was read.
-        shapes: those of the model's tensors, in numpy order.
+        tensors: those of the model.
         where: the file of the matrix, for messages.
 
     Returns:
@@ -137,12 +143,13 @@ def importance_of_tensors(
     Raises:
         FormatError: the matrix was measured on another model.
     """
-    return {name: _fitted(name, entry, shapes.get(name, ()), where) for name, entry in matrix.entries.items()}
+    return {name: _fitted(name, entry, tensors.get(name), where) for name, entry in matrix.entries.items()}
 
 
-def _fitted(name: str, entry: ImportanceEntry, shape: Shape, where: str) -> Floats:
+def _fitted(name: str, entry: ImportanceEntry, tensor: Shaped | None, where: str) -> Floats:
     place = f"{where}: tensor {name}"
     hint = "the importance matrix belongs to another model"
+    shape = () if tensor is None else tensor.shape
     if len(shape) < _MATRIX_AXES:
         raise FormatError("the model has no such matrix", where=place, hint=hint)
     matrices, columns = math.prod(shape[:-2]), shape[-1]

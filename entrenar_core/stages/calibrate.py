@@ -30,7 +30,7 @@ from entrenar_core.model.load import read_rope_factors, read_spec
 from entrenar_core.model.packed import PackedWeight, is_block_matrix
 from entrenar_core.quant.calibrate import Calibrator, calibrate, importance_matrix
 from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
-from entrenar_core.quant.imatrix import importance_of_tensors, read_imatrix, write_imatrix
+from entrenar_core.quant.imatrix import Shaped, importance_of_tensors, read_imatrix, write_imatrix
 from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.stages.dataset import template_of, templated_tasks
@@ -82,7 +82,7 @@ def importance_for(
         with GGUFFile.open(model) as file:
             return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
     if calibration.imatrix is not None:
-        return _read(calibration.imatrix, {name: info.shape for name, info in model.tensors.items()}, reporter)
+        return _read(calibration.imatrix, model.tensors, reporter)
     return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
 
 
@@ -95,9 +95,8 @@ def importance_of_model(
         ConfigError, FormatError, ModelError, DataError: see `importance_for`.
     """
     if calibration.imatrix is not None:
-        shapes = {name: tensor.shape for name, tensor in model.parameters().items()}
-        shapes |= {name: packed.shape for name, packed in model.packed_weights().items()}
-        return _read(calibration.imatrix, shapes, reporter)
+        held: dict[str, Shaped] = {**model.parameters(), **model.packed_weights()}
+        return _read(calibration.imatrix, held, reporter)
     rows = calibration_rows(text, calibration, data, reporter)
     return measure_model(model, rows, calibration, reporter).importance()
 
@@ -234,14 +233,14 @@ def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
     return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
-def _read(path: str, shapes: Mapping[str, tuple[int, ...]], reporter: Reporter) -> dict[str, Floats]:
+def _read(path: str, tensors: Mapping[str, Shaped], reporter: Reporter) -> dict[str, Floats]:
     matrix = read_imatrix(path)
-    found = importance_of_tensors(matrix, shapes, path)
+    found = importance_of_tensors(matrix, tensors, path)
     for name, entry in matrix.entries.items():
         if entry.unmeasured:
             message = f"{name}: {entry.unmeasured} of {len(entry.counts)} matrices were never measured"
             reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
-    blocks = [name for name, shape in shapes.items() if name.startswith("blk.") and quantizes(name, shape)]
+    blocks = [name for name, one in tensors.items() if name.startswith("blk.") and quantizes(name, one.shape)]
     if missing := [name for name in blocks if name not in found]:
         message = f"nothing on {len(missing)} of {len(blocks)} matrices ({missing[0]} ...)"
         reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.errors import FormatError
+from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.quant.imatrix import (
     ImportanceEntry,
     ImportanceMatrix,
@@ -100,13 +101,13 @@ def test_a_matrix_without_inputs_counts_all_columns_alike() -> None:
     assert np.array_equal(entry.importance()[1], entry.sums[1] / 2)
 
 
-def shapes_of(**shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def tensors_of(**shapes: tuple[int, ...]) -> dict[str, TensorInfo]:
     names = {"query": QUERY, "experts": EXPERTS}
-    return {names[key]: shape for key, shape in shapes.items()}
+    return {names[key]: TensorInfo(names[key], shape, "F32", 0, 0) for key, shape in shapes.items()}
 
 
 def test_the_importance_of_a_model_has_its_shapes() -> None:
-    found = importance_of_tensors(some_matrix(), shapes_of(query=(16, 8), experts=(3, 8, 4)), "m.gguf")
+    found = importance_of_tensors(some_matrix(), tensors_of(query=(16, 8), experts=(3, 8, 4)), "m.gguf")
     assert found[QUERY].shape == (8,)
     assert found[EXPERTS].shape == (3, 4)
     assert found[QUERY].dtype == np.float32
@@ -124,7 +125,7 @@ def test_the_importance_of_a_model_has_its_shapes() -> None:
 )
 def test_a_matrix_of_another_model_is_refused(shapes: dict[str, tuple[int, ...]], message: str) -> None:
     with pytest.raises(FormatError) as error:
-        importance_of_tensors(some_matrix(), shapes_of(**shapes), "m.gguf")
+        importance_of_tensors(some_matrix(), tensors_of(**shapes), "m.gguf")
     assert f"m.gguf: tensor {message}" in str(error.value)
     assert error.value.hint == "the importance matrix belongs to another model"
 
