@@ -6,11 +6,16 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import big_lora, kernels, learning, lora_step, memory_estimate, startup, streaming
+from benchmarks import big_lora, codec_speed, kernels, learning, lora_step, memory_estimate, startup, streaming
 
 Benchmark = Callable[[], list[str]]
 
-QUICK: dict[str, Benchmark] = {"startup": startup.run, "lora_step": lora_step.run, "kernels": kernels.run}
+QUICK: dict[str, Benchmark] = {
+    "startup": startup.run,
+    "lora_step": lora_step.run,
+    "kernels": kernels.run,
+    "codec_speed": codec_speed.run,
+}
 LONG: dict[str, Benchmark] = {
     "learning": learning.run,
     "tl1b_lora": big_lora.run,
