@@ -4,7 +4,9 @@ LLVM does not see a loop of 32 steps between two arrays as one vector operation:
 overlap, and keeps floating-point reductions in order. So these few steps are written as vector instructions of LLVM
 (`lanes_llvm`, for any processor). The functions here say what each does and are what runs with ``ENTRENAR_JIT=0``.
 
-Arrays are rows whose last axis is contiguous; `column` counts their elements. Nothing is checked: the caller has.
+A kernel that runs for each block had better hand its arrays to these functions alone: numba counts references around
+other calls, which takes as long as packing the block. Arrays are rows whose last axis is contiguous; `column` counts
+their elements. Nothing is checked: the caller has.
 """
 
 from __future__ import annotations
@@ -74,6 +76,13 @@ def order_extremes(values, row, column):
     bits = values[row, column : column + 32].view(np.int32)
     keys = bits ^ ((bits >> _SIGN_SHIFT) & _MAGNITUDE)
     return keys.min(), keys.max()
+
+
+@lanes
+def first_of_magnitude(values, row, column, magnitude):
+    """The bits of the first of 32 values whose bits without the sign are `magnitude`; there has to be one."""
+    bits = values[row, column : column + 32].view(np.int32)
+    return bits[np.argmax((bits & _MAGNITUDE) == magnitude)]
 
 
 @lanes

@@ -103,6 +103,19 @@ def order_extremes(typingctx, values, row, column):
     return types.UniTuple(types.int32, 2)(values, _INDEX, _INDEX), emit
 
 
+@intrinsic
+def first_of_magnitude(typingctx, values, row, column, magnitude):
+    def emit(context, builder, signature, args):
+        values, row, column, magnitude = args
+        bits = builder.load(_pointer(context, builder, signature.args[0], values, row, column, _vector(_I32)), align=1)
+        found = builder.icmp_signed("==", builder.and_(bits, _every(_I32, 0x7FFFFFFF)), _spread(builder, magnitude))
+        index = builder.cttz(builder.bitcast(found, _I32), _I1(0))
+        where = builder.add(column, builder.zext(index, _I64))
+        return builder.load(_pointer(context, builder, signature.args[0], values, row, where, _I32), align=1)
+
+    return types.int32(values, _INDEX, _INDEX, types.int32), emit
+
+
 def _reduced(builder, vector, name):
     kind = ir.FunctionType(_I32, [vector.type])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.{name}.v{_LANES}i32")

@@ -12,6 +12,7 @@ import numpy as np
 from entrenar_core.codecs.half_kernels import HALF_EXPONENT, float_of_half, half_of_float
 from entrenar_core.codecs.lanes import (
     bits_of_float,
+    first_of_magnitude,
     float_of_bits,
     load_codes4,
     load_codes5,
@@ -33,6 +34,8 @@ Q8_0_BYTES = 34
 _SCALE_BYTES = 2
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITY = np.int32(0x7F800000)
+_NEGATIVE_INFINITY_KEY = np.int32(-0x7F800001)
+_SIGN = np.int32(-0x80000000)
 _SIGN_SHIFT = np.int32(31)
 _BYTE_SHIFT = np.int32(8)
 _BYTE = np.int32(255)
@@ -75,23 +78,16 @@ def overflows(half):
 
 @kernel(exact=True)
 def furthest_bits(values, row, column):
-    """The bits of the first value of largest magnitude in a block."""
+    """The bits of the first value of largest magnitude in a block; of an infinity when a value is not finite."""
     lowest, highest = order_extremes(values, row, column)
-    low, high = bits_of_key(lowest), bits_of_key(highest)
-    low_magnitude, high_magnitude = low & _MAGNITUDE, high & _MAGNITUDE
-    if low_magnitude == high_magnitude and low != high:
-        return _first_of_magnitude(values, row, column, high_magnitude)
-    beyond = (high_magnitude - low_magnitude) >> _SIGN_SHIFT  # all ones where the lowest is further: half the blocks,
-    return (low & beyond) | (high & ~beyond)  # so that a branch would be guessed wrongly too often
-
-
-@kernel(exact=True)
-def _first_of_magnitude(values, row, column, magnitude):
-    for i in range(column, column + BLOCK):
-        bits = bits_of_float(values[row, i])
-        if bits & _MAGNITUDE == magnitude:
-            return bits
-    return magnitude
+    if lowest <= _NEGATIVE_INFINITY_KEY or highest >= _INFINITY:
+        return _INFINITY
+    low, high = float_of_bits(bits_of_key(lowest)), float_of_bits(bits_of_key(highest))
+    both = bits_of_float(low + high)  # has the sign of the further one
+    if both & _MAGNITUDE == _NO_BITS:
+        return first_of_magnitude(values, row, column, bits_of_float(high) & _MAGNITUDE)
+    # Compared as numbers, which is an instruction; LLVM makes a branch of whole numbers, wrong for every other block.
+    return bits_of_float(max(abs(low), abs(high))) | (both & _SIGN)
 
 
 @kernel(exact=True)
@@ -125,7 +121,7 @@ def lowest_and_scale(values, row, column, levels):
     lowest, highest = order_extremes(values, row, column)
     low, high = bits_of_key(lowest), bits_of_key(highest)
     if lowest == _NEGATIVE_ZERO_KEY:  # 0 and -0 are equal: the first counts
-        low = _first_of_magnitude(values, row, column, _NO_BITS)
+        low = first_of_magnitude(values, row, column, _NO_BITS)
     minimum = float_of_bits(low)
     scale = (float_of_bits(high) - minimum) / levels
     inverse, usable = inverse_of(scale)

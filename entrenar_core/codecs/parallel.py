@@ -25,7 +25,9 @@ from entrenar_core.errors import FormatError
 from entrenar_core.threads import Threads
 
 PIECE_VALUES = 1 << 17
-"""Values of a piece (half a mebibyte of float32), unless a single row has more."""
+"""Values that a conversion decodes at a time (half a mebibyte of float32), unless a single row has more."""
+SHARE_VALUES = 1 << 20
+"""Values that a thread takes at a time where nothing lies between its input and its output."""
 
 _F32 = "F32"
 
@@ -50,7 +52,7 @@ def encode_rows(
         del thread
         codec.encode(sources[start:stop], importance, targets[start:stop])
 
-    _run_pieces(encode_piece, len(sources), sources.shape[-1], threads)
+    _run_pieces(encode_piece, len(sources), _rows_of(SHARE_VALUES, sources.shape[-1]), threads)
     return packed
 
 
@@ -63,7 +65,7 @@ def decode_rows(codec: Codec, raw: Bytes, threads: Threads, out: Floats | None =
         del thread
         codec.decode(sources[start:stop], targets[start:stop])
 
-    _run_pieces(decode_piece, len(targets), targets.shape[-1], threads)
+    _run_pieces(decode_piece, len(targets), _rows_of(SHARE_VALUES, targets.shape[-1]), threads)
     return values
 
 
@@ -101,7 +103,7 @@ def convert_rows(
             values = source.decode(piece, room[thread][: (stop - start) * width].reshape(stop - start, width))
             target.encode(values, importance, into)
 
-    _run_pieces(convert_piece, len(sources), width, threads)
+    _run_pieces(convert_piece, len(sources), _rows_of(PIECE_VALUES, width), threads)
     return packed
 
 
@@ -110,9 +112,13 @@ def _matrix(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, rows.shape[-1]) if rows.size else np.empty((0, rows.shape[-1]), rows.dtype)
 
 
-def _run_pieces(work: Callable[[int, int, int], None], n_rows: int, width: int, threads: Threads) -> None:
-    """Call ``work(start, stop, thread)`` on pieces of rows; the error of the first bad piece is raised at the end."""
-    height = max(1, PIECE_VALUES // max(width, 1))
+def _rows_of(n_values: int, width: int) -> int:
+    """How many rows have about so many values."""
+    return max(1, n_values // max(width, 1))
+
+
+def _run_pieces(work: Callable[[int, int, int], None], n_rows: int, height: int, threads: Threads) -> None:
+    """Call ``work(start, stop, thread)`` on `height` rows at a time; the first bad piece's error comes at the end."""
     errors: dict[int, FormatError] = {}
 
     def run_piece(task: int, thread: int) -> None:

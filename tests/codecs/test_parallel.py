@@ -28,6 +28,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[Threads]:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows of 64 a piece, so that small matrices have many."""
     monkeypatch.setattr(parallel, "PIECE_VALUES", 3 * 64)
+    monkeypatch.setattr(parallel, "SHARE_VALUES", 3 * 64)
 
 
 @pytest.mark.parametrize("type_name", TYPES)
