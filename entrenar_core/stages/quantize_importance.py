@@ -38,13 +38,13 @@ def known_importance(
     """
     if calibration is None:
         return KnownImportance()
-    if calibration.imatrix is not None:
-        return _from_file(file, calibration.imatrix)
     found: Mapping[str, Floats] = {}
-    if measures:
-        from entrenar_core.stages.calibrate import importance_for
+    if measures or calibration.imatrix is not None:
+        from entrenar_core.stages.calibrate import importance_for  # brings the engine with it
 
         found = importance_for(file, calibration, threads=threads, reporter=reporter)
+    if calibration.imatrix is not None:
+        return KnownImportance(found, _keys_of_file(calibration.imatrix))
     return KnownImportance(
         found,
         {
@@ -54,16 +54,13 @@ def known_importance(
     )
 
 
-def _from_file(file: GGUFFile, path: str) -> KnownImportance:
-    from entrenar_core.quant.imatrix import importance_of_tensors, read_imatrix
+def _keys_of_file(path: str) -> dict[str, MetadataValue]:
+    from entrenar_core.quant.imatrix import read_imatrix
 
     matrix = read_imatrix(path)
-    return KnownImportance(
-        importance_of_tensors(matrix, file.tensors, path),
-        {
-            keys.QUANTIZE_IMATRIX_FILE: MetadataValue.string(path),
-            keys.QUANTIZE_IMATRIX_DATASET: MetadataValue.string(next(iter(matrix.datasets), "")),
-            keys.QUANTIZE_IMATRIX_ENTRIES: MetadataValue.uint32(len(matrix.entries)),
-            keys.QUANTIZE_IMATRIX_CHUNKS: MetadataValue.uint32(matrix.chunk_count),
-        },
-    )
+    return {
+        keys.QUANTIZE_IMATRIX_FILE: MetadataValue.string(path),
+        keys.QUANTIZE_IMATRIX_DATASET: MetadataValue.string(next(iter(matrix.datasets), "")),
+        keys.QUANTIZE_IMATRIX_ENTRIES: MetadataValue.uint32(len(matrix.entries)),
+        keys.QUANTIZE_IMATRIX_CHUNKS: MetadataValue.uint32(matrix.chunk_count),
+    }
