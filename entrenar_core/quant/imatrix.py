@@ -127,9 +127,7 @@ def write_imatrix(path: str | os.PathLike[str], matrix: ImportanceMatrix) -> int
     return write_gguf(path, metadata, (plan for name, entry in matrix.entries.items() for plan in _plans(name, entry)))
 
 
-def importance_of_tensors(
-    matrix: ImportanceMatrix, shapes: Mapping[str, tuple[int, ...]], where: str
-) -> dict[str, Floats]:
+def importance_of_tensors(matrix: ImportanceMatrix, tensors: Mapping[str, Shaped], where: str) -> dict[str, Floats]:
     """The importance of each measured weight of a model.
 
     Args:
