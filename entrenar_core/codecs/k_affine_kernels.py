@@ -35,7 +35,7 @@ from entrenar_core.codecs.k_lanes_kernels import (
     load_lanes,
     measure_lanes,
     nearest,
-    rounded_to_half,
+    round_row,
 )
 from entrenar_core.jit import kernel
 
@@ -44,13 +44,14 @@ _DETERMINED = np.float32(1e-5)  # smaller, relatively: all codes are the same, a
 
 
 @kernel(exact=True)
-def fit_group(blocks, first, importance, size, levels, limit, factors, values, weights, lanes, steps):
+def fit_group(blocks, first, importance, size, levels, limit, tries, factors, values, weights, lanes, steps):
     """Scale and minimum codes (0 ... limit) of the 16 parts from block `first` on, in lanes[SCALE_CODE, MIN_CODE].
 
     Args:
         blocks: float32 [N, 256].
         importance: float32 [M, 256]; none when M is 0.
         size, levels, limit: values in a part; largest code of a value; largest code of a scale (the last two float32).
+        tries: how many steps of scales and of minima are tried; see `round_row`.
         factors: float32, added to `levels` for each step that is tried.
         values, weights: scratch float32 [size, 16].
         steps: float32 [N, 2], set to the steps of scales and minima, both representable as float16 unless too large;
@@ -65,16 +66,17 @@ def fit_group(blocks, first, importance, size, levels, limit, factors, values, w
         _weigh_by_magnitude(values, size, weights, lanes)
     _subtract_least(values, size, weights, lanes)
     _search(values, weights, size, levels, factors, lanes)
+    _weigh_scales(lanes)
     per_block = SUPER_BLOCK // size
     for start in range(0, LANES, per_block):
         block = first + start // per_block
-        scale_step = _round_row(lanes[SCALE], lanes[SCALE_CODE], start, per_block, limit)
+        scale_step = round_row(lanes[SCALE], lanes[SCALE_CODE], lanes[GAIN], start, per_block, _ZERO, limit, tries)
         if block < steps.shape[0]:
             steps[block, 0] = scale_step
     _refit_minima(values, weights, size, levels, lanes)
     for start in range(0, LANES, per_block):
         block = first + start // per_block
-        min_step = _round_row(lanes[OFFSET], lanes[MIN_CODE], start, per_block, limit)
+        min_step = round_row(lanes[OFFSET], lanes[MIN_CODE], lanes[SUM_W], start, per_block, _ZERO, limit, tries)
         for lane in range(start, start + per_block):
             min_step += lanes[ENERGY, lane] * _ZERO  # NaN and infinity stay
         if block < steps.shape[0]:
@@ -187,17 +189,12 @@ def _keep_better(lanes):
 
 
 @kernel(exact=True)
-def _round_row(row, codes, start, count, limit):
-    """Lanes start ... start+count of `row` become step·code, codes 0 ... limit of a float16 step, which is returned."""
-    largest = _ZERO
-    for lane in range(start, start + count):
-        largest = max(largest, row[lane])
-    step = rounded_to_half(largest / limit)
-    inverse = _ONE / step if step > _ZERO else _ZERO
-    for lane in range(start, start + count):
-        codes[lane] = min(max(nearest(row[lane] * inverse), _ZERO), limit)
-        row[lane] = step * codes[lane]
-    return step
+def _weigh_scales(lanes):
+    """lanes[GAIN] becomes what a unit of error of each scale costs, once the minimum has been fitted to it."""
+    for lane in range(LANES):
+        weight = lanes[SUM_W, lane]
+        mean = lanes[SUM_Q, lane] / weight if weight > _ZERO else _ZERO
+        lanes[GAIN, lane] = lanes[SUM_QQ, lane] - mean * lanes[SUM_Q, lane]
 
 
 @kernel(exact=True)

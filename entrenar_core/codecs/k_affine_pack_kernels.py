@@ -20,7 +20,7 @@ _LIMIT4, _LIMIT6 = np.float32(15.0), np.float32(63.0)
 def encode_q4_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 144] from byte 4, and their steps float32 [N, 2]; see `fit_group`."""
     for first in range(0, blocks.shape[0], 2):
-        fit_group(blocks, first, importance, 32, _LEVELS4, _LIMIT6, factors, values, weights, lanes, steps)
+        fit_group(blocks, first, importance, 32, _LEVELS4, _LIMIT6, 6, factors, values, weights, lanes, steps)
         for block in range(first, min(first + 2, blocks.shape[0])):
             lane = (block - first) * 8
             _store_scales6(lanes, lane, packed[block, 4:16])
@@ -33,7 +33,7 @@ def encode_q4_k(blocks, importance, factors, values, weights, lanes, steps, pack
 def encode_q5_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 176] from byte 4, and their steps float32 [N, 2]; see `fit_group`."""
     for first in range(0, blocks.shape[0], 2):
-        fit_group(blocks, first, importance, 32, _LEVELS5, _LIMIT6, factors, values, weights, lanes, steps)
+        fit_group(blocks, first, importance, 32, _LEVELS5, _LIMIT6, 6, factors, values, weights, lanes, steps)
         for block in range(first, min(first + 2, blocks.shape[0])):
             lane = (block - first) * 8
             _store_scales6(lanes, lane, packed[block, 4:16])
@@ -48,7 +48,7 @@ def encode_q5_k(blocks, importance, factors, values, weights, lanes, steps, pack
 def encode_q2_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 84] up to byte 80, and steps float32 [N, 2]; see `fit_group`."""
     for block in range(blocks.shape[0]):
-        fit_group(blocks, block, importance, 16, _LEVELS2, _LIMIT4, factors, values, weights, lanes, steps)
+        fit_group(blocks, block, importance, 16, _LEVELS2, _LIMIT4, 3, factors, values, weights, lanes, steps)
         for lane in range(16):
             packed[block, lane] = np.int32(lanes[SCALE_CODE, lane]) | np.int32(lanes[MIN_CODE, lane]) << 4
         for half in range(2):

@@ -21,7 +21,7 @@ N_ROWS = 16
 LOW, WIDTH, ENERGY, SUM_W, SUM_WY, INVERSE, SUM_Q, SUM_QQ, SUM_QY, GAIN, SCALE, OFFSET, SCALE_CODE, MIN_CODE = range(14)
 """Rows of `lanes`. The symmetric types keep the value of largest magnitude in WIDTH."""
 
-_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _ROUND = np.float32(12582912.0)
 
 
@@ -96,3 +96,36 @@ def block_mean_squares(lanes, size, factor, mean_squares):
             total += energy[lane]
         for lane in range(start, start + per_block):
             mean_squares[lane] = factor * total / np.float32(SUPER_BLOCK)
+
+
+@kernel(exact=True)
+def round_row(row, codes, importance, start, count, lowest, highest, tries):
+    """Lanes start ... start+count of `row` become step·code, for the best of a few float16 steps. Returns the step.
+
+    Codes are lowest ... highest (float32). The number of largest magnitude gets the code of largest magnitude, or one
+    of the `tries` - 1 next to it: which of these steps fits the other numbers is a matter of luck, and worth a try.
+    `importance` is the row of weights of the squared errors.
+    """
+    low, high = _ZERO, _ZERO
+    for lane in range(start, start + count):
+        low = min(low, row[lane])
+        high = max(high, row[lane])
+    signed = lowest < _ZERO
+    limit = -lowest if signed else highest
+    magnitude = max(high, -low) if signed else high
+    sign = -_ONE if signed and high > -low else _ONE
+    best, least = _ZERO, np.float32(np.inf)
+    for n in range(tries):
+        step = sign * rounded_to_half(magnitude / (limit - np.float32(n)))
+        inverse = _ONE / step if step != _ZERO else _ZERO
+        error = _ZERO
+        for lane in range(start, start + count):
+            lost = row[lane] - step * min(max(nearest(row[lane] * inverse), lowest), highest)
+            error += importance[lane] * lost * lost
+        if error < least or n == 0:
+            best, least = step, error
+    inverse = _ONE / best if best != _ZERO else _ZERO
+    for lane in range(start, start + count):
+        codes[lane] = min(max(nearest(row[lane] * inverse), lowest), highest)
+        row[lane] = best * codes[lane]
+    return best

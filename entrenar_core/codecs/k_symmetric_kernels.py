@@ -2,8 +2,8 @@
 
 For each part: a few steps around (value of largest magnitude) / -(levels), where levels is 4 or 32, give codes; codes
 give the scale of least weighted squared error; the best one wins, and is used once more as a step. Scales are rounded
-to signed codes of the super-block's float16 step. Errors weigh x², or the importance (Q6_K), or importance·sqrt(2·mean
-square + x²) of the super-block (Q3_K), as in llama.cpp.
+to signed codes of the super-block's float16 step. Errors weigh the part's mean square + x² (llama.cpp takes x² alone,
+which loses 1 to 2 % more), or the importance (Q6_K), or importance·sqrt(2·mean square + x²) of the super-block (Q3_K).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from entrenar_core.codecs.k_lanes_kernels import (
     load_lanes,
     measure_lanes,
     nearest,
-    rounded_to_half,
+    round_row,
 )
 from entrenar_core.jit import kernel
 
@@ -39,7 +39,7 @@ _LIMIT6, _LIMIT8 = np.float32(32.0), np.float32(128.0)
 def encode_q6_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 210] up to byte 208, and their steps float32 [N, 1]; see `_fit`."""
     for block in range(blocks.shape[0]):
-        _fit(blocks, block, importance, False, _LEVELS6, _LIMIT8, factors, values, weights, lanes, steps)
+        _fit(blocks, block, importance, False, _LEVELS6, _LIMIT8, 1, factors, values, weights, lanes, steps)
         for lane in range(LANES):
             packed[block, 192 + lane] = np.int32(lanes[SCALE_CODE, lane]) & 255
         for half in range(2):
@@ -54,7 +54,7 @@ def encode_q6_k(blocks, importance, factors, values, weights, lanes, steps, pack
 def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 110] up to byte 108, and their steps float32 [N, 1]; see `_fit`."""
     for block in range(blocks.shape[0]):
-        _fit(blocks, block, importance, True, _LEVELS3, _LIMIT6, factors, values, weights, lanes, steps)
+        _fit(blocks, block, importance, True, _LEVELS3, _LIMIT6, 3, factors, values, weights, lanes, steps)
         _store_signed_scales(lanes, packed[block, 96:108])
         packed[block, 0:32] = 0
         for half in range(2):
@@ -66,7 +66,7 @@ def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, pack
 
 
 @kernel(exact=True)
-def _fit(blocks, block, importance, by_size, levels, limit, factors, values, weights, lanes, steps):
+def _fit(blocks, block, importance, by_size, levels, limit, tries, factors, values, weights, lanes, steps):
     """Scale codes (-limit ... limit-1) of the 16 parts of a block, in lanes[SCALE_CODE]; 1/scale in lanes[INVERSE].
 
     Args:
@@ -74,6 +74,7 @@ def _fit(blocks, block, importance, by_size, levels, limit, factors, values, wei
         importance: float32 [M, 256]; none when M is 0.
         by_size: whether the importance of a value counts more where the value is large.
         levels: codes of values are -levels ... levels-1; a float32, and so is `limit`.
+        tries: how many steps of scales are tried; see `round_row`.
         factors: float32, added to `levels` for each step that is tried.
         values, weights: scratch float32 [16, 16].
         steps: float32 [N, 1], set to the step of scales, representable as a float16 unless too large; NaN where a
@@ -86,11 +87,23 @@ def _fit(blocks, block, importance, by_size, levels, limit, factors, values, wei
         if by_size:
             _weigh_by_size(values, weights, lanes)
     else:
-        for i in range(LANES):
-            for lane in range(LANES):
-                weights[i, lane] = values[i, lane] * values[i, lane]
+        _weigh_by_square(values, weights, lanes)
     _search(values, weights, levels, factors, lanes)
-    steps[block, 0] = _round_scales(lanes, limit)
+    step = round_row(lanes[SCALE], lanes[SCALE_CODE], lanes[SUM_QQ], 0, LANES, -limit, limit - _ONE, tries)
+    _invert(lanes[SCALE], lanes[INVERSE])
+    for lane in range(LANES):
+        step += lanes[ENERGY, lane] * _ZERO  # NaN and infinity stay
+    steps[block, 0] = step
+
+
+@kernel(exact=True)
+def _weigh_by_square(values, weights, lanes):
+    floor = lanes[INVERSE]
+    for lane in range(LANES):
+        floor[lane] = lanes[ENERGY, lane] / np.float32(LANES)
+    for i in range(LANES):
+        for lane in range(LANES):
+            weights[i, lane] = floor[lane] + values[i, lane] * values[i, lane]
 
 
 @kernel(exact=True)
@@ -153,26 +166,6 @@ def _keep_better(lanes):
         better = (new_gain > gain[lane]) & (sum_qq[lane] > _ZERO)
         gain[lane] = new_gain if better else gain[lane]
         scale[lane] = new_scale if better else scale[lane]
-
-
-@kernel(exact=True)
-def _round_scales(lanes, limit):
-    """Scales become step·code, codes -limit ... limit-1 of a float16 step, which is returned; the largest is -limit."""
-    scale, codes = lanes[SCALE], lanes[SCALE_CODE]
-    low, high = _ZERO, _ZERO
-    finite = _ZERO
-    for lane in range(LANES):
-        low = min(low, scale[lane])
-        high = max(high, scale[lane])
-        finite += lanes[ENERGY, lane] * _ZERO  # NaN and infinity stay
-    magnitude = rounded_to_half(max(high, -low) / limit)
-    step = -magnitude if high > -low else magnitude
-    inverse = _ONE / step if step != _ZERO else _ZERO
-    for lane in range(LANES):
-        codes[lane] = min(max(nearest(scale[lane] * inverse), -limit), limit - _ONE)
-        scale[lane] = step * codes[lane]
-    _invert(scale, lanes[INVERSE])
-    return step + finite
 
 
 @kernel(exact=True)
