@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import big_lora, codec_speed, kernels, learning, lora_step, memory_estimate, startup, streaming
+from benchmarks import big_lora, codec_speed, kernels, learning, lora_step, memory_estimate, qat, startup, streaming
 
 Benchmark = Callable[[], list[str]]
 
@@ -21,10 +21,11 @@ LONG: dict[str, Benchmark] = {
     "tl1b_lora": big_lora.run,
     "memory_estimate": memory_estimate.run,
     "streaming": streaming.run,
+    "qat": qat.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming"}
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat"}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ in Q4_0; else the mix of llama.cpp, which has the embedding (here the output mat
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import tempfile
@@ -64,7 +65,7 @@ def run() -> list[str]:
         base = data / "models" / "base-7m-f16.gguf"
         start = held_out_perplexity(base, scratch)
         lines = [
-            f"Held-out perplexity after {STEPS} more steps, {base.name} (before: {start:.3f}); every figure is that of a file",
+            f"Held-out perplexity of the written files after {STEPS} more steps; {base.name} has {start:.3f}",
             f"  {'trained':7} {'types':11} {'float32':>9} {'PTQ':>9} {'QAT':>9}  rounding costs PTQ, QAT",
         ]
         for method in METHODS:
@@ -92,8 +93,9 @@ def quantized(model: Path, quantize: Mapping[str, Any]) -> Path:
     """The file in few bits, as `entrenar quantize` makes it."""
     path = model.with_name("quantized.gguf")
     entrenar = str(Path(sys.executable).with_name("entrenar"))
-    options = ["--pure"] if quantize.get("pure") else []
-    watch([entrenar, "quantize", str(model), "-o", str(path), "--type", quantize["type"], "--overwrite", *options], path.with_suffix(".log"))
+    pure = ["--pure"] if quantize.get("pure") else []
+    command = [entrenar, "quantize", str(model), "-o", str(path), "--type", str(quantize["type"]), "--overwrite", *pure]
+    watch(command, path.with_suffix(".log"))
     return path
 
 
@@ -124,7 +126,7 @@ def held_out_perplexity(model: Path, scratch: Path) -> float:
     """e to the mean loss of a token of the held-out text, as a written file has it."""
     path = scratch / "evaluate.yaml"
     section = data_section(scratch, "train") | {"val": str(scratch / "val.parquet"), "batch_size": 8}
-    path.write_text(repr({"model": {"path": str(model)}, "data": section}).replace("True", "true").replace("False", "false"))
+    path.write_text(json.dumps({"model": {"path": str(model)}, "data": section}), encoding="utf-8")
     config = load_config(path)
     base, backend = open_base(config, SilentReporter()), CpuBackend(2)
     try:

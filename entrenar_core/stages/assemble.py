@@ -5,15 +5,16 @@ Training and the dry run both start here, so that what is planned is what is run
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import entrenar_core
 from entrenar_core.backend.base import Backend
+from entrenar_core.codecs.base import Floats
 from entrenar_core.config.resolved import config_hash
 from entrenar_core.config.root import Config
 from entrenar_core.data.task_columns import TARGET_ROLES
-from entrenar_core.errors import ConfigError
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
@@ -22,10 +23,9 @@ from entrenar_core.optim.build import build_optimizer
 from entrenar_core.quant.fake import FakeQuantization, fake_quantize_weights
 from entrenar_core.stages.base_model import BaseModel
 from entrenar_core.stages.dataset import DataSets, OpenedData
-from entrenar_core.stages.encodings import encodings_of
 from entrenar_core.stages.export import Metadata
-from entrenar_core.stages.output_plan import changed_tensors, output_plan, sources_of, trained_shapes
-from entrenar_core.stages.qat import check_warmup, qat_section, rounded_names
+from entrenar_core.stages.qat import check_warmup, qat_section
+from entrenar_core.stages.qat_weights import rounded_encodings
 from entrenar_core.train.checkpoint import RunRecord
 from entrenar_core.train.environment import describe_environment
 from entrenar_core.train.parts import steps_of_epochs
@@ -66,8 +66,18 @@ class Run:
         return [(key, MetadataValue.string(value)) for key, value in found.items()]
 
 
-def assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend) -> Run:
+def assemble(
+    config: Config,
+    base: BaseModel,
+    data: DataSets,
+    backend: Backend,
+    importance: Mapping[str, Floats] | None = None,
+) -> Run:
     """Build the model and all that goes with it.
+
+    Args:
+        config, base, data, backend: of the run.
+        importance: what the errors of the columns count, by the name of a weight that is rounded while training.
 
     Raises:
         ModelError, FormatError, ConfigError: the model cannot be built as the config says.
@@ -82,26 +92,23 @@ def assemble(config: Config, base: BaseModel, data: DataSets, backend: Backend) 
     )
     optimizer = build_optimizer(config.optimizer, model.trainable())
     settings = train_settings(config, data)
-    folder, quantization = Path(config.training.output_dir), _quantization(config, base, model, head)
+    folder, quantization = Path(config.training.output_dir), _quantization(config, base, model, head, importance)
     return Run(config, base, data, backend, model, optimizer, settings, record, folder, quantization)
 
 
 def _quantization(
-    config: Config, base: BaseModel, model: LanguageModel | SequenceModel, head: HeadSpec | None
+    config: Config,
+    base: BaseModel,
+    model: LanguageModel | SequenceModel,
+    head: HeadSpec | None,
+    importance: Mapping[str, Floats] | None,
 ) -> FakeQuantization | None:
     """The weights that the export will round, ready to be rounded while training."""
     section = qat_section(config)
     if section is None:
         return None
-    changed = changed_tensors(config, base, trained_shapes(config, base, head))
-    plan = output_plan(config, base, changed)
-    encodings = encodings_of(plan, config, base, changed)
-    names = rounded_names(plan, sources_of(base), changed, config)
-    if not names:
-        raise ConfigError("no matrix of the model would be quantized", where="quantize", hint="remove the section")
-    return fake_quantize_weights(
-        model, {name: encodings[name] for name in names}, clipped=section.gradient == "clipped"
-    )
+    encodings = rounded_encodings(config, base, head, importance)
+    return fake_quantize_weights(model, encodings, clipped=section.gradient == "clipped")
 
 
 def head_spec(opened: OpenedData) -> HeadSpec | None:

@@ -31,6 +31,7 @@ from entrenar_core.stages.output_plan import trained_shapes
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
+from entrenar_core.stages.qat import described
 from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
 from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
@@ -201,7 +202,7 @@ def method_of(config: Config, opened: OpenedData) -> str:
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"
     merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
     written = "" if quantize is None or quantize.stage == "base" else f"; written as {quantize.mix}"
-    return f"{what}{head}{merge}{written}"
+    return f"{what}{head}{merge}{described(config) or written}"
 
 
 def _classes(opened: OpenedData) -> str:
@@ -240,6 +241,8 @@ def _evaluations(data: DataSets, settings: TrainSettings, epochs: float) -> int:
 def _time(config: Config, base: BaseModel, data: DataSets, backend: Backend, steps: StepPlan) -> TimePlan:
     """Build the model and time a step."""
     run = assemble(config, base, data, backend)
+    if run.quantization is not None:
+        run.quantization.switch.is_on = True
     batches = [data.train_loader.batch(0, index) for index in range(min(8, data.train_loader.batches_per_epoch(0)))]
     typical = sorted(batches, key=lambda batch: batch.tokens.size)[len(batches) // 2]
     measured = measure_step(run.model, typical, run.optimizer)

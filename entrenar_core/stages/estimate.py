@@ -72,6 +72,7 @@ class MemoryRequest:
         base_bytes: size of the base model's files; 0 for a new model.
         vocab_size: tokens of the tokenizer; None: as many as the embedding has.
         merged_models: models that the result is merged from, the trained one included; 0: no merge.
+        rounded_bytes: of the rounded weights of a run that trains with quantized weights.
         data_tokens, data_examples, data_bytes: of training and validation data; 0 tokens for streamed data.
         data_is_cached: tokenized data lie in the cache's files, which are mapped.
     """
@@ -89,6 +90,7 @@ class MemoryRequest:
     base_bytes: int = 0
     vocab_size: int | None = None
     merged_models: int = 0
+    rounded_bytes: int = 0
     data_tokens: int = 0
     data_examples: int = 0
     data_bytes: int = 0
@@ -140,6 +142,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             (MAPPED, max(0, request.base_bytes - in_place)),
             *_data_parts(request),
             ("weights", weights + in_place),
+            *((("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()),
             *_engine_parts(held, request, tensors),
             ("export", _export_bytes(request, tensors)),
         )

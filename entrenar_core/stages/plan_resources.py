@@ -14,6 +14,7 @@ from entrenar_core.stages.disk import DiskEstimate, DiskRequest, estimate_disk
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import MemoryRequest, batch_shapes
 from entrenar_core.stages.output_plan import output_plan, sources_of, writes_model
+from entrenar_core.stages.qat_weights import rounded_bytes
 from entrenar_core.train.settings import TrainSettings
 
 
@@ -34,6 +35,7 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         base_bytes=_n_bytes(_mapped_files(base)),
         vocab_size=base.tokenizer.vocab_size,
         merged_models=0 if base.merge is None else 1 + len(base.merge.others),
+        rounded_bytes=rounded_bytes(config, base, head_spec(data.opened)),
         data_tokens=sum(len(examples.tokens) for examples in held),
         data_examples=sum(len(examples) for examples in held),
         data_bytes=_n_bytes(data.opened.files()),

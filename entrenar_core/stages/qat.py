@@ -37,6 +37,17 @@ def qat_section(config: Config) -> Qat | None:
     return quantize.qat or Qat()
 
 
+def described(config: Config) -> str:
+    """How a run trains with quantized weights, as the end of a sentence; empty where it does not."""
+    section, quantize = qat_section(config), config.quantize
+    if section is None or quantize is None:
+        return ""
+    what = "all matrices" if section.layers == "all" else ", ".join(section.layers)
+    gradient = section.gradient.replace("_", " ")
+    start = f" after {section.warmup} steps in full precision" if section.warmup else ""
+    return f"; with {what} quantized to {quantize.mix} while training{start}, gradients {gradient}"
+
+
 def check_layers(config: Config) -> None:
     """Find wrong names before anything is read.
 

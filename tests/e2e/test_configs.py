@@ -21,10 +21,13 @@ SHORT = ["training.epochs=null", "training.max_steps=3", "data.batch_size=4"]
 SHORTER = {
     **dict.fromkeys(("alpaca", "chat", "classification", "multi-source", "regression", "sharegpt"), SHORT),
     "pretrain-tiny": ["training.epochs=null", "training.max_steps=2", "data.batch_size=2", "data.val_fraction=0.001"],
+    "qat": ["training.max_steps=3", "data.batch_size=4", "quantize.qat.warmup=1"],
     "quickstart": ["training.max_steps=3", "data.batch_size=4"],
     "seed-example": ["training.max_steps=3"],
     "text": ["training.max_steps=3", "data.batch_size=4", "data.val_fraction=0.001", "training.eval_every=null"],
 }
+MEASURED = ("step", "eval", "quantization_started", "rounded")
+"""Events that are lines of metrics.jsonl too."""
 HEADS = ("classification", "regression")
 WITHOUT_VALIDATION = ("seed-example",)
 SEED_EXAMPLE = """\
@@ -59,7 +62,7 @@ def test_a_configuration_runs_and_what_it_leaves_can_be_used(path: Path, project
     assert {file.name for file in run.glob("*.gguf")} == made
     for file in run.glob("*.gguf"):
         assert_both_readers_agree(file)
-    assert_metrics_are_complete(run, [event for event in events if event["event"] in ("step", "eval")])
+    assert_metrics_are_complete(run, [event for event in events if event["event"] in MEASURED])
     for folder in (run / "checkpoints").iterdir():
         assert_checkpoint_is_whole(folder)
 

@@ -1,0 +1,81 @@
+"""What a plan says of a run with quantized weights: which, how, and the memory that their copies take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrenar_core.config.load import load_config
+from entrenar_core.events import SilentReporter
+from entrenar_core.stages.dry_run import check_run, plan_run
+from entrenar_core.stages.plan_types import RunPlan
+from tests.model.tiny import lively_weights
+from tests.stages.tiny_base import base_spec, write_base, write_config, write_data
+
+LORA: dict[str, Any] = {"target_modules": ["q_proj"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    write_base(tmp_path / "base.gguf", type_name="F16")
+    return tmp_path
+
+
+def plan(folder: Path, quantize: dict[str, Any], **sections: Any) -> RunPlan:
+    sections.setdefault("lora", None)
+    path = write_config(folder, quantize={"stage": "qat", **quantize}, **sections)
+    return plan_run(load_config(path), SilentReporter())
+
+
+def values(*modules: str) -> int:
+    """Numbers in the matrices of the model, or of those modules of it."""
+    matrices = {name: array.size for name, array in lively_weights(base_spec()).items() if array.ndim == 2}
+    return sum(size for name, size in matrices.items() if not modules or name.split(".")[-2] in modules)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({}, "all weights; with all matrices quantized to q4_0 while training, gradients straight through"),
+        (
+            {"layers": ["q_proj", "head"], "gradient": "clipped", "warmup": 2},
+            "all weights; with q_proj, head quantized to q4_0 while training after 2 steps in full precision, "
+            "gradients clipped",
+        ),
+    ],
+)
+def test_a_plan_and_a_check_say_what_is_quantized(folder: Path, section: dict[str, Any], said: str) -> None:
+    quantize = {"type": "q4_0", "pure": True, "qat": section}
+    assert plan(folder, quantize).method == said
+    path = write_config(folder, quantize={"stage": "qat", **quantize}, lora=None)
+    assert check_run(load_config(path), SilentReporter()).method == said
+
+
+@pytest.mark.parametrize(
+    ("qat", "sections", "expected"),
+    [
+        ({}, {}, 4 * values()),
+        ({"gradient": "clipped"}, {}, 5 * values()),
+        ({"layers": ["q_proj"]}, {}, 4 * values("attn_q")),
+        ({}, {"lora": LORA}, 4 * values() + 4 * values("token_embd")),
+    ],
+)
+def test_memory_has_a_part_for_the_rounded_copies(
+    folder: Path, qat: dict[str, Any], sections: dict[str, Any], expected: int
+) -> None:
+    found = dict(plan(folder, {"type": "q4_0", "pure": True, "qat": qat}, **sections).memory.parts)
+    assert found["quantized weights"] == expected
+
+
+def test_other_runs_have_no_such_part(folder: Path) -> None:
+    found = plan_run(load_config(write_config(folder)), SilentReporter())
+    assert "quantized weights" not in dict(found.memory.parts)
+
+
+def test_the_model_of_the_plan_has_the_size_of_the_file(folder: Path) -> None:
+    small = dict(plan(folder, {"type": "q4_0", "pure": True}).disk.parts)["model.gguf"]
+    large = dict(plan(folder, {"type": "q8_0"}).disk.parts)["model.gguf"]
+    assert large - small == values() // 32 * (34 - 18)
