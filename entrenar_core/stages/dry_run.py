@@ -31,7 +31,7 @@ from entrenar_core.stages.output_plan import trained_shapes
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
-from entrenar_core.stages.qat import described
+from entrenar_core.stages.qat import described_output
 from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
 from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
@@ -201,8 +201,7 @@ def method_of(config: Config, opened: OpenedData) -> str:
         what = f"LoRA of rank {lora.rank} on {targets}{base}"
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"
     merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
-    written = "" if quantize is None or quantize.stage == "base" else f"; written as {quantize.mix}"
-    return f"{what}{head}{merge}{described(config) or written}"
+    return f"{what}{head}{merge}{described_output(config)}"
 
 
 def _classes(opened: OpenedData) -> str:

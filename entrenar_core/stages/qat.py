@@ -37,11 +37,13 @@ def qat_section(config: Config) -> Qat | None:
     return quantize.qat or Qat()
 
 
-def described(config: Config) -> str:
-    """How a run trains with quantized weights, as the end of a sentence; empty where it does not."""
+def described_output(config: Config) -> str:
+    """In which types a run writes, and maybe trains, its weights, as the end of a sentence; empty for their own."""
     section, quantize = qat_section(config), config.quantize
-    if section is None or quantize is None:
+    if quantize is None or quantize.stage == "base":
         return ""
+    if section is None:
+        return f"; written as {quantize.mix}"
     what = "all matrices" if section.layers == "all" else ", ".join(section.layers)
     gradient = section.gradient.replace("_", " ")
     start = f" after {section.warmup} steps in full precision" if section.warmup else ""
