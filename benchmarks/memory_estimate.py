@@ -19,7 +19,7 @@ from benchmarks.real_data import ABSENT, shared_data
 from benchmarks.shapes import S134
 from entrenar_core.config.load import load_config
 from entrenar_core.events import SilentReporter
-from entrenar_core.stages.base_model import lora_settings, open_base, packed_type
+from entrenar_core.stages.base_model import lora_settings, open_base
 from entrenar_core.stages.dataset import load_datasets, open_data
 from entrenar_core.stages.estimate import MemoryEstimate, MemoryRequest, batch_shapes, estimate_memory
 
@@ -98,7 +98,7 @@ def _estimate(content: dict[str, Any], scratch: Path) -> MemoryEstimate:
                 lora=None if config.lora is None else lora_settings(config),
                 checkpoint_activations=config.training.activation_checkpointing,
                 threads=config.training.threads,
-                packed_type=packed_type(config),
+                held_as=base.held_as,
                 tensors=dict(base.file.tensors),
                 base_bytes=sum(file.stat().st_size for file in base.file.paths),
                 data_tokens=len(examples.tokens),

@@ -259,6 +259,10 @@ class Backend(Protocol):
         """Rows of table [V, D] for ids int32 [M] -> [M, D]."""
         ...
 
+    def embedding_packed(self, table: WeightHandle, ids: Array) -> Array:
+        """Rows of a table [V, D] in GGML blocks, decoded for ids int32 [M] -> [M, D]."""
+        ...
+
     def embedding_backward(self, dy: Array, ids: Array, out: Array) -> None:
         """out [V, D] += dy [M, D] summed by ids, in the order of the rows."""
         ...

@@ -284,6 +284,11 @@ class CpuBackend:
         self.threads.run(embedding.embedding, len(ids), contiguous(table), ids, y, grain=grain)
         return y
 
+    def embedding_packed(self, table: WeightHandle, ids: NDArray) -> NDArray:
+        if not isinstance(table, PackedMatrix):
+            raise TypeError(f"a table in blocks is needed, not a {type(table).__name__}")
+        return cpu_packed.rows_of(self.threads, self.pool, table, indices("embedding_packed", ids, table.shape[0]))
+
     def embedding_backward(self, dy: NDArray, ids: NDArray, out: NDArray) -> None:
         ids = indices("embedding_backward", ids, len(out))
         if dy.shape != (len(ids), out.shape[1]):

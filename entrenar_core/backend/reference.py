@@ -232,6 +232,9 @@ class ReferenceBackend:
     def embedding(self, table: NDArray, ids: NDArray) -> NDArray:
         return table[ids]
 
+    def embedding_packed(self, table: WeightHandle, ids: NDArray) -> NDArray:
+        return self._values(table)[ids]
+
     def embedding_backward(self, dy: NDArray, ids: NDArray, out: NDArray) -> None:
         np.add.at(out, ids, dy)  # unbuffered: repeated ids add up, row after row
 

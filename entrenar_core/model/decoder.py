@@ -25,7 +25,7 @@ from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
 from entrenar_core.model.spec import DecoderSpec
 
 Weights = Mapping[str, Tensor | PackedWeight]
-"""Parameters by GGUF tensor name; the matrices of blocks may be packed."""
+"""Parameters by GGUF tensor name; matrices may be packed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _norm(weights: Weights, name: str, eps: float) -> RMSNorm:
 def _tensor(weights: Weights, name: str) -> Tensor:
     weight = weights[name]
     if isinstance(weight, PackedWeight):
-        raise ModelError(f"{name} cannot be held in {weight.matrix.type_name} blocks: only matrices of layers can")
+        raise ModelError(f"{name} cannot be held in {weight.matrix.type_name} blocks: only matrices can")
     return weight
 
 
@@ -153,11 +153,11 @@ class LanguageModel(Module):
         self.spec = spec
         self.backend = backend
         self.checkpoint_activations = checkpoint_activations
-        self.token_embd = Embedding("token_embd", _tensor(weights, "token_embd.weight"))
+        self.token_embd = Embedding("token_embd", weights["token_embd.weight"])
         self.blocks = [Block(spec, weights, layer) for layer in range(spec.num_layers)]
         self.output_norm = _norm(weights, "output_norm", spec.norm_eps)
         head = "token_embd.weight" if spec.tie_embeddings else "output.weight"
-        self.output = Linear("output", _tensor(weights, head))
+        self.output = Linear("output", weights[head])
         self._frequencies = inverse_frequencies(spec, rope_factors)
 
     def hidden_states(

@@ -119,25 +119,31 @@ class RMSNorm(Module):
 
 
 class Embedding(Module):
-    """Token embedding [V, D]."""
+    """Token embedding [V, D]; of one in blocks, only the rows at hand are decoded."""
 
-    def __init__(self, name: str, weight: Tensor) -> None:
+    def __init__(self, name: str, weight: Tensor | PackedWeight) -> None:
         self.name = name
         self.weight = weight
         self.rounding: Rounding | None = None
 
     def effective_weight(self) -> Array:
         """The table before it is rounded, [V, D]; not to be changed."""
-        return self.weight.data
+        weight = self.weight
+        return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
 
-    def table(self) -> Tensor:
+    def table(self) -> Tensor | PackedWeight:
         """The table that rows are taken from; rounded if that is on."""
         if self.rounding is None or not self.rounding.is_on:
             return self.weight
+        if isinstance(self.weight, PackedWeight):
+            return Tensor(self.rounding.rounded((), self.effective_weight).values, self.weight.backend)
         versions = (self.weight.slot.version.count,)
         return quant.fake_quantized(self.weight, self.rounding.rounded(versions, self.effective_weight))
 
     def forward(self, ids: Array) -> Tensor:
         """ids int32 [B, T] -> [B, T, D]."""
         with scope(self.name):
-            return embedding_ops.embedding(self.table(), ids)
+            table = self.table()
+            if isinstance(table, Tensor):
+                return embedding_ops.embedding(table, ids)
+            return embedding_ops.packed_embedding(table.backend, table.handle, ids)

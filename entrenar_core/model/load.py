@@ -6,6 +6,7 @@ A file with a tensor that this engine would not use is refused too: computing wi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from entrenar_core.errors import ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.packed import PackedWeight, is_block_matrix, is_packable, pack_tensor
+from entrenar_core.model.packed import PackedWeight, own_blocks, pack_tensor
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
+from entrenar_core.threads import Threads
 
 Shape = tuple[int, ...]
 
@@ -120,33 +122,36 @@ def load_model(
     *,
     trainable: bool = False,
     checkpoint_activations: bool = False,
-    pack_as: str | None = None,
+    held_as: Mapping[str, str] | None = None,
 ) -> LanguageModel:
     """The model in a GGUF file, on a backend.
 
     Args:
-        file: any type of tensor that can be decoded.
+        file: any type of tensor that can be decoded; stays open for as long as the model is used.
         backend: where it will compute; weights become arrays of its dtype.
-        trainable: every weight wants gradients (full fine-tuning); else all are frozen.
+        trainable: every weight wants gradients (full fine-tuning) and is held in full precision; else all are frozen.
         checkpoint_activations: see `LanguageModel`.
-        pack_as: a block type (``Q4_0``) that the frozen matrices of layers are held in; see `model.packed`. A matrix
-            whose rows are no whole blocks stays dense, see `dense_matrices`.
+        held_as: the block types that frozen matrices are held in, by name; all others are held in full precision. None:
+            what is in blocks in the file is used where it lies, memory-mapped. See `model.packed`.
 
     Raises:
         ModelError: see `read_spec`; or a packed model shall be trained.
         FormatError: a tensor cannot be decoded, or its values do not fit the block type.
     """
-    if trainable and pack_as is not None:
-        raise ModelError(f"weights in {pack_as} blocks cannot be trained", hint="add a lora section")
+    if trainable and held_as:
+        raise ModelError(f"weights in {min(held_as.values())} blocks cannot be trained", hint="add a lora section")
     spec = read_spec(file)
+    if held_as is None:
+        held_as = {} if trainable else own_blocks(file.tensors)
     weights: dict[str, Tensor | PackedWeight] = {}
-    for name, info in file.tensors.items():
-        if name == ROPE_FREQS:
-            continue
-        if pack_as is not None and is_packable(info, pack_as):
-            weights[name] = PackedWeight(name, pack_tensor(file, name, pack_as, backend.n_threads), backend)
-        else:
-            weights[name] = Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
+    with closing(Threads(backend.n_threads)) as threads:
+        for name in file.tensors:
+            if name == ROPE_FREQS:
+                continue
+            if name in held_as:
+                weights[name] = PackedWeight(name, pack_tensor(file, name, held_as[name], threads), backend)
+            else:
+                weights[name] = Tensor(backend.asarray(file.load(name)), backend, requires_grad=trainable, name=name)
     return LanguageModel(
         spec,
         weights,
@@ -154,11 +159,6 @@ def load_model(
         rope_factors=read_rope_factors(file),
         checkpoint_activations=checkpoint_activations,
     )
-
-
-def dense_matrices(file: GGUFFile, pack_as: str) -> list[str]:
-    """The matrices of layers that `pack_as` cannot hold, because their rows are no whole blocks."""
-    return [name for name, info in file.tensors.items() if is_block_matrix(info) and not is_packable(info, pack_as)]
 
 
 def read_rope_factors(file: GGUFFile) -> np.ndarray | None:

@@ -1,27 +1,25 @@
 """Frozen weights that stay in GGML blocks, and how they come out of a file (Dettmers et al. 2023, QLoRA).
 
 A tensor that the file has in the wanted type is used where it lies, memory-mapped. Another one is decoded and encoded
-some rows at a time, so no matrix exists in full precision. The matrices of the blocks are packed. `token_embd` and
-`output` are not: the loss reads the output matrix once for each chunk of rows, and decoding it as often would cost more
-than multiplying by it.
+some rows at a time, so no matrix exists in full precision. Any matrix can be held so: those of layers, the token
+embedding, of which only the rows at hand are decoded, and the output matrix.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 
 import numpy as np
 
 from entrenar_core.backend.base import Backend, WeightHandle
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.codecs.parallel import convert_rows
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo, packed_shape
-
-_PIECE_VALUES = 1 << 20
-"""Values that a thread decodes and encodes at a time."""
+from entrenar_core.threads import Threads
 
 
 class PackedWeight:
@@ -49,17 +47,22 @@ class PackedWeight:
         return self.matrix.values()
 
 
-def is_packable(info: TensorInfo, type_name: str) -> bool:
-    """Whether a tensor is a matrix of a block whose rows are whole blocks of `type_name`."""
-    return is_block_matrix(info) and info.shape[-1] % TYPE_BY_NAME[type_name].block_size == 0
+def own_blocks(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """The matrices that are in blocks of few bits as they stand, by name, with their types."""
+    return {name: info.type_name for name, info in tensors.items() if is_in_blocks(info)}
+
+
+def is_in_blocks(info: TensorInfo) -> bool:
+    """Whether a tensor is a matrix of a type whose values share scales in blocks."""
+    return len(info.shape) == 2 and TYPE_BY_NAME[info.type_name].block_size > 1
 
 
 def is_block_matrix(info: TensorInfo) -> bool:
-    """Whether a tensor is one of the matrices that a packed base holds in blocks, if its rows fit."""
+    """Whether a tensor is a matrix of a layer."""
     return info.name.startswith("blk.") and len(info.shape) == 2
 
 
-def pack_tensor(file: GGUFFile, name: str, type_name: str, n_threads: int) -> PackedMatrix:
+def pack_tensor(file: GGUFFile, name: str, type_name: str, threads: Threads) -> PackedMatrix:
     """A matrix of the file in blocks of `type_name`.
 
     Raises:
@@ -69,16 +72,8 @@ def pack_tensor(file: GGUFFile, name: str, type_name: str, n_threads: int) -> Pa
     if info.type_name == type_name:
         return PackedMatrix(file.raw(name), type_name)
     packed = np.empty(packed_shape(info.shape, TYPE_BY_NAME[type_name]), np.uint8)
-    codec = codec_for(type_name)
-    n_rows = max(1, _PIECE_VALUES // info.shape[1])
-
-    def encode(start: int) -> None:
-        rows = slice(start, start + n_rows)
-        packed[rows] = codec.encode(file.load(name, rows=rows))
-
     try:
-        with ThreadPoolExecutor(n_threads) as threads:
-            list(threads.map(encode, range(0, info.shape[0], n_rows)))
+        convert_rows(codec_for(info.type_name), file.raw(name), codec_for(type_name), threads, out=packed)
     except FormatError as error:
         where = error.where or f"{file.paths[info.shard]}: tensor {name}"
         raise FormatError(error.message, where=where, hint="train without the quantize section") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,9 +28,8 @@ from entrenar_core.model.initialize import random_model, spec_metadata
 from entrenar_core.model.load import expected_shapes, load_model, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
-from entrenar_core.quant.mixes import MAIN_TYPE
 from entrenar_core.stages.merge_result import MergePlan, open_merge
-from entrenar_core.stages.packing import check_packing
+from entrenar_core.stages.packing import held_types, say_how_it_is_held
 from entrenar_core.stages.qat import check_layers
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
@@ -44,7 +43,8 @@ class BaseModel:
     """A model that is known but not loaded.
 
     name: for messages. file: None for a new model. metadata: every GGUF key of the result. merge: the models that the
-    trained one is joined with, if the config has a merge section.
+    trained one is joined with, if the config has a merge section. held_as: the block types in which frozen matrices
+    are held, by name.
     """
 
     name: str
@@ -53,6 +53,7 @@ class BaseModel:
     metadata: Entries
     file: GGUFFile | None
     merge: MergePlan | None = None
+    held_as: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, config: Config, backend: Backend) -> LanguageModel:
         """The model on a backend, with the adapters and the packed base that the config asks for."""
@@ -65,7 +66,7 @@ class BaseModel:
             backend,
             trainable=trainable,
             checkpoint_activations=checkpointing,
-            pack_as=packed_type(config),
+            held_as=self.held_as,
         )
         if config.lora is not None:
             inject_lora(model, lora_settings(config), config.training.seed)
@@ -128,12 +129,6 @@ def _digest(file: GGUFFile) -> str:
     return content.hexdigest()
 
 
-def packed_type(config: Config) -> str | None:
-    """The block type that the frozen base is held in, or None for dense weights."""
-    quantize = config.quantize
-    return MAIN_TYPE[quantize.mix] if quantize is not None and quantize.stage == "base" else None
-
-
 def lora_settings(config: Config) -> LoRASettings:
     """The `lora` section as the injector wants it."""
     lora = config.lora
@@ -155,9 +150,8 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
         return _new_base(config, config.model.architecture, reporter)
     file = GGUFFile.open(str(config.model.path))
     try:
-        base = _base_of(file)
-        if (packed := packed_type(config)) is not None:
-            check_packing(file, packed, reporter)
+        base = replace(_base_of(file), held_as=held_types(config, file))
+        say_how_it_is_held(config, file, base.held_as, reporter)
         if config.merge is None:
             return base
         return replace(base, merge=open_merge(config.merge, file, reporter))

@@ -29,7 +29,7 @@ from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HeadSpec, SequenceModel, attach_head
 from entrenar_core.model.load import Shape, expected_shapes
 from entrenar_core.model.module import PassKey
-from entrenar_core.model.packed import PackedWeight, is_packable
+from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
 from entrenar_core.threads import Threads
@@ -63,7 +63,7 @@ def dry_pass(
     evaluated: Sequence[BatchShape] = (),
     shapes: Mapping[str, Shape] | None = None,
     lora: LoRASettings | None = None,
-    packed_type: str | None = None,
+    held_as: Mapping[str, str] | None = None,
     head: HeadSpec | None = None,
     checkpoint_activations: bool = False,
     threads: int | None = None,
@@ -77,7 +77,7 @@ def dry_pass(
         evaluated: batches that only go forward, after the steps.
         shapes: of the weights; default: those that the spec implies.
         lora: settings of the adapters; None: all weights are trained.
-        packed_type: the block type in which the matrices of blocks are held; None: float32.
+        held_as: the block types in which matrices are held, by name; the others are float32.
         head: of a model that answers with a class or a number.
         checkpoint_activations: see `LanguageModel`.
         threads: thread budget; scratch memory grows with it.
@@ -88,7 +88,7 @@ def dry_pass(
     """
     backend = _IdleBackend(threads)
     try:
-        weights = _weights(shapes or expected_shapes(spec), backend, lora is None, packed_type)
+        weights = _weights(shapes or expected_shapes(spec), backend, lora is None, held_as or {})
         model = _learner(spec, weights, backend, lora, head, checkpoint_activations)
         trained = model.trainable()
         steps = build_optimizer(optimizer, trained)
@@ -120,14 +120,14 @@ def _step(model: LanguageModel | SequenceModel, pool: Pool, batch: Batch, number
 
 
 def _weights(
-    shapes: Mapping[str, Shape], backend: CpuBackend, trained: bool, packed_type: str | None
+    shapes: Mapping[str, Shape], backend: CpuBackend, trained: bool, held_as: Mapping[str, str]
 ) -> dict[str, Tensor | PackedWeight]:
     """Weights of these shapes whose memory nobody touches."""
     weights: dict[str, Tensor | PackedWeight] = {}
     for name, shape in shapes.items():
-        if packed_type is not None and is_packable(described(name, shape), packed_type):
-            blocks = np.empty(packed_shape(shape, TYPE_BY_NAME[packed_type]), np.uint8)
-            weights[name] = PackedWeight(name, PackedMatrix(blocks, packed_type), backend)
+        if name in held_as:
+            blocks = np.empty(packed_shape(shape, TYPE_BY_NAME[held_as[name]]), np.uint8)
+            weights[name] = PackedWeight(name, PackedMatrix(blocks, held_as[name]), backend)
         else:
             weights[name] = Tensor(np.empty(shape, np.float32), backend, requires_grad=trained, name=name)
     return weights

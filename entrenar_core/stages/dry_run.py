@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_ver
 from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
 from entrenar_core.stages.output_plan import trained_shapes
+from entrenar_core.stages.packing import described_types
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
@@ -83,7 +84,7 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
     return CheckedRun(
         model=base.name,
         architecture=base.spec.architecture,
-        method=method_of(config, opened),
+        method=method_of(config, opened, base.held_as),
         train=tuple(map(source_plan, opened.train)),
         val=tuple(map(source_plan, opened.val)),
         is_streamed=opened.streaming,
@@ -174,7 +175,7 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
         architecture=base.spec.architecture,
         parameters=base.n_parameters() + adapters,
         trainable_parameters=trained,
-        method=method_of(config, data.opened),
+        method=method_of(config, data.opened, base.held_as),
         train=tuple(map(source_plan, data.opened.train)),
         val=tuple(map(source_plan, data.opened.val)),
         train_tokens=token_counts(data),
@@ -190,13 +191,13 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
     )
 
 
-def method_of(config: Config, opened: OpenedData) -> str:
-    """What is trained, in a few words."""
+def method_of(config: Config, opened: OpenedData, held_as: Mapping[str, str]) -> str:
+    """What is trained, in a few words; `held_as`: the block types of the frozen matrices that are held in blocks."""
     lora, quantize = config.lora, config.quantize
     if lora is None:
         what = "all weights" if config.model.path is not None else "a new model from random weights"
     else:
-        base = "" if quantize is None or quantize.stage != "base" else f" on a base in {quantize.mix} blocks (QLoRA)"
+        base = f" on a base in {described_types(held_as)} blocks (QLoRA)" if held_as else ""
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         what = f"LoRA of rank {lora.rank} on {targets}{base}"
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"

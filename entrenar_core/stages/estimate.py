@@ -20,7 +20,7 @@ from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.lora.inject import LoRASettings
 from entrenar_core.model.heads import HeadSpec
 from entrenar_core.model.load import expected_shapes
-from entrenar_core.model.packed import is_block_matrix, is_packable
+from entrenar_core.model.packed import is_block_matrix
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.dry_pass import BatchShape, PassMemory, described, dry_pass
 
@@ -66,7 +66,7 @@ class MemoryRequest:
         lora: settings of the adapters; None: all weights are trained.
         checkpoint_activations: `training.activation_checkpointing`.
         threads: `training.threads`.
-        packed_type: the block type (Q4_0, Q8_0) that a frozen base is held in; None: float32.
+        held_as: the block types that matrices of a frozen base are held in, by name; the others are float32.
         head: of a run that trains a class or a number.
         tensors: of the base file; empty for a new model.
         base_bytes: size of the base model's files; 0 for a new model.
@@ -84,7 +84,7 @@ class MemoryRequest:
     lora: LoRASettings | None = None
     checkpoint_activations: bool = False
     threads: int | None = None
-    packed_type: str | None = None
+    held_as: Mapping[str, str] = field(default_factory=dict)
     head: HeadSpec | None = None
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     base_bytes: int = 0
@@ -129,12 +129,12 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         shapes={name: info.shape for name, info in tensors.items()},
         evaluated=request.evaluated,
         lora=request.lora,
-        packed_type=request.packed_type,
+        held_as=request.held_as,
         head=request.head,
         checkpoint_activations=request.checkpoint_activations,
         threads=request.threads,
     )
-    weights, in_place = weight_bytes(tensors, request.packed_type)
+    weights, in_place = weight_bytes(tensors, request.held_as)
     return MemoryEstimate(
         (
             ("Python and libraries", LIBRARIES),
@@ -175,16 +175,17 @@ def batch_shapes(source: ShapedSource, n_batches: int, most: int = 32) -> list[B
     return [(int(rows), int(width)) for rows, width in shapes[chosen]]
 
 
-def weight_bytes(tensors: Mapping[str, TensorInfo], packed_type: str | None) -> tuple[int, int]:
+def weight_bytes(tensors: Mapping[str, TensorInfo], held_as: Mapping[str, str]) -> tuple[int, int]:
     """Bytes of the weights in memory of their own, and of those that are used where they lie in the mapped file."""
     own = in_place = 0
-    for info in tensors.values():
-        if packed_type is None or not is_packable(info, packed_type):
+    for name, info in tensors.items():
+        held = held_as.get(name)
+        if held is None:
             own += 4 * info.n_values
-        elif info.type_name == packed_type:
+        elif info.type_name == held:
             in_place += info.n_bytes
         else:
-            own += tensor_bytes(info.shape, TYPE_BY_NAME[packed_type])
+            own += tensor_bytes(info.shape, TYPE_BY_NAME[held])
     return own, in_place
 
 

@@ -18,8 +18,8 @@ from entrenar_core.lora.files import attach_adapter, read_adapter
 from entrenar_core.model.head_file import HEAD_FILE, load_head, read_head_spec
 from entrenar_core.model.heads import HeadSpec, SequenceModel
 from entrenar_core.model.load import load_model
-from entrenar_core.stages.base_model import packed_type
 from entrenar_core.stages.output_dir import ADAPTER, MODEL, RESOLVED
+from entrenar_core.stages.packing import held_types
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HeadRun:
         """
         if self.adapter is None:
             return load_head(self.folder / HEAD_FILE, load_model(file, backend))
-        backbone = load_model(file, backend, pack_as=packed_type(self.config))
+        backbone = load_model(file, backend, held_as=held_types(self.config, file))
         attach_adapter(backbone, read_adapter(self.adapter, backbone.spec.architecture), str(self.adapter))
         return load_head(self.folder / HEAD_FILE, backbone)
 

@@ -9,8 +9,9 @@ from entrenar_core.gguf.names import MODULES, ROPE_FREQS
 from entrenar_core.lora.inject import target_modules
 from entrenar_core.model.heads import HEAD, HeadSpec
 from entrenar_core.model.load import expected_shapes
-from entrenar_core.model.packed import is_packable
-from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
+from entrenar_core.quant.mixes import ModelFacts
+from entrenar_core.quant.plan import model_facts
+from entrenar_core.stages.base_model import BaseModel, lora_settings
 from entrenar_core.stages.output_types import NEW_TYPE, OutputTypes, plan_output_types
 from entrenar_core.stages.qat import limited_to_layers
 
@@ -65,9 +66,17 @@ def output_plan(config: Config, base: BaseModel, trained: Iterable[str]) -> Outp
     Raises:
         ConfigError: the types cannot be had.
     """
-    groups = base.spec.num_heads // base.spec.num_kv_heads
-    sources, changed = sources_of(base), changed_tensors(config, base, trained)
-    return limited_to_layers(plan_output_types(sources, changed, config, groups), sources, changed, config)
+    sources, changed = sources_of(base), changed_tensors(base, trained)
+    plan = plan_output_types(sources, changed, config, facts_of(base))
+    return limited_to_layers(plan, sources, changed, config)
+
+
+def facts_of(base: BaseModel) -> ModelFacts:
+    """What the mixes look at besides the tensors."""
+    if base.file is not None:
+        return model_facts(base.file)
+    spec = base.spec
+    return ModelFacts(spec.architecture, spec.num_layers, spec.num_heads, spec.num_kv_heads)
 
 
 def sources_of(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -77,16 +86,14 @@ def sources_of(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (shape, NEW_TYPE if len(shape) > 1 else "F32") for name, shape in expected_shapes(base.spec).items()}
 
 
-def changed_tensors(config: Config, base: BaseModel, trained: Iterable[str]) -> set[str]:
+def changed_tensors(base: BaseModel, trained: Iterable[str]) -> set[str]:
     """The tensors of the model that come out different: trained, merged, or held in other blocks than the file's."""
     if base.file is not None and base.merge is not None and base.merge.others:
         return {name for name in base.file.tensors if name != ROPE_FREQS}
-    return _held_otherwise(config, base) | {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
+    return _held_otherwise(base) | {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained}
 
 
-def _held_otherwise(config: Config, base: BaseModel) -> set[str]:
-    packed = packed_type(config)
-    if packed is None or base.file is None:
+def _held_otherwise(base: BaseModel) -> set[str]:
+    if base.file is None:
         return set()
-    tensors = base.file.tensors.items()
-    return {name for name, info in tensors if info.type_name != packed and is_packable(info, packed)}
+    return {name for name, type_name in base.held_as.items() if base.file.tensors[name].type_name != type_name}

@@ -18,7 +18,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import FileType
-from entrenar_core.quant.mixes import ChosenType, MixRequest, choose_types, file_type, quantizes
+from entrenar_core.quant.mixes import ChosenType, MixRequest, ModelFacts, choose_types, file_type, quantizes
 
 Sources = Mapping[str, tuple[tuple[int, ...], str]]
 """Shape in numpy order and type of each tensor before training, by name, in file order."""
@@ -51,29 +51,29 @@ class OutputTypes:
     fell_back: Counter[str] = field(default_factory=Counter)
 
 
-def plan_output_types(sources: Sources, changed: Collection[str], config: Config, query_groups: int = 1) -> OutputTypes:
+def plan_output_types(sources: Sources, changed: Collection[str], config: Config, facts: ModelFacts) -> OutputTypes:
     """The types of the model that a run writes.
 
     Args:
         sources: see `Sources`; `NEW_TYPE` or F32 for the tensors of a new model.
         changed: the tensors that come out different.
         config: of the run.
-        query_groups: query heads for each key/value head.
+        facts: of the model, which some mixes look at.
 
     Raises:
-        ConfigError: a pattern that finds no tensor, or types that are chosen by size.
+        ConfigError: a pattern that finds no tensor, types that are chosen by size, or that cannot be written.
     """
     quantize = config.quantize
     if quantize is not None and quantize.stage in ("qat", "output"):
-        chosen = choose_types(sources, mix_request(quantize, query_groups))
+        chosen = choose_types(sources, mix_request(quantize, facts))
         return _mixed(sources, changed, chosen, quantize.mix, allow_requantize=quantize.allow_requantize)
     if config.output.type == "auto":
         return _own_types(sources, changed)
-    chosen = choose_types(sources, MixRequest(config.output.type, query_groups=query_groups))
+    chosen = choose_types(sources, MixRequest(config.output.type, query_groups=facts.query_groups, model=facts))
     return _mixed(sources, changed, chosen, config.output.type, allow_requantize=True)
 
 
-def mix_request(section: Quantize, query_groups: int) -> MixRequest:
+def mix_request(section: Quantize, facts: ModelFacts) -> MixRequest:
     """The `quantize` section as the mixes want it.
 
     Raises:
@@ -92,7 +92,8 @@ def mix_request(section: Quantize, query_groups: int) -> MixRequest:
         embedding_type=section.embedding_type,
         tensor_types=tuple((section.tensor_types or {}).items()),
         has_importance=section.calibration is not None,
-        query_groups=query_groups,
+        query_groups=facts.query_groups,
+        model=facts,
     )
 
 

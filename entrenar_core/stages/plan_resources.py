@@ -8,7 +8,7 @@ from pathlib import Path
 from entrenar_core.config.root import Config
 from entrenar_core.data.cache import WORTH_CACHING
 from entrenar_core.stages.assemble import head_spec
-from entrenar_core.stages.base_model import BaseModel, lora_settings, packed_type
+from entrenar_core.stages.base_model import BaseModel, lora_settings
 from entrenar_core.stages.dataset import DataSets
 from entrenar_core.stages.disk import DiskEstimate, DiskRequest, estimate_disk
 from entrenar_core.stages.dry_pass import BatchShape
@@ -29,7 +29,7 @@ def memory_request(config: Config, base: BaseModel, data: DataSets, settings: Tr
         lora=None if config.lora is None else lora_settings(config),
         checkpoint_activations=config.training.activation_checkpointing,
         threads=config.training.threads,
-        packed_type=packed_type(config),
+        held_as=base.held_as,
         head=head_spec(data.opened),
         tensors={} if base.file is None else base.file.tensors,
         base_bytes=_n_bytes(_mapped_files(base)),

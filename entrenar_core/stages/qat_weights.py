@@ -30,7 +30,7 @@ def rounded_encodings(
     """
     if qat_section(config) is None:
         return {}
-    changed = changed_tensors(config, base, trained_shapes(config, base, head))
+    changed = changed_tensors(base, trained_shapes(config, base, head))
     plan = output_plan(config, base, changed)
     encodings = encodings_of(plan, config, base, changed)
     names = rounded_names(plan, sources_of(base), changed, config)

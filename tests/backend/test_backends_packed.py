@@ -9,7 +9,7 @@ import pytest
 
 from entrenar_core.backend import cpu_packed
 from entrenar_core.backend.cpu import CpuBackend
-from entrenar_core.backend.cpu_packed import tile_length
+from entrenar_core.backend.cpu_packed import piece_height, tile_length
 from entrenar_core.codecs.packed import PackedMatrix
 from tests.backend.agreement import assert_close, on
 from tests.codecs.blocks import random_rows
@@ -72,6 +72,46 @@ def test_memory_is_that_of_a_tile_for_each_thread_and_the_result(monkeypatch: py
         used = backend.pool.statistics().peak - before
         assert 2 * 4 * 4096 <= used <= 2 * 4 * 4096 * 1.125 + 2 * 4 * 512
         assert used < 4 * 512 * 128 / 4, "a quarter of the whole matrix"
+    backend.close()
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q6_K"])
+def test_a_strip_that_is_longer_than_a_tile_is_added_up_in_pieces(
+    type_name: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(cpu_packed, "TILE_VALUES", 2048)
+    backend, weight = CpuBackend(2, debug_pool=True), packed((150, 512), type_name)
+    assert piece_height(150, 256) == 8
+    dy = rng.normal(size=(5, 150)).astype(np.float32)
+    first = backend.linear_input_grad(dy, weight)
+    assert_close(first, dy @ weight.values().astype(np.float64), 2e-6)
+    assert np.array_equal(backend.linear_input_grad(dy, weight), first)
+    backend.pool.reset_peak()
+    before = backend.pool.statistics().in_use
+    backend.linear_input_grad(np.repeat(dy, 20, axis=0), weight)
+    assert backend.pool.statistics().peak - before <= 4 * (2 * 2048 + 2 * 100 * 256 + 100 * 512) * 1.125
+    backend.close()
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_K", "F16"])
+@pytest.mark.parametrize("n_ids", [0, 1, 300])
+def test_rows_of_a_table_in_blocks_are_those_of_its_values(
+    backend: Any, type_name: str, n_ids: int, rng: np.random.Generator
+) -> None:
+    table = packed((67, 256), type_name)
+    ids = rng.integers(0, 67, n_ids).astype(np.int32)
+    found = backend.embedding_packed(backend.prepare_packed(table), on(backend, ids))
+    assert found.dtype == backend.dtype
+    assert np.array_equal(backend.to_host(found), table.values()[ids])
+
+
+def test_ids_outside_a_table_in_blocks_are_refused() -> None:
+    backend, table = CpuBackend(1), packed((40, 64), "Q4_0")
+    for ids in ([-1], [40]):
+        with pytest.raises(ValueError, match="leave the range"):
+            backend.embedding_packed(table, np.array(ids, np.int32))
+    with pytest.raises(TypeError, match="a table in blocks is needed"):
+        backend.embedding_packed(backend.prepare_weight(np.ones((4, 4), np.float32)), np.zeros(1, np.int32))
     backend.close()
 
 

@@ -84,3 +84,19 @@ def one_bit_values(blocks: np.ndarray) -> np.ndarray:
     """Q1_0: each bit, the lowest of a byte first, is -d or d."""
     d = np.ascontiguousarray(blocks[:, :2]).view(np.float16).astype(np.float32)
     return np.where(np.unpackbits(blocks[:, 2:], axis=1, bitorder="little"), d, -d)
+
+
+def weight_blocks(type_name: str, shape: tuple[int, int], std: float, seed: int = 1) -> np.ndarray:
+    """Packed rows uint8 [out, row_bytes] of a weight [out, in] with values of about this standard deviation.
+
+    For types with float16 scales that nobody encodes: random codes, and the same scale in every block.
+    """
+    kind = TYPE_BY_NAME[type_name]
+    raw = random_blocks(type_name, shape[0] * shape[1] // kind.block_size, seed)
+
+    def scaled(size: float) -> np.ndarray:
+        for first in HALVES[type_name]:
+            raw[:, first : first + 2] = np.array([size], "<f2").view(np.uint8)
+        return raw.reshape(shape[0], -1)
+
+    return scaled(std / float(dequantized(type_name, scaled(1.0)).std()))

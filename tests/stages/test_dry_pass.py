@@ -12,6 +12,7 @@ import pytest
 
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
 from entrenar_core.data.batch import IGNORE, Batch
 from entrenar_core.data.tasks import Task
@@ -21,10 +22,10 @@ from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
 from entrenar_core.model.initialize import random_model
 from entrenar_core.model.load import expected_shapes
 from entrenar_core.model.module import PassKey
-from entrenar_core.model.packed import is_packable
+from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
-from entrenar_core.stages.dry_pass import PassMemory, described, dry_pass
+from entrenar_core.stages.dry_pass import PassMemory, dry_pass
 from tests.model.tiny import tiny_spec
 
 ADAM, SGD, MOMENTUM = OptimizerConfig(), OptimizerConfig(name="sgd"), OptimizerConfig(name="sgd", momentum=0.9)
@@ -55,10 +56,19 @@ def really_held(
     lora: LoRASettings | None,
     head: HeadSpec | None,
     checkpointing: bool,
+    held_as: Mapping[str, str],
 ) -> int:
     """Bytes in the pool after the same steps, computed."""
     backend = CpuBackend(2)
     model: LanguageModel | SequenceModel = random_model(spec, backend, 0, checkpoint_activations=checkpointing)
+    if held_as:
+        weights = {
+            name: PackedWeight(name, PackedMatrix.encode(tensor.numpy(), held_as[name]), backend)
+            if name in held_as
+            else tensor
+            for name, tensor in model.parameters().items()
+        }
+        model = LanguageModel(spec, weights, backend, checkpoint_activations=checkpointing)
     if lora is not None:
         inject_lora(model, lora, 0)
     if head is not None:
@@ -83,6 +93,9 @@ def sum_of(found: PassMemory) -> int:
     return found.optimizer + found.gradients + found.activations + found.work
 
 
+PACKED = {name: "Q4_0" for name, shape in expected_shapes(small_spec()).items() if len(shape) == 2}
+"""Every matrix, the embedding and the output matrix too."""
+
 CASES: Mapping[str, dict[str, Any]] = {
     "full": {},
     "full with a tied embedding": {"spec": small_spec(tie_embeddings=True)},
@@ -95,6 +108,8 @@ CASES: Mapping[str, dict[str, Any]] = {
     "lora with checkpointing": {"lora": LORA, "checkpointing": True},
     "classes": {"head": CLASSES},
     "lora for numbers": {"lora": LORA, "head": NUMBERS},
+    "packed": {"lora": LORA, "held_as": PACKED},
+    "packed, for classes": {"lora": LORA, "held_as": PACKED, "head": CLASSES},
 }
 
 
@@ -103,8 +118,9 @@ def test_it_holds_what_a_real_step_holds(name: str) -> None:
     case = {"spec": small_spec(), "optimizer": ADAM, "lora": None, "head": None, "checkpointing": False, **CASES[name]}
     spec, optimizer = case.pop("spec"), case.pop("optimizer")
     checkpointing = case.pop("checkpointing")
+    held_as = case.get("held_as", {})
     found = dry_pass(spec, optimizer, BATCHES, threads=2, checkpoint_activations=checkpointing, **case)
-    real = really_held(spec, optimizer, case["lora"], case["head"], checkpointing)
+    real = really_held(spec, optimizer, case["lora"], case["head"], checkpointing, held_as)
     assert sum_of(found) == pytest.approx(real, rel=0.02)  # copies of rows come from the pool here
 
 
@@ -132,15 +148,14 @@ def test_checkpointing_keeps_fewer_activations() -> None:
 
 def test_a_packed_base_needs_room_for_decoded_tiles() -> None:
     spec = small_spec()
+    shapes = {
+        name: shape for name, shape in expected_shapes(spec).items() if name.startswith("blk.") and len(shape) == 2
+    }
     dense, packed = (
-        dry_pass(spec, ADAM, [(1, 16)], lora=LORA, threads=2, packed_type=type_name).work
-        for type_name in (None, "Q4_0")
+        dry_pass(spec, ADAM, [(1, 16)], lora=LORA, threads=2, held_as=held).work
+        for held in ({}, dict.fromkeys(shapes, "Q4_0"))
     )
-    largest = max(
-        int(np.prod(shape))
-        for name, shape in expected_shapes(spec).items()
-        if is_packable(described(name, shape), "Q4_0")
-    )
+    largest = max(int(np.prod(shape)) for shape in shapes.values())
     assert packed - dense >= 4 * largest  # whole, for it is smaller than a tile
 
 

@@ -17,8 +17,9 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.lora.inject import LoRASettings
 from entrenar_core.model.load import read_spec
-from entrenar_core.stages.base_model import lora_settings, packed_type
+from entrenar_core.stages.base_model import lora_settings
 from entrenar_core.stages.estimate import MAPPED, MemoryRequest, batch_shapes, estimate_memory, weight_bytes
+from entrenar_core.stages.packing import held_types
 from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
 from tests.stages.tiny_base import base_spec, stories, write_base, write_config
 
@@ -57,7 +58,7 @@ def request_of(config_path: Path, rows: int) -> MemoryRequest:
             lora=None if config.lora is None else lora_settings(config),
             checkpoint_activations=config.training.activation_checkpointing,
             threads=config.training.threads,
-            packed_type=packed_type(config),
+            held_as=held_types(config, file),
             tensors=dict(file.tensors),
             base_bytes=path.stat().st_size,
             data_tokens=200 * 500,
@@ -141,7 +142,7 @@ def test_cached_tokens_are_pages_that_can_be_dropped() -> None:
     ],
     ids=["float32", "packed from F16", "packed as in the file", "packed anew"],
 )
-def test_matrices_of_blocks_are_packed_and_stay_in_the_file_where_it_has_them_so(
+def test_matrices_that_are_held_in_blocks_stay_in_the_file_where_it_has_them_so(
     file_type: str, packed: str | None, matrix_bytes: int, in_place: int
 ) -> None:
     kind = TYPE_BY_NAME[file_type]
@@ -149,7 +150,8 @@ def test_matrices_of_blocks_are_packed_and_stay_in_the_file_where_it_has_them_so
         name: TensorInfo(name, (rows, 64), file_type, tensor_bytes((rows, 64), kind), 0)
         for name, rows in (("blk.0.attn_q.weight", 64), ("output.weight", 300))
     }
-    assert weight_bytes(tensors, packed) == (matrix_bytes + 4 * 300 * 64, in_place)
+    held = {} if packed is None else {"blk.0.attn_q.weight": packed}
+    assert weight_bytes(tensors, held) == (matrix_bytes + 4 * 300 * 64, in_place)
 
 
 class Widths:

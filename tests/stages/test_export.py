@@ -16,6 +16,7 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.quant import encoding
 from entrenar_core.quant.encoding import Encoding, plain_encodings
+from entrenar_core.quant.mixes import ModelFacts
 from entrenar_core.quant.rounding import TensorError
 from entrenar_core.stages.changes import Values
 from entrenar_core.stages.export import ModelForm, export_new, export_over_base
@@ -49,7 +50,7 @@ def export_measured(
     producers: dict[str, Values] = {name: lambda array=array: array for name, array in changed.items()}  # type: ignore[misc]
     with GGUFFile.open(base) as file:
         sources = {name: (info.shape, info.type_name) for name, info in file.tensors.items()}
-        plan = plan_output_types(sources, changed, output_config(wanted))
+        plan = plan_output_types(sources, changed, output_config(wanted), ModelFacts())
         form = ModelForm(plain_encodings(plan.types), plan.file_type, PROVENANCE, threads)
         errors = export_over_base(path, file, producers, form, listener)
     return path, listener, errors

@@ -17,7 +17,7 @@ from entrenar_core.model.load import load_model
 from entrenar_core.stages.changes import Changes
 from tests.model.tiny import lively
 from tests.stages import gguf_py
-from tests.stages.tiny_base import write_base
+from tests.stages.tiny_base import layers_as, write_base
 
 Q, UP, NORM = "blk.0.attn_q.weight", "blk.1.ffn_up.weight", "output_norm.weight"
 
@@ -30,7 +30,7 @@ def base(tmp_path: Path) -> Iterator[GGUFFile]:
 
 def adapted(base: GGUFFile, pack_as: str | None = None) -> LanguageModel:
     """A model whose q_proj adapters, of scale 2, have been trained a while."""
-    model = load_model(base, ReferenceBackend(np.float32), pack_as=pack_as)
+    model = load_model(base, ReferenceBackend(np.float32), held_as=layers_as(base, pack_as))
     for name, tensor in inject_lora(model, LoRASettings(4, 8.0, targets=("q_proj",)), seed=1).items():
         tensor.assign(lively(name, tensor.shape))
     return model

@@ -21,7 +21,7 @@ from entrenar_core.model.load import load_model
 from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.merge_result import MergePlan, merged_values, open_merge
 from tests.model.tiny import lively, lively_weights
-from tests.stages.tiny_base import base_spec, write_base
+from tests.stages.tiny_base import base_spec, layers_as, write_base
 from tests.train.tiny_model import Listener
 
 Q, K, NORM = "blk.0.attn_q.weight", "blk.0.attn_k.weight", "output_norm.weight"
@@ -39,7 +39,7 @@ def plan_of(base: GGUFFile, **keys: Any) -> MergePlan:
 
 def trained(base: GGUFFile, pack_as: str | None = None) -> Changes:
     """A LoRA run on q_proj."""
-    model = load_model(base, ReferenceBackend(np.float32), pack_as=pack_as)
+    model = load_model(base, ReferenceBackend(np.float32), held_as=layers_as(base, pack_as))
     for name, tensor in inject_lora(model, LoRASettings(4, 8.0, targets=("q_proj",)), seed=1).items():
         tensor.assign(lively(name, tensor.shape))
     return Changes.of(model, base)

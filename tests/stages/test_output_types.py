@@ -10,6 +10,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice
 from entrenar_core.gguf.keys import FileType
+from entrenar_core.quant.mixes import ModelFacts
 from entrenar_core.stages import output_types
 from entrenar_core.stages.output_types import OutputTypes, mix_request, plan_output_types, say_what_types_lose
 from tests.train.tiny_model import Listener
@@ -40,7 +41,7 @@ def sources(type_name: str, **others: str) -> dict[str, tuple[tuple[int, ...], s
 
 
 def plan(present: dict[str, tuple[tuple[int, ...], str]], changed: set[str], **sections: Any) -> OutputTypes:
-    return plan_output_types(present, changed, config(**sections))
+    return plan_output_types(present, changed, config(**sections), ModelFacts())
 
 
 def said(found: OutputTypes) -> list[Notice]:
@@ -138,5 +139,5 @@ def test_a_size_is_no_type() -> None:
     section = config(quantize={"target_size": "1GB", "stage": "output"}).quantize
     assert section is not None
     with pytest.raises(ConfigError, match="by measuring a finished model") as caught:
-        mix_request(section, 1)
+        mix_request(section, ModelFacts())
     assert caught.value.where == "quantize.target_size"

@@ -80,14 +80,30 @@ def test_the_written_model_is_the_one_that_was_trained(folder: Path, bits: int) 
 
 def test_a_base_whose_values_are_rounded_already_gives_the_same_run(folder: Path) -> None:
     write_base(folder / "base.gguf")
-    names = [name for name, array in lively_weights(base_spec()).items() if name.startswith("blk.") and array.ndim == 2]
-    replaced = {name: rounded(folder / "base.gguf", name, "Q4_0") for name in names}
+    names = [name for name, array in lively_weights(base_spec()).items() if array.ndim == 2]
+    types = dict.fromkeys(names, "Q4_0") | {"output.weight": "Q8_0"}
+    replaced = {name: rounded(folder / "base.gguf", name, type_name) for name, type_name in types.items()}
     once, _ = train(folder, quantize={"bits": 4})
     write_base(folder / "base.gguf", replaced=replaced)
     twice, _ = train(folder, quantize={"bits": 4}, training={"output_dir": str(folder / "again")})
     dense, _ = train(folder, training={"output_dir": str(folder / "dense")})
     assert once.train_loss == twice.train_loss
     assert dense.train_loss == pytest.approx(once.train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q8_0"])
+def test_a_base_in_blocks_stays_in_them_without_a_section(folder: Path, type_name: str) -> None:
+    write_base(folder / "base.gguf", type_name=type_name)
+    packed, _ = train(folder)
+    asked, _ = train(folder, quantize={"type": type_name.lower()}, training={"output_dir": str(folder / "asked")})
+    weights = {name: gguf_py.values(folder / "base.gguf", name) for name in lively_weights(base_spec())}
+    write_base(folder / "base.gguf", replaced=weights)
+    dense, _ = train(folder, training={"output_dir": str(folder / "dense")})
+    assert packed.train_loss == asked.train_loss
+    assert packed.train_loss == pytest.approx(dense.train_loss, rel=1e-5)
+    for name, pair in read_adapter(packed.adapter or Path(), "llama").items():
+        expected = read_adapter(dense.adapter or Path(), "llama")[name].delta()
+        assert np.linalg.norm(pair.delta() - expected) <= 1e-4 * np.linalg.norm(expected)
 
 
 def test_matrices_without_an_adapter_of_a_base_in_blocks_are_copied(folder: Path) -> None:
@@ -150,7 +166,19 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(folder:
     assert not (folder / "run").exists()
 
 
-def test_a_base_in_other_blocks_is_said_to_be_quantized_again(folder: Path) -> None:
+def test_a_base_in_other_blocks_is_quantized_again_only_if_that_is_allowed(folder: Path) -> None:
     write_base(folder / "base.gguf", type_name="Q8_0")
-    _, listener = train(folder, quantize={"bits": 4})
-    assert any("quantized again, to Q4_0" in notice.message for notice in listener.of(Notice))
+    kept, listener = train(folder, quantize={"bits": 4})
+    assert any("stay as they are: 16 of Q8_0" in notice.message for notice in listener.of(Notice))
+    again, listener = train(
+        folder,
+        quantize={"bits": 4, "allow_requantize": True},
+        training={"output_dir": str(folder / "again")},
+        output={"type": "f32"},
+    )
+    assert any("quantized again" in notice.message for notice in listener.of(Notice))
+    assert again.train_loss != kept.train_loss
+    assert again.model is not None
+    codec = codec_for("Q4_0")
+    halved = codec.decode(codec.encode(np.ascontiguousarray(gguf_py.values(folder / "base.gguf", Q))))
+    np.testing.assert_allclose(gguf_py.values(again.model, Q), halved + adapter_delta(again, Q), atol=1e-6)

@@ -20,6 +20,7 @@ import yaml
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.config.load import load_config
 from entrenar_core.config.root import Config
+from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.gguf.writer import TensorPlan, encode_tensor, write_gguf
 from entrenar_core.model.decoder import LanguageModel
@@ -155,6 +156,12 @@ def train(folder: Path, **sections: Any) -> tuple[RunResult, Listener]:
     """Run `config`; the result and everything that was reported."""
     listener = Listener()
     return run_training(config(folder, **sections), reporter=listener), listener
+
+
+def layers_as(file: GGUFFile, type_name: str | None) -> dict[str, str]:
+    """Every matrix of a layer in blocks of one type; None: none of them."""
+    matrices = {name for name, info in file.tensors.items() if name.startswith("blk.") and len(info.shape) == 2}
+    return {} if type_name is None else dict.fromkeys(matrices, type_name)
 
 
 def model_on_cpu(spec: DecoderSpec | None = None, weights: dict[str, np.ndarray] | None = None) -> LanguageModel:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array
+from entrenar_core.backend.base import Array, Backend, WeightHandle
 
 
 class Embedding(Op):
@@ -29,3 +29,9 @@ class Embedding(Op):
 def embedding(table: Tensor, ids: Array) -> Tensor:
     """Rows of table [V, D] for ids int32 [...] -> [..., D]."""
     return apply(Embedding, table, ids=ids)
+
+
+def packed_embedding(backend: Backend, table: WeightHandle, ids: Array) -> Tensor:
+    """Rows of a frozen table [V, D] in blocks for ids int32 [...] -> [..., D]; no gradient flows into it."""
+    rows = backend.embedding_packed(table, ids.reshape(-1))
+    return Tensor(rows.reshape(*ids.shape, table.shape[1]), backend)
