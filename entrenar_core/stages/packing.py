@@ -75,13 +75,20 @@ def say_how_it_is_held(config: Config, file: GGUFFile, held: Mapping[str, str], 
     if dense := dense_matrices(tensors.values(), held):
         message = f"{len(dense)} matrices stay in float32: their rows do not divide into {section.mix} blocks"
         reporter.emit(Notice("info", f"{message} ({dense[0].name} has rows of {dense[0].shape[1]})"))
-    in_blocks = {name: info.type_name for name, info in tensors.items() if is_in_blocks(info)}
-    if kept := Counter(kind for name, kind in in_blocks.items() if held[name] == kind):
+    kept, twice = _fate_of_blocks(tensors, held)
+    if kept:
         message = f"matrices that are in blocks already stay as they are: {_counted(kept)}"
         reporter.emit(Notice("info", message))
-    if twice := Counter(kind for name, kind in in_blocks.items() if held[name] != kind):
+    if twice:
         message = f"matrices of few bits are quantized again, which loses quality: {_counted(twice)}"
         reporter.emit(Notice("warning", f"{message}; a base in F16 or F32 loses less"))
+
+
+def _fate_of_blocks(tensors: Mapping[str, TensorInfo], held: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:
+    """The matrices that are in blocks in the file, by type: those that stay in them, and the others."""
+    in_blocks = {name: info.type_name for name, info in tensors.items() if is_in_blocks(info)}
+    kept = Counter(kind for name, kind in in_blocks.items() if held[name] == kind)
+    return kept, Counter(in_blocks.values()) - kept
 
 
 def dense_matrices(tensors: Iterable[TensorInfo], held: Mapping[str, str]) -> list[TensorInfo]:
