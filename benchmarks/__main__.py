@@ -6,7 +6,18 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks import big_lora, codec_speed, kernels, learning, lora_step, memory_estimate, qat, startup, streaming
+from benchmarks import (
+    big_lora,
+    codec_speed,
+    kernels,
+    learning,
+    lora_step,
+    memory_estimate,
+    qat,
+    quantization_accuracy,
+    startup,
+    streaming,
+)
 
 Benchmark = Callable[[], list[str]]
 
@@ -22,6 +33,7 @@ LONG: dict[str, Benchmark] = {
     "memory_estimate": memory_estimate.run,
     "streaming": streaming.run,
     "qat": qat.run,
+    "quantization_accuracy": quantization_accuracy.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
