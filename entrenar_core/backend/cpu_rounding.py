@@ -21,6 +21,10 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 PIECE_VALUES = 1 << 16
 """Values that a thread works on at a time, unless a row has more: 256 KiB, which the second-level cache keeps."""
 
+FLAGGED_VALUES = 1 << 14
+"""The same where it is also found which values are in range: NumPy's temporaries stay too small to be mapped anew each
+time (five times as fast)."""
+
 
 def fake_quantize(
     threads: Threads,
@@ -43,7 +47,8 @@ def fake_quantize(
     target = pool.empty(values.shape) if out is None else like("fake_quantize", writable("fake_quantize", out), values)
     if inside is not None:
         _check_flags("fake_quantize", inside, values)
-    height = max(1, PIECE_VALUES // max(values.shape[1], 1))
+    most = PIECE_VALUES if inside is None else FLAGGED_VALUES
+    height = max(1, most // max(values.shape[1], 1))
     n_pieces = -(-len(values) // height)
     threads.run_tasks(_piece, n_pieces, codec, values, importance, target, inside, height)
     return target

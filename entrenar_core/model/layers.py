@@ -131,14 +131,21 @@ class Embedding(Module):
         weight = self.weight
         return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
 
+    def rounded(self) -> RoundedWeight | None:
+        """The rounded table, or None while it is used as it is."""
+        if self.rounding is None or not self.rounding.is_on:
+            return None
+        versions = (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
+        return self.rounding.rounded(versions, self.effective_weight)
+
     def table(self) -> Tensor | PackedWeight:
         """The table that rows are taken from; rounded if that is on."""
-        if self.rounding is None or not self.rounding.is_on:
+        rounded = self.rounded()
+        if rounded is None:
             return self.weight
         if isinstance(self.weight, PackedWeight):
-            return Tensor(self.rounding.rounded((), self.effective_weight).values, self.weight.backend)
-        versions = (self.weight.slot.version.count,)
-        return quant.fake_quantized(self.weight, self.rounding.rounded(versions, self.effective_weight))
+            return Tensor(rounded.values, self.weight.backend)
+        return quant.fake_quantized(self.weight, rounded)
 
     def forward(self, ids: Array) -> Tensor:
         """ids int32 [B, T] -> [B, T, D]."""

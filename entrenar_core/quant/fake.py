@@ -112,6 +112,13 @@ class FakeQuantization:
         """How many weights have which type, the most frequent first."""
         return dict(Counter(encoding.type_name for encoding in self.encodings.values()).most_common())
 
+    def round_all(self) -> None:
+        """Round every weight anew, as a step does that has changed them all."""
+        for layer in self.layers.values():
+            if isinstance(layer.rounding, FakeQuantizer):
+                layer.rounding.forget()
+            layer.rounded()
+
     def masters(self) -> dict[str, Callable[[], np.ndarray]]:
         """What is rounded, by name, float32 [out, in] on the host: the very numbers that the forward pass rounds."""
         return {name: _master(layer) for name, layer in self.layers.items()}

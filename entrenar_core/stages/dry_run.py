@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 
 from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
@@ -19,6 +20,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.data.load import notice_of
 from entrenar_core.errors import OutputError
 from entrenar_core.events import Event, Notice, Reporter
+from entrenar_core.quant.fake import FakeQuantization
 from entrenar_core.stages.assemble import assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
@@ -246,10 +248,20 @@ def _time(config: Config, base: BaseModel, data: DataSets, backend: Backend, ste
     batches = [data.train_loader.batch(0, index) for index in range(min(8, data.train_loader.batches_per_epoch(0)))]
     typical = sorted(batches, key=lambda batch: batch.tokens.size)[len(batches) // 2]
     measured = measure_step(run.model, typical, run.optimizer)
+    if run.quantization is not None:
+        rounding = _rounding_seconds(run.quantization)
+        measured = replace(measured, update_seconds=measured.update_seconds + rounding)
     padded = float(data.train_loader.shapes(0).prod(axis=1).mean()) * steps.batches_per_step
     fill = sum(batch.n_tokens for batch in batches) / sum(batch.tokens.size for batch in batches)
     plan = time_plan(measured, steps=steps.steps, padded_tokens=padded, tokens=padded * fill)
     return _with_evaluations(plan, measured, data, steps.evaluations)
+
+
+def _rounding_seconds(quantization: FakeQuantization) -> float:
+    """The time that each step spends on rounding the weights that it has changed."""
+    started = perf_counter()
+    quantization.round_all()
+    return perf_counter() - started
 
 
 def _with_evaluations(plan: TimePlan, measured: StepTime, data: DataSets, evaluations: int) -> TimePlan:

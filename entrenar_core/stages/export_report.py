@@ -63,6 +63,8 @@ def rounding_notices(errors: Sequence[TensorError], config: Config) -> list[Noti
         ((share, error) for error in errors if (share := error.change_share) is not None),
         key=lambda pair: (-pair[0], pair[1].name),
     )
+    if config.quantize is not None and config.quantize.stage == "qat":
+        return [Notice("info", "the file decodes to exactly the weights that the last steps and evaluations used")]
     few_bits = [pair for pair in compared if is_few_bits(pair[1].type_name)]
     found = [_summary(few_bits)] if few_bits else []
     if lost := sum(share > 1 for share, _ in compared):

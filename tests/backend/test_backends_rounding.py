@@ -23,6 +23,7 @@ def test_values_are_those_of_the_codec(
     backend: Any, type_name: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_rounding, "PIECE_VALUES", 200)
+    monkeypatch.setattr(cpu_rounding, "FLAGGED_VALUES", 130)
     values, codec = random_rows(*shape), codec_for(type_name)
     out, inside = backend.empty(shape), np.zeros(shape, np.bool_)
     raw = codec.encode(values)

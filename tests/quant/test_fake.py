@@ -208,6 +208,22 @@ def test_weights_are_rounded_once_for_each_change(monkeypatch: pytest.MonkeyPatc
     backend.close()
 
 
+def test_all_weights_can_be_rounded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CpuBackend(1)
+    model = build(SPEC, lively_weights(SPEC), backend, trainable=True)
+    quantization = fake_quantize_weights(model, plain_encodings(all_types(model, "Q4_0")))
+    quantization.switch.is_on = True
+    first = step(model)
+    calls: list[int] = []
+    real = backend.fake_quantize
+    monkeypatch.setattr(backend, "fake_quantize", lambda v, *a, **k: calls.append(v.size) or real(v, *a, **k))
+    quantization.round_all()
+    assert len(calls) == len(quantization.encodings)
+    assert quantization.matrices == {"Q4_0": len(calls)}
+    assert step(model)[0] == first[0]
+    backend.close()
+
+
 def test_an_adapter_is_rounded_together_with_its_weight(backend: Any, rng: np.random.Generator) -> None:
     weights = lively_weights(SPEC)
     model = build(SPEC, weights, backend, trainable=True)

@@ -306,3 +306,10 @@ def test_the_written_file_can_be_opened_as_a_model(folder: Path) -> None:
     assert result.model is not None
     with GGUFFile.open(result.model) as file:
         assert load_model(file, CpuBackend(1)).logits(np.zeros((1, 3), np.int32)).shape[:2] == (1, 3)
+
+
+def test_the_file_is_said_to_be_the_trained_model_and_no_change_to_be_lost(folder: Path) -> None:
+    _, listener = qat(folder, optimizer={"lr": 1e-6})
+    said = [notice.message for notice in listener.of(Notice)]
+    assert any("exactly the weights that the last steps and evaluations used" in message for message in said)
+    assert not any("rounding is larger" in message for message in said)
