@@ -195,7 +195,7 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
 
 def method_of(config: Config, opened: OpenedData, held_as: Mapping[str, str]) -> str:
     """What is trained, in a few words; `held_as`: the block types of the frozen matrices that are held in blocks."""
-    lora, quantize = config.lora, config.quantize
+    lora = config.lora
     if lora is None:
         what = "all weights" if config.model.path is not None else "a new model from random weights"
     else:
