@@ -5,13 +5,11 @@ Training and the dry run both start here, so that what is planned is what is run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import entrenar_core
 from entrenar_core.backend.base import Backend
-from entrenar_core.codecs.base import Floats
 from entrenar_core.config.resolved import config_hash
 from entrenar_core.config.root import Config
 from entrenar_core.data.task_columns import TARGET_ROLES
@@ -26,6 +24,7 @@ from entrenar_core.stages.dataset import DataSets, OpenedData
 from entrenar_core.stages.export import Metadata
 from entrenar_core.stages.qat import check_warmup, qat_section
 from entrenar_core.stages.qat_weights import rounded_encodings
+from entrenar_core.stages.run_calibration import RunCalibration
 from entrenar_core.train.checkpoint import RunRecord
 from entrenar_core.train.environment import describe_environment
 from entrenar_core.train.parts import steps_of_epochs
@@ -37,7 +36,7 @@ class Run:
     """Everything that one run consists of.
 
     `model` is the backbone with its head where a head is trained. `quantization`: of a run that trains with quantized
-    weights.
+    weights. `calibration`: of one whose errors are weighed.
     """
 
     config: Config
@@ -50,10 +49,11 @@ class Run:
     record: RunRecord
     folder: Path
     quantization: FakeQuantization | None = None
+    calibration: RunCalibration | None = None
 
     @property
     def backbone(self) -> LanguageModel:
-        return self.model.backbone if isinstance(self.model, SequenceModel) else self.model
+        return backbone_of(self.model)
 
     def provenance(self) -> Metadata:
         """Keys that say where a file comes from; equal runs write equal keys."""
@@ -66,18 +66,22 @@ class Run:
         return [(key, MetadataValue.string(value)) for key, value in found.items()]
 
 
+def backbone_of(model: LanguageModel | SequenceModel) -> LanguageModel:
+    """The model without its head."""
+    return model.backbone if isinstance(model, SequenceModel) else model
+
+
 def assemble(
-    config: Config,
-    base: BaseModel,
-    data: DataSets,
-    backend: Backend,
-    importance: Mapping[str, Floats] | None = None,
+    config: Config, base: BaseModel, data: DataSets, backend: Backend, calibration: RunCalibration | None = None
 ) -> Run:
     """Build the model and all that goes with it.
 
     Args:
-        config, base, data, backend: of the run.
-        importance: what the errors of the columns count, by the name of a weight that is rounded while training.
+        config: of the run.
+        base: what it starts from.
+        data: what it learns from.
+        backend: where it computes.
+        calibration: what errors are weighed by; a dry run leaves it out, because measuring takes time.
 
     Raises:
         ModelError, FormatError, ConfigError: the model cannot be built as the config says.
@@ -85,15 +89,17 @@ def assemble(
     backbone = base.build(config, backend)
     head = head_spec(data.opened)
     model = backbone if head is None else new_head(backbone, head, config.training.seed)
+    calibrated = {} if calibration is None else {"quantize.calibration": calibration.digest()}
     record = RunRecord(
         config=config.model_dump(mode="json"),
-        inputs={**base.digests(), **data.digests()},
+        inputs={**base.digests(), **data.digests(), **calibrated},
         environment=describe_environment(backend=backend.name, threads=backend.n_threads),
     )
     optimizer = build_optimizer(config.optimizer, model.trainable())
     settings = train_settings(config, data)
-    folder, quantization = Path(config.training.output_dir), _quantization(config, base, model, head, importance)
-    return Run(config, base, data, backend, model, optimizer, settings, record, folder, quantization)
+    folder = Path(config.training.output_dir)
+    quantization = _quantization(config, base, model, head, calibration)
+    return Run(config, base, data, backend, model, optimizer, settings, record, folder, quantization, calibration)
 
 
 def _quantization(
@@ -101,12 +107,13 @@ def _quantization(
     base: BaseModel,
     model: LanguageModel | SequenceModel,
     head: HeadSpec | None,
-    importance: Mapping[str, Floats] | None,
+    calibration: RunCalibration | None,
 ) -> FakeQuantization | None:
     """The weights that the export will round, ready to be rounded while training."""
     section = qat_section(config)
     if section is None:
         return None
+    importance = {} if calibration is None else calibration.importance(backbone_of(model))
     encodings = rounded_encodings(config, base, head, importance)
     return fake_quantize_weights(model, encodings, clipped=section.gradient == "clipped")
 

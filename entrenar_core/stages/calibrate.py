@@ -82,23 +82,8 @@ def importance_for(
         with GGUFFile.open(model) as file:
             return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
     if calibration.imatrix is not None:
-        return _read(calibration.imatrix, model.tensors, reporter)
+        return read_importance(calibration.imatrix, model.tensors, reporter)
     return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
-
-
-def importance_of_model(
-    model: LanguageModel, text: ModelText, calibration: Calibration, *, reporter: Reporter, data: Data | None = None
-) -> dict[str, Floats]:
-    """The same as `importance_for` of a model that is loaded, with its adapters: what a training run has made.
-
-    Raises:
-        ConfigError, FormatError, ModelError, DataError: see `importance_for`.
-    """
-    if calibration.imatrix is not None:
-        held: dict[str, Shaped] = {**model.parameters(), **model.packed_weights()}
-        return _read(calibration.imatrix, held, reporter)
-    rows = calibration_rows(text, calibration, data, reporter)
-    return measure_model(model, rows, calibration, reporter).importance()
 
 
 def run_calibrate(
@@ -233,7 +218,12 @@ def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
     return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
-def _read(path: str, tensors: Mapping[str, Shaped], reporter: Reporter) -> dict[str, Floats]:
+def read_importance(path: str, tensors: Mapping[str, Shaped], reporter: Reporter) -> dict[str, Floats]:
+    """The importance in a file for a model with these tensors; says which of its matrices were not measured.
+
+    Raises:
+        FormatError: the file cannot be used, or belongs to another model.
+    """
     matrix = read_imatrix(path)
     found = importance_of_tensors(matrix, tensors, path)
     for name, entry in matrix.entries.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from entrenar_core.codecs.base import Floats
 from entrenar_core.config.root import Config
@@ -32,12 +31,11 @@ def rounded_encodings(
         return {}
     changed = changed_tensors(base, trained_shapes(config, base, head))
     plan = output_plan(config, base, changed)
-    encodings = encodings_of(plan, config, base, changed)
+    encodings = encodings_of(plan, config, base, changed, importance or {})
     names = rounded_names(plan, sources_of(base), changed, config)
     if not names:
         raise ConfigError("no matrix of the model would be quantized", where="quantize", hint="remove the section")
-    weighed = importance or {}
-    return {name: replace(encodings[name], importance=weighed.get(name)) for name in names}
+    return {name: encodings[name] for name in names}
 
 
 def rounded_bytes(config: Config, base: BaseModel, head: HeadSpec | None) -> int:

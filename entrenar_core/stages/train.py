@@ -35,6 +35,7 @@ from entrenar_core.stages.output_dir import (
 )
 from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
 from entrenar_core.stages.qat import QuantizationSwitch, qat_section
+from entrenar_core.stages.run_calibration import open_calibration
 from entrenar_core.stages.write_model import write_model
 from entrenar_core.train.callbacks import Callback
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
@@ -89,8 +90,9 @@ def run_training(
         if writes_model(config):
             output_plan(config, base, trained_shapes(config, base, head_spec(opened)))
         data = load_datasets(config, base, opened, reporter)
+        calibration = open_calibration(config, base, reporter)
         backend = select_backend(config.training.device, config.training.threads)
-        run = assemble(config, base, data, backend)
+        run = assemble(config, base, data, backend, calibration)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
         if overwrite:
             clear_output_dir(folder)

@@ -66,7 +66,9 @@ def _form(run: Run, changed: Collection[str], reporter: Reporter) -> ModelForm:
     plan = output_plan(run.config, run.base, changed)
     say_what_types_lose(plan, reporter)
     added = [*run.provenance(), *_template_used(run)]
-    encodings = encodings_of(plan, run.config, run.base, changed)
+    measured = run.calibration if run.quantization is None else None
+    importance = {} if measured is None else measured.importance(run.backbone)
+    encodings = encodings_of(plan, run.config, run.base, changed, importance)
     if run.quantization is not None:
         encodings |= run.quantization.encodings
     return ModelForm(encodings, plan.file_type, added, run.backend.n_threads)

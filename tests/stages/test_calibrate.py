@@ -21,12 +21,11 @@ from entrenar_core.stages.calibrate import (
     ModelText,
     calibration_rows,
     importance_for,
-    importance_of_model,
     measure,
     run_calibrate,
 )
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
-from tests.stages.tiny_base import CONTEXT, model_on_cpu, stories, write_base
+from tests.stages.tiny_base import CONTEXT, stories, write_base
 from tests.train.tiny_model import Listener
 
 
@@ -237,17 +236,3 @@ def test_a_measured_file_says_the_same_as_measuring(folder: Path) -> None:
     read = importance_for(folder / "base.gguf", Calibration(imatrix=str(folder / "im.gguf")), reporter=Listener())
     assert set(read) == {*measured, "output.weight"}
     assert all(np.allclose(read[name], measured[name], rtol=1e-6) for name in measured)
-
-
-def test_a_loaded_model_is_measured_like_its_file(folder: Path) -> None:
-    section = calibration(data=texts_of(folder))
-    with GGUFFile.open(folder / "base.gguf") as file:
-        text = ModelText("base.gguf", tokenizer_from_metadata(file.metadata, "base.gguf"), dict(file.metadata), CONTEXT)
-    loaded = importance_of_model(model_on_cpu(), text, section, reporter=Listener())
-    of_file = importance_for(folder / "base.gguf", section, threads=1, reporter=Listener())
-    assert set(loaded) == set(of_file)
-    assert all(np.allclose(loaded[name], of_file[name], rtol=1e-4) for name in loaded)
-    read = importance_of_model(
-        model_on_cpu(), text, Calibration(imatrix=matrix_file(folder, {"blk.0.attn_q.weight": 32})), reporter=Listener()
-    )
-    assert set(read) == {"blk.0.attn_q.weight"}
