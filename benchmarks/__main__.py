@@ -14,6 +14,7 @@ from benchmarks import (
     lora_step,
     memory_estimate,
     qat,
+    qlora,
     quantization_accuracy,
     startup,
     streaming,
@@ -33,11 +34,12 @@ LONG: dict[str, Benchmark] = {
     "memory_estimate": memory_estimate.run,
     "streaming": streaming.run,
     "qat": qat.run,
+    "qlora": qlora.run,
     "quantization_accuracy": quantization_accuracy.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat"}
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora"}
 
 
 def main() -> None:

@@ -24,11 +24,16 @@ class CommandFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Watched:
-    """What a finished command took. Memory in bytes: the largest resident set, and its largest anonymous part."""
+    """What a finished command took.
+
+    Memory in bytes: the largest resident set, its largest anonymous part, and the largest proportional set (PSS), in
+    which a mapped page counts as a share for each process that maps it.
+    """
 
     seconds: float
     peak_resident: int
     peak_anonymous: int
+    peak_proportional: int = 0
 
 
 def train_command(config: Mapping[str, Any], folder: Path, *, name: str, keep_free: int = 0) -> Watched:
@@ -45,14 +50,15 @@ def train_command(config: Mapping[str, Any], folder: Path, *, name: str, keep_fr
     """
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(config), encoding="utf-8")
-    entrenar = Path(sys.executable).with_name("entrenar")
-    return watch([str(entrenar), "train", str(path)], folder / f"{name}.log", keep_free=keep_free)
+    return watch(
+        [sys.executable, "-m", "entrenar_cli", "train", str(path)], folder / f"{name}.log", keep_free=keep_free
+    )
 
 
 def watch(arguments: Sequence[str], log: Path, *, keep_free: int = 0) -> Watched:
     """Run a command to its end; see `train_command`."""
     started = time.perf_counter()
-    resident = anonymous = 0
+    resident = anonymous = proportional = 0
     ended_early = False
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     with (
@@ -62,6 +68,7 @@ def watch(arguments: Sequence[str], log: Path, *, keep_free: int = 0) -> Watched
         while process.poll() is None:
             now = _kilobytes(Path(f"/proc/{process.pid}/status"), "VmHWM:", "RssAnon:")
             resident, anonymous = max(resident, now[0]), max(anonymous, now[1])
+            proportional = max(proportional, *_kilobytes(Path(f"/proc/{process.pid}/smaps_rollup"), "Pss:"))
             if keep_free and _kilobytes(Path("/proc/meminfo"), "MemAvailable:")[0] < keep_free:
                 ended_early = True
                 process.kill()
@@ -74,7 +81,7 @@ def watch(arguments: Sequence[str], log: Path, *, keep_free: int = 0) -> Watched
         )
     if process.returncode:
         raise CommandFailed(f"exit code {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
-    return Watched(seconds, resident, anonymous)
+    return Watched(seconds, resident, anonymous, proportional)
 
 
 def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
