@@ -76,7 +76,7 @@ def open_head_run(folder: Path, base: Path | None = None) -> HeadRun:
                 hint="predict needs a finished run with data.task: classification or regression",
             )
     config, head = load_config(folder / RESOLVED), read_head_spec(folder / HEAD_FILE)
-    if (folder / ADAPTER).is_file():
+    if (folder / ADAPTER).is_file() and not _is_one_with_its_base(config):
         found = _base_of(folder, config, base)
         if found is not None:
             return HeadRun(folder, config, head, found, folder / ADAPTER)
@@ -87,6 +87,11 @@ def open_head_run(folder: Path, base: Path | None = None) -> HeadRun:
     if not (folder / MODEL).is_file():
         raise FormatError(f"there is neither {MODEL} nor {ADAPTER} in this folder", where=str(folder))
     return HeadRun(folder, config, head, folder / MODEL, None)
+
+
+def _is_one_with_its_base(config: Config) -> bool:
+    """Whether the adapter is no model without being rounded together with its base: only model.gguf is, then."""
+    return config.quantize is not None and config.quantize.stage == "qat"
 
 
 def _base_of(folder: Path, config: Config, base: Path | None) -> Path | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from entrenar_core.backend.cpu import CpuBackend
@@ -19,10 +21,11 @@ from entrenar_core.model.load import load_model
 from entrenar_core.quant import fake
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.dataset import load_datasets, open_data
+from entrenar_core.stages.predict import PredictionSettings, run_predict
 from entrenar_core.stages.train import RunResult, run_training
 from entrenar_core.train.evaluate import mean_loss
 from tests.stages import gguf_py
-from tests.stages.tiny_base import NEW_MODEL, base_spec, config, train, write_base, write_data
+from tests.stages.tiny_base import NEW_MODEL, base_spec, config, stories, train, write_base, write_data
 from tests.train.tiny_model import Listener
 
 pytestmark = pytest.mark.integration
@@ -77,6 +80,9 @@ def file_loss(folder: Path, path: Path, **sections: Any) -> float:
     return found.loss
 
 
+SHORT = {"rows": 4, "seq_len": 16}
+"""A calibration of a moment."""
+
 TYPES: dict[str, dict[str, Any]] = {
     "q4_0": {"type": "q4_0", "pure": True},
     "q8_0": {"type": "q8_0"},
@@ -90,6 +96,13 @@ TYPES: dict[str, dict[str, Any]] = {
     "clipped": {"type": "q4_0", "pure": True, "qat": {"gradient": "clipped"}},
     "by rows": {"type": "q4_0", "pure": True, "granularity": "per_channel"},
     "by tensors": {"type": "q8_0", "granularity": "per_tensor"},
+    "weighed": {"type": "q4_0", "pure": True, "calibration": SHORT},
+    "weighed tensors": {
+        "type": "q4_1",
+        "pure": True,
+        "granularity": "per_tensor",
+        "calibration": {**SHORT, "method": "percentile", "percentile": 99.0},
+    },
 }
 
 
@@ -313,3 +326,24 @@ def test_the_file_is_said_to_be_the_trained_model_and_no_change_to_be_lost(folde
     said = [notice.message for notice in listener.of(Notice)]
     assert any("exactly the weights that the last steps and evaluations used" in message for message in said)
     assert not any("rounding is larger" in message for message in said)
+
+
+@pytest.mark.parametrize("lora", [None, {}], ids=["full", "lora"])
+def test_a_model_with_a_head_is_rounded_below_the_head(folder: Path, seen: Seen, lora: dict[str, Any] | None) -> None:
+    """The head itself stays float32; an output matrix, which it does not use, is quantized when it is written.
+
+    Predictions are those of the written model, also where there is an adapter beside it.
+    """
+    path = folder / "moods.parquet"
+    texts = [prompt for prompt, _ in stories()]
+    pq.write_table(pa.table({"review": texts, "label": ["good", "bad"] * (len(texts) // 2)}), path)
+    result, listener = qat(folder, lora=lora, data={"train": str(path), "val": str(path)})
+    assert result.model is not None
+    types = gguf_py.types(result.model)
+    assert seen.keys() == {name for name, kind in types.items() if kind == "Q4_0"} - {HEAD}
+    for name, values in seen.items():
+        np.testing.assert_array_equal(gguf_py.values(result.model, name), values, err_msg=name)
+    assert types[HEAD] == "Q4_0"
+    settings = PredictionSettings(threads=1)
+    found = run_predict(folder / "run", str(path), folder / "out.parquet", settings=settings, reporter=Listener())
+    assert found.metrics == listener.evaluations()[-1].metrics
