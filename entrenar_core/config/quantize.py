@@ -157,6 +157,12 @@ class Quantize(Section):
         """What shares a scale, however it was written."""
         return "per_channel" if self.per_channel else self.granularity
 
+    @property
+    def range_percentile(self) -> float | None:
+        """Share of the weights that a shared range has, in percent; None: all, unless calibration is by percentiles."""
+        known = self.calibration
+        return known.percentile if known is not None and known.method == "percentile" else None
+
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield from _one_type(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from entrenar_core.codecs.base import Codec, Floats
@@ -18,9 +19,17 @@ from entrenar_core.quant.workers import run_pieces
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class ShareOptions:
+    """granularity: block, per_channel or per_tensor. percentile: share of the weights in a range; None: all."""
+
+    granularity: str
+    percentile: float | None = None
+
+
 def shared_codecs(
     plan: Sequence[PlannedTensor],
-    granularity: str,
+    options: ShareOptions,
     source: RowSource,
     importance: Importance,
     piece_values: int,
@@ -30,7 +39,7 @@ def shared_codecs(
 
     Args:
         plan: all tensors.
-        granularity: block, per_channel or per_tensor. For the last one every tensor is read once or twice beforehand.
+        options: what shares a scale. For per_tensor every tensor is read once or twice beforehand.
         source: where they are read.
         importance: see `convert.Importance`; the matrices of a stack share a scale, and the mean of theirs counts.
         piece_values, n_workers: see `convert.Conversion`.
@@ -39,16 +48,16 @@ def shared_codecs(
         FormatError: a value is not finite or too large.
     """
     shared = [one for one in plan if not one.is_copied and one.type_name in SHARED_TYPES]
-    if granularity == "block":
+    if options.granularity == "block":
         return {}
-    if granularity == "per_channel":
-        return {one.name: granular_codec(one.type_name, granularity) for one in shared}
+    if options.granularity == "per_channel":
+        return {one.name: granular_codec(one.type_name, options.granularity, options.percentile) for one in shared}
     found: dict[str, Codec] = {}
     for one in shared:
         reader = _Reader(one, source, piece_values, n_workers)
         weights = importance.get(one.name)
         columns = weights if weights is None or weights.ndim == 1 else weights.mean(axis=0)
-        found[one.name] = tensor_encoder(one.type_name, reader.each_piece, columns)
+        found[one.name] = tensor_encoder(one.type_name, reader.each_piece, columns, options.percentile)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from entrenar_core.codecs.base import Floats
-from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.root import Config
 from entrenar_core.quant.encoding import Encoding
 from entrenar_core.quant.granularity import SHARED_TYPES
@@ -24,16 +23,10 @@ def encodings_of(
     """
     section, present = config.quantize, sources_of(base)
     shared = "block" if section is None or section.stage == "base" else section.scale_group
-    percentile = _percentile(section)
+    percentile = None if section is None else section.range_percentile
     found = {}
     for name, type_name in plan.types.items():
         is_encoded = name in changed or present[name][1] != type_name
         granularity = shared if is_encoded and type_name in SHARED_TYPES else "block"
         found[name] = Encoding(type_name, importance.get(name), granularity, percentile)
     return found
-
-
-def _percentile(section: Quantize | None) -> float | None:
-    """The share of the weights in a shared range, where calibration works with percentiles."""
-    calibration = None if section is None else section.calibration
-    return calibration.percentile if calibration is not None and calibration.method == "percentile" else None

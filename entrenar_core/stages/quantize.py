@@ -13,6 +13,7 @@ import numpy as np
 
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.registry import codec_for
+from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig, Running
 from entrenar_core.errors import ConfigError, OutputError
 from entrenar_core.events import Notice, Quantized, Quantizing, Reporter, Saved
@@ -76,7 +77,7 @@ def run_quantize(
         conversion = Conversion(
             plan.tensors, plan.layout.tensors, piece_values, workers, plan.importance, measures=measures
         )
-        errors = _write(plan, conversion, config.quantize.scale_group, reporter)
+        errors = _write(plan, conversion, config.quantize, reporter)
         tensors = [TensorReport.of(one, sums) for one, sums in zip(plan.tensors, errors, strict=True)]
         result = QuantizeResult(_summary(plan, tensors, time.monotonic() - started), tensors)
     reporter.emit(Saved("model", plan.path, plan.layout.total))
@@ -121,7 +122,7 @@ def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measure
     return piece_values, workers
 
 
-def _write(plan: QuantizePlan, conversion: Conversion, granularity: str, reporter: Reporter) -> list[ErrorSums | None]:
+def _write(plan: QuantizePlan, conversion: Conversion, section: Quantize, reporter: Reporter) -> list[ErrorSums | None]:
     total = sum(one.info.n_bytes for one in plan.tensors)
 
     def watch(progress: Progress) -> None:
@@ -132,20 +133,21 @@ def _write(plan: QuantizePlan, conversion: Conversion, granularity: str, reporte
 
     def fill(file: BinaryIO) -> None:
         with RowSource(plan.file) as source:
-            codecs = _codecs(conversion, granularity, source)
+            codecs = _codecs(conversion, section, source)
             errors.extend(convert(replace(conversion, codecs=codecs), source, file.fileno(), watch))
 
     write_filled(plan.path, plan.layout, fill)
     return errors
 
 
-def _codecs(conversion: Conversion, granularity: str, source: RowSource) -> dict[str, Codec]:
-    if granularity == "block":
+def _codecs(conversion: Conversion, section: Quantize, source: RowSource) -> dict[str, Codec]:
+    if section.scale_group == "block":
         return {}
-    from entrenar_core.quant.shared_scales import shared_codecs
+    from entrenar_core.quant.shared_scales import ShareOptions, shared_codecs
 
+    options = ShareOptions(section.scale_group, section.range_percentile)
     return shared_codecs(
-        conversion.plan, granularity, source, conversion.importance, conversion.piece_values, conversion.n_workers
+        conversion.plan, options, source, conversion.importance, conversion.piece_values, conversion.n_workers
     )
 
 

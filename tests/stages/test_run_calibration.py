@@ -18,6 +18,7 @@ from entrenar_core.quant.imatrix import ImportanceEntry, ImportanceMatrix, write
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.calibrate import importance_for
 from entrenar_core.stages.run_calibration import open_calibration
+from tests.stages.quantized import quantize
 from tests.stages.tiny_base import config, stories, train
 from tests.train.tiny_model import Listener
 
@@ -151,3 +152,17 @@ def test_without_a_section_nothing_is_calibrated(folder: Path) -> None:
     base = open_base(checked, Listener())
     assert open_calibration(checked, base, Listener()) is None
     base.close()
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_the_quantize_command_clips_by_percentiles_too(folder: Path, granularity: str) -> None:
+    texts = folder / "texts.jsonl"
+    texts.write_text(json.dumps({"text": " ".join(stories()[0])}) + "\n")
+    largest = {}
+    for percentile in (60.0, 100.0):
+        target = folder / f"{percentile}.gguf"
+        calibration = {"data": str(texts), "method": "percentile", "percentile": percentile, **SHORT}
+        quantize(folder / "base.gguf", target, type="q8_0", granularity=granularity, calibration=calibration)
+        with GGUFFile.open(target) as file:
+            largest[percentile] = np.abs(file.load(QUERY)).max()
+    assert largest[60.0] < 0.7 * largest[100.0]
