@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from benchmarks import (
     big_lora,
     codec_speed,
+    k_encode_speed,
     kernels,
     learning,
     lora_step,
@@ -27,6 +28,7 @@ QUICK: dict[str, Benchmark] = {
     "lora_step": lora_step.run,
     "kernels": kernels.run,
     "codec_speed": codec_speed.run,
+    "k_encode_speed": k_encode_speed.run,
 }
 LONG: dict[str, Benchmark] = {
     "learning": learning.run,

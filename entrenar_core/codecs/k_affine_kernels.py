@@ -31,6 +31,7 @@ from entrenar_core.codecs.k_lanes_kernels import (
     SUPER_BLOCK,
     WIDTH,
     block_mean_squares,
+    invert_row,
     load_importance,
     load_lanes,
     measure_lanes,
@@ -97,7 +98,7 @@ def _weigh_by_magnitude(values, size, weights, lanes):
 @kernel(exact=True)
 def _weigh_by_importance(values, size, weights, lanes):
     mean = lanes[INVERSE]
-    block_mean_squares(lanes, size, _TWO, mean)
+    block_mean_squares(lanes, size, SUPER_BLOCK // size, _TWO, mean)
     for i in range(size):
         for lane in range(LANES):
             weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
@@ -132,15 +133,9 @@ def _search(values, weights, size, levels, factors, lanes):
             inverse[lane] = (levels + factors[n]) / rest if rest > _ZERO else _ZERO
         _sum_codes(values, weights, size, levels, lanes)
         _keep_better(lanes)
-    _invert(scale, inverse)
+    invert_row(scale, inverse)
     _sum_codes(values, weights, size, levels, lanes)
     _keep_better(lanes)
-
-
-@kernel(exact=True)
-def _invert(row, inverse):
-    for lane in range(LANES):
-        inverse[lane] = _ONE / row[lane] if row[lane] > _ZERO else _ZERO
 
 
 @kernel(exact=True)
@@ -202,7 +197,7 @@ def _refit_minima(values, weights, size, levels, lanes):
     """lanes[OFFSET] becomes the minimum (not below 0) that fits the rounded scales best, for the codes they give."""
     low, sum_w, sum_wy, sum_q = lanes[LOW], lanes[SUM_W], lanes[SUM_WY], lanes[SUM_Q]
     scale, offset = lanes[SCALE], lanes[OFFSET]
-    _invert(scale, lanes[INVERSE])
+    invert_row(scale, lanes[INVERSE])
     _sum_codes(values, weights, size, levels, lanes)
     for lane in range(LANES):
         fitted = (sum_wy[lane] - scale[lane] * sum_q[lane]) / sum_w[lane]

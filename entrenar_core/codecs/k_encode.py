@@ -32,7 +32,7 @@ def encode_q2_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     from entrenar_core.codecs.k_affine_pack_kernels import encode_q2_k as kernel
 
     factors = _steps_around(0.0, 0.6, 5)
-    return _encode(kernel, rows, importance, packed, factors, part=16, steps_at=80, n_steps=2)
+    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=80, n_steps=2)
 
 
 def encode_q3_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
@@ -40,7 +40,7 @@ def encode_q3_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     from entrenar_core.codecs.k_symmetric_kernels import encode_q3_k as kernel
 
     factors = _steps_around(0.0, 0.8, 7)
-    return _encode(kernel, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
+    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
 
 
 def encode_q4_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
@@ -48,7 +48,7 @@ def encode_q4_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     from entrenar_core.codecs.k_affine_pack_kernels import encode_q4_k as kernel
 
     factors = _steps_around(0.0, 0.9, 5)
-    return _encode(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
 def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
@@ -56,7 +56,7 @@ def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     from entrenar_core.codecs.k_affine_pack_kernels import encode_q5_k as kernel
 
     factors = _steps_around(0.0, 0.9, 5)
-    return _encode(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
 def encode_q6_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
@@ -64,7 +64,7 @@ def encode_q6_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     from entrenar_core.codecs.k_symmetric_kernels import encode_q6_k as kernel
 
     factors = _steps_around(0.0, 0.9, 7)
-    return _encode(kernel, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
+    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
 
 
 def aligned_floats(n_rows: int) -> Floats:
@@ -84,7 +84,7 @@ def _normalized(importance: Floats) -> Floats:
     return (importance / (mean if mean > 0.0 else 1.0)).astype(np.float32)
 
 
-def _encode(
+def encode_blocks(
     kernel: Callable[..., Any],
     rows: Floats,
     importance: Floats | None,
@@ -94,16 +94,26 @@ def _encode(
     part: int,
     steps_at: int,
     n_steps: int,
+    block: int = _SUPER_BLOCK,
 ) -> int | None:
+    """Run a kernel over all blocks of C-contiguous rows and put its steps into the blocks as float16.
+
+    Args:
+        part: values that share a scale; the kernel's scratch memory has as many rows.
+        steps_at, n_steps: the byte at which a block keeps its float16 steps, and how many.
+        block: values in a block.
+
+    Returns the number of the first block whose steps are not finite float16 numbers, if any.
+    """
     from entrenar_core.codecs.k_lanes_kernels import N_ROWS
 
-    blocks = rows.reshape(-1, _SUPER_BLOCK)
+    blocks = rows.reshape(-1, block)
     targets = packed.reshape(len(blocks), -1)
     weighting = np.empty(0, np.float32) if importance is None else _normalized(importance)
     steps = np.empty((len(blocks), n_steps), np.float32)
     scratch = aligned_floats(part), aligned_floats(part), aligned_floats(N_ROWS)
     with np.errstate(all="ignore"):  # values that are not finite, or too large, are found by their steps
-        kernel(blocks, weighting.reshape(-1, _SUPER_BLOCK), factors, *scratch, steps, targets)
+        kernel(blocks, weighting.reshape(-1, block), factors, *scratch, steps, targets)
         halves = steps.astype("<f2")
     targets[:, steps_at : steps_at + 2 * n_steps] = halves.view(np.uint8)
     lost = ~np.isfinite(halves).all(axis=1)

@@ -2,7 +2,7 @@
 
 A part (16 or 32 values with a scale of its own) is a lane: ``values[i, lane]`` is the i-th value of a part. Sums over a
 part are then sums over i of whole rows, in one fixed order, and need no reduction across lanes. A group of 16 lanes is
-one super-block of 16 parts or two of 8; when the second of the two does not exist, the first takes its place.
+one block of 16 parts, two of 8 or sixteen of 1; for blocks that do not exist, the last one is taken again.
 
 What is known of each lane stands in the rows of `lanes` float32 [N_ROWS, 16]. All scratch memory comes from
 `aligned_floats`: a row that crosses a cache line costs half of the speed.
@@ -23,6 +23,10 @@ LOW, WIDTH, ENERGY, SUM_W, SUM_WY, INVERSE, SUM_Q, SUM_QQ, SUM_QY, GAIN, SCALE, 
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _ROUND = np.float32(12582912.0)
+_SMALLEST_NORMAL = np.float32(2.0**-14)
+_SMALLEST_HALF = np.float32(2.0**-24)
+_THREE_QUARTERS = np.float32(0.75)  # of numbers from 1/2 to 1 the last bit is 2^-24
+_SPLITTER = np.float32(8193.0)
 
 
 @kernel(exact=True)
@@ -33,22 +37,20 @@ def nearest(x):
 
 @kernel(exact=True)
 def rounded_to_half(x):
-    """float32 x >= 0 to the precision of a float16; what is too large for one keeps its size.
+    """float32 x >= 0 to the nearest float16; what is too large for one keeps its size.
 
-    Above 2^-14 to nearest, by Dekker's splitting, which leaves 24 - 13 bits. Below, where they are coarse, up to whole
-    multiples of 2^-24: the largest of the numbers that count in this step is then not cut off.
+    Above 2^-14 by Dekker's splitting, which leaves 24 - 13 bits; below, to whole multiples of 2^-24.
     """
-    if x < np.float32(2.0**-14):
-        multiple = (x + np.float32(0.75)) - np.float32(0.75)
-        return multiple if multiple >= x else multiple + np.float32(2.0**-24)
-    spread = x * np.float32(8193.0)
+    if x < _SMALLEST_NORMAL:
+        return (x + _THREE_QUARTERS) - _THREE_QUARTERS
+    spread = x * _SPLITTER
     return spread - (spread - x)
 
 
 @kernel(exact=True)
 def load_lanes(blocks, first, size, values):
-    """Parts of `size` values of blocks float32 [N, 256], from block `first` on -> values float32 [size, 16]."""
-    per_block = SUPER_BLOCK // size
+    """Parts of `size` values of blocks float32 [N, B], from block `first` on -> values float32 [size, 16]."""
+    per_block = blocks.shape[1] // size
     for lane in range(LANES):
         block = min(first + lane // per_block, blocks.shape[0] - 1)
         part = blocks[block, (lane % per_block) * size : (lane % per_block + 1) * size]
@@ -58,8 +60,8 @@ def load_lanes(blocks, first, size, values):
 
 @kernel(exact=True)
 def load_importance(importance, first, size, weights):
-    """The importance float32 [M, 256] of the same parts; block n has that of n modulo M."""
-    per_block = SUPER_BLOCK // size
+    """The importance float32 [M, B] of the same parts; block n has that of n modulo M."""
+    per_block = importance.shape[1] // size
     for lane in range(LANES):
         block = (first + lane // per_block) % importance.shape[0]
         part = importance[block, (lane % per_block) * size : (lane % per_block + 1) * size]
@@ -86,16 +88,15 @@ def measure_lanes(values, size, lanes):
 
 
 @kernel(exact=True)
-def block_mean_squares(lanes, size, factor, mean_squares):
-    """factor · the mean square of the super-block of each lane, in a row of `lanes`."""
-    per_block = SUPER_BLOCK // size
+def block_mean_squares(lanes, size, per_block, factor, mean_squares):
+    """factor · the mean square of the block of each lane, in a row of `lanes`."""
     energy = lanes[ENERGY]
     for start in range(0, LANES, per_block):
         total = _ZERO
         for lane in range(start, start + per_block):
             total += energy[lane]
         for lane in range(start, start + per_block):
-            mean_squares[lane] = factor * total / np.float32(SUPER_BLOCK)
+            mean_squares[lane] = factor * total / np.float32(size * per_block)
 
 
 @kernel(exact=True)
@@ -116,16 +117,43 @@ def round_row(row, codes, importance, start, count, lowest, highest, tries):
     sign = -_ONE if signed and high > -low else _ONE
     best, least = _ZERO, np.float32(np.inf)
     for n in range(tries):
-        step = sign * rounded_to_half(magnitude / (limit - np.float32(n)))
-        inverse = _ONE / step if step != _ZERO else _ZERO
-        error = _ZERO
-        for lane in range(start, start + count):
-            lost = row[lane] - step * min(max(nearest(row[lane] * inverse), lowest), highest)
-            error += importance[lane] * lost * lost
+        step = sign * _step(magnitude / (limit - np.float32(n)))
+        error = _rounding_error(row, importance, start, count, step, lowest, highest)
         if error < least or n == 0:
             best, least = step, error
-    inverse = _ONE / best if best != _ZERO else _ZERO
+    inverse = inverse_or_zero(best)
     for lane in range(start, start + count):
         codes[lane] = min(max(nearest(row[lane] * inverse), lowest), highest)
         row[lane] = best * codes[lane]
     return best
+
+
+@kernel(exact=True)
+def inverse_or_zero(x):
+    """1/x; 0 for 0."""
+    return _ONE / x if x != _ZERO else _ZERO
+
+
+@kernel(exact=True)
+def invert_row(row, inverse):
+    """1/x of each lane; 0 for 0."""
+    for lane in range(LANES):
+        inverse[lane] = _ONE / row[lane] if row[lane] != _ZERO else _ZERO
+
+
+@kernel(exact=True)
+def _step(wanted):
+    """The nearest float16; below 2^-14, where they are coarse, the next above: else the largest number is cut off."""
+    half = rounded_to_half(wanted)
+    return half + _SMALLEST_HALF if half < wanted < _SMALLEST_NORMAL else half
+
+
+@kernel(exact=True)
+def _rounding_error(row, importance, start, count, step, lowest, highest):
+    """The weighted squared error of rounding lanes to codes of a step."""
+    inverse = inverse_or_zero(step)
+    error = _ZERO
+    for lane in range(start, start + count):
+        lost = row[lane] - step * min(max(nearest(row[lane] * inverse), lowest), highest)
+        error += importance[lane] * lost * lost
+    return error

@@ -20,8 +20,12 @@ from entrenar_core.codecs.k_lanes_kernels import (
     SCALE_CODE,
     SUM_QQ,
     SUM_QY,
+    SUM_W,
+    SUM_WY,
     WIDTH,
     block_mean_squares,
+    inverse_or_zero,
+    invert_row,
     load_importance,
     load_lanes,
     measure_lanes,
@@ -39,7 +43,7 @@ _LIMIT6, _LIMIT8 = np.float32(32.0), np.float32(128.0)
 def encode_q6_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 210] up to byte 208, and their steps float32 [N, 1]; see `_fit`."""
     for block in range(blocks.shape[0]):
-        _fit(blocks, block, importance, False, _LEVELS6, _LIMIT8, 1, factors, values, weights, lanes, steps)
+        _fit(blocks, block, importance, False, _LEVELS6, _LIMIT8, factors, values, weights, lanes, steps)
         for lane in range(LANES):
             packed[block, 192 + lane] = np.int32(lanes[SCALE_CODE, lane]) & 255
         for half in range(2):
@@ -54,7 +58,7 @@ def encode_q6_k(blocks, importance, factors, values, weights, lanes, steps, pack
 def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, packed):
     """Blocks float32 [N, 256] -> packed uint8 [N, 110] up to byte 108, and their steps float32 [N, 1]; see `_fit`."""
     for block in range(blocks.shape[0]):
-        _fit(blocks, block, importance, True, _LEVELS3, _LIMIT6, 3, factors, values, weights, lanes, steps)
+        _fit(blocks, block, importance, True, _LEVELS3, _LIMIT6, factors, values, weights, lanes, steps)
         _store_signed_scales(lanes, packed[block, 96:108])
         packed[block, 0:32] = 0
         for half in range(2):
@@ -66,15 +70,15 @@ def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, pack
 
 
 @kernel(exact=True)
-def _fit(blocks, block, importance, by_size, levels, limit, tries, factors, values, weights, lanes, steps):
+def _fit(blocks, block, importance, careful, levels, limit, factors, values, weights, lanes, steps):
     """Scale codes (-limit ... limit-1) of the 16 parts of a block, in lanes[SCALE_CODE]; 1/scale in lanes[INVERSE].
 
     Args:
         blocks: float32 [N, 256].
         importance: float32 [M, 256]; none when M is 0.
-        by_size: whether the importance of a value counts more where the value is large.
+        careful: whether the importance of a value counts more where the value is large, and scales are rounded to the
+            one of two codes that loses less in values: what a type of few bits needs.
         levels: codes of values are -levels ... levels-1; a float32, and so is `limit`.
-        tries: how many steps of scales are tried; see `round_row`.
         factors: float32, added to `levels` for each step that is tried.
         values, weights: scratch float32 [16, 16].
         steps: float32 [N, 1], set to the step of scales, representable as a float16 unless too large; NaN where a
@@ -84,13 +88,16 @@ def _fit(blocks, block, importance, by_size, levels, limit, tries, factors, valu
     measure_lanes(values, LANES, lanes)
     if importance.shape[0] > 0:
         load_importance(importance, block, LANES, weights)
-        if by_size:
+        if careful:
             _weigh_by_size(values, weights, lanes)
     else:
         _weigh_by_square(values, weights, lanes)
     _search(values, weights, levels, factors, lanes)
-    step = round_row(lanes[SCALE], lanes[SCALE_CODE], lanes[SUM_QQ], 0, LANES, -limit, limit - _ONE, tries)
-    _invert(lanes[SCALE], lanes[INVERSE])
+    if careful:
+        step = _round_carefully(values, weights, levels, limit, lanes)
+    else:
+        step = round_row(lanes[SCALE], lanes[SCALE_CODE], lanes[SUM_QQ], 0, LANES, -limit, limit - _ONE, 1)
+    invert_row(lanes[SCALE], lanes[INVERSE])
     for lane in range(LANES):
         step += lanes[ENERGY, lane] * _ZERO  # NaN and infinity stay
     steps[block, 0] = step
@@ -109,7 +116,7 @@ def _weigh_by_square(values, weights, lanes):
 @kernel(exact=True)
 def _weigh_by_size(values, weights, lanes):
     mean = lanes[INVERSE]
-    block_mean_squares(lanes, LANES, _TWO, mean)
+    block_mean_squares(lanes, LANES, LANES, _TWO, mean)
     for i in range(LANES):
         for lane in range(LANES):
             weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
@@ -129,15 +136,9 @@ def _search(values, weights, levels, factors, lanes):
             inverse[lane] = -(levels + factors[n]) / extreme[lane] if extreme[lane] != _ZERO else _ZERO
         _sum_codes(values, weights, levels, lanes)
         _keep_better(lanes)
-    _invert(scale, inverse)
+    invert_row(scale, inverse)
     _sum_codes(values, weights, levels, lanes)
     _keep_better(lanes)
-
-
-@kernel(exact=True)
-def _invert(row, inverse):
-    for lane in range(LANES):
-        inverse[lane] = _ONE / row[lane] if row[lane] != _ZERO else _ZERO
 
 
 @kernel(exact=True)
@@ -166,6 +167,36 @@ def _keep_better(lanes):
         better = (new_gain > gain[lane]) & (sum_qq[lane] > _ZERO)
         gain[lane] = new_gain if better else gain[lane]
         scale[lane] = new_scale if better else scale[lane]
+
+
+@kernel(exact=True)
+def _round_carefully(values, weights, levels, limit, lanes):
+    """As `round_row`, and then the code of each scale, or the one on its other side, whichever gives the lower error.
+
+    Of a scale far below the largest one in its block little is left after rounding, and the nearest is often not best:
+    a scale that is too small cuts values off.
+    """
+    exact, other = lanes[SUM_W], lanes[SUM_WY]
+    scale, code, gain, inverse = lanes[SCALE], lanes[SCALE_CODE], lanes[GAIN], lanes[INVERSE]
+    sum_qq, sum_qx = lanes[SUM_QQ], lanes[SUM_QY]
+    for lane in range(LANES):
+        exact[lane] = scale[lane]
+    step = round_row(scale, code, sum_qq, 0, LANES, -limit, limit - _ONE, 3)
+    invert_row(scale, inverse)
+    _sum_codes(values, weights, levels, lanes)
+    step_inverse = inverse_or_zero(step)
+    for lane in range(LANES):
+        gain[lane] = scale[lane] * (_TWO * sum_qx[lane] - scale[lane] * sum_qq[lane])
+        side = _ONE if exact[lane] * step_inverse > code[lane] else -_ONE
+        other[lane] = min(max(code[lane] + side, -limit), limit - _ONE)
+        exact[lane] = step * other[lane]
+    invert_row(exact, inverse)
+    _sum_codes(values, weights, levels, lanes)
+    for lane in range(LANES):
+        better = exact[lane] * (_TWO * sum_qx[lane] - exact[lane] * sum_qq[lane]) > gain[lane]
+        code[lane] = other[lane] if better else code[lane]
+        scale[lane] = exact[lane] if better else scale[lane]
+    return step
 
 
 @kernel(exact=True)

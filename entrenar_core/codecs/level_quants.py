@@ -1,7 +1,7 @@
 """Block types of four bits a value whose codes stand for 16 uneven levels: IQ4_NL, IQ4_XS, MXFP4 and NVFP4.
 
-Decoded bit for bit as gguf-py does. Kernels are imported with the first block: importing numba takes longer than
-opening a model.
+Decoded bit for bit as gguf-py does; IQ4_NL and IQ4_XS are also encoded, with no more error than llama.cpp's quantizer.
+Kernels are imported with the first block: importing numba takes longer than opening a model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Floats
 from entrenar_core.codecs.block_codec import BlockCodec, float16_scales
+from entrenar_core.codecs.block_encoder import EncodingBlockCodec
+from entrenar_core.codecs.iq4_encode import encode_iq4_nl, encode_iq4_xs
 
 IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 """The levels of IQ4_NL and IQ4_XS, before their scale."""
@@ -21,7 +23,7 @@ _E8M0 = np.ldexp(1.0, np.arange(256) - 128).astype(np.float32)
 """Half of the power of two that a byte stands for (the OCP microscaling formats' E8M0, without its NaN)."""
 
 
-class IQ4_NLCodec(BlockCodec):
+class IQ4_NLCodec(EncodingBlockCodec):
     """Blocks of 32 under one float16 scale."""
 
     type_name = "IQ4_NL"
@@ -33,8 +35,11 @@ class IQ4_NLCodec(BlockCodec):
 
         decode_levels(blocks, 2, float16_scales(blocks, 0, 2), IQ4_LEVELS, values)
 
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_iq4_nl(rows, importance, packed)
 
-class IQ4_XSCodec(BlockCodec):
+
+class IQ4_XSCodec(EncodingBlockCodec):
     """Blocks of 256 under one float16 scale; parts of 32 with a 6-bit scale."""
 
     type_name = "IQ4_XS"
@@ -47,6 +52,9 @@ class IQ4_XSCodec(BlockCodec):
         scales = np.empty((len(blocks), 8), np.float32)
         iq4_xs_scales(blocks, float16_scales(blocks, 0, 2), scales)
         decode_levels(blocks, 8, scales, IQ4_LEVELS, values)
+
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        return encode_iq4_xs(rows, importance, packed)
 
 
 class MXFP4Codec(BlockCodec):

@@ -24,9 +24,10 @@ from entrenar_core.errors import FormatError
 _FLOATS: tuple[Codec, ...] = (F32Codec(), F16Codec(), BF16Codec())
 _LEGACY: tuple[Codec, ...] = (Q4_0Codec(), Q4_1Codec(), Q5_0Codec(), Q5_1Codec(), Q8_0Codec())
 _K_TYPES: tuple[Codec, ...] = (Q2_KCodec(), Q3_KCodec(), Q4_KCodec(), Q5_KCodec(), Q6_KCodec())
-_WRITTEN: tuple[Codec, ...] = (*_FLOATS, *_LEGACY, *_K_TYPES)
+_IQ4: tuple[Codec, ...] = (IQ4_NLCodec(), IQ4_XSCodec())
+_WRITTEN: tuple[Codec, ...] = (*_FLOATS, *_LEGACY, *_K_TYPES, *_IQ4)
 _READ_ONLY: tuple[Codec, ...] = (
-    IQ4_NLCodec(), IQ4_XSCodec(), MXFP4Codec(), NVFP4Codec(),
+    MXFP4Codec(), NVFP4Codec(),
     IQ1_SCodec(), IQ1_MCodec(), IQ2_XXSCodec(), IQ2_XSCodec(), IQ2_SCodec(), IQ3_XXSCodec(), IQ3_SCodec(),
     TQ1_0Codec(), TQ2_0Codec(), Q1_0Codec(),
 )
