@@ -39,7 +39,7 @@ def encode_q3_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 110]; see `encode_q2_k`."""
     from entrenar_core.codecs.k_symmetric_kernels import encode_q3_k as kernel
 
-    factors = _steps_around(0.0, 0.8, 7)
+    factors = _steps_around(0.0, 0.8, 4)
     return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
 
 
@@ -55,7 +55,7 @@ def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 176]; see `encode_q2_k`."""
     from entrenar_core.codecs.k_affine_pack_kernels import encode_q5_k as kernel
 
-    factors = _steps_around(0.0, 0.9, 5)
+    factors = _steps_around(0.0, 0.9, 3)
     return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
@@ -63,7 +63,7 @@ def encode_q6_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 210]; see `encode_q2_k`."""
     from entrenar_core.codecs.k_symmetric_kernels import encode_q6_k as kernel
 
-    factors = _steps_around(0.0, 0.9, 7)
+    factors = _steps_around(0.0, 0.9, 4)
     return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
 
 
