@@ -17,6 +17,7 @@ from benchmarks import (
     qat,
     qlora,
     quantization_accuracy,
+    quantize_file,
     startup,
     streaming,
 )
@@ -38,6 +39,7 @@ LONG: dict[str, Benchmark] = {
     "qat": qat.run,
     "qlora": qlora.run,
     "quantization_accuracy": quantization_accuracy.run,
+    "quantize_file": quantize_file.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG

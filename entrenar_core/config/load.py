@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -29,9 +29,11 @@ from entrenar_core.config.describe import describe
 from entrenar_core.config.ludwig import translate_features
 from entrenar_core.config.overrides import apply_overrides
 from entrenar_core.config.problem import ConfigProblems, Problem
-from entrenar_core.config.root import Config
 from entrenar_core.config.suggest import hint_for_key
 from entrenar_core.config.yaml_places import Order, Source
+
+if TYPE_CHECKING:
+    from entrenar_core.config.root import Config
 
 Root = TypeVar("Root", bound=Section)
 Placed = tuple[Order, Problem]
@@ -68,6 +70,8 @@ def config_from_text(text: str, name: str, overrides: Sequence[str] = ()) -> Con
 
 
 def _checked(source: Source, overrides: Sequence[str], default_output_dir: str | None) -> Config:
+    from entrenar_core.config.root import Config  # other commands have schemas of their own
+
     found: list[Placed] = [*apply_overrides(source, overrides), *_empty_sections(source)]
     found += translate_features(source)
     _fill_output_dir(source.data, default_output_dir)
