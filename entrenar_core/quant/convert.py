@@ -73,7 +73,7 @@ def convert(
 
     Raises:
         FormatError: a value is not finite or does not fit its type; the message names tensor, row and column.
-        OSError: the source cannot be read or the output not be written.
+        OSError: the output cannot be written.
     """
     pieces = Pieces(conversion.plan, conversion.piece_values)
     sizes = buffer_sizes(conversion.plan, conversion.piece_values, measures=conversion.measures)

@@ -33,17 +33,14 @@ class RowSource:
         """Fill `out`, flat uint8, with the little-endian bytes of a tensor from `first_byte` on.
 
         Raises:
-            FormatError: the file has become shorter, or its byte order cannot be changed for this type.
-            OSError: it cannot be read.
+            FormatError: the file has become shorter, cannot be read, or has a type whose byte order cannot be changed.
         """
-        descriptor, offset = self._descriptors[info.shard], info.offset + first_byte
-        self._ask_ahead(info.shard, offset + out.nbytes)
-        view, done = out.data, 0
-        while done < out.nbytes:
-            got = os.preadv(descriptor, [view[done:]], offset + done)
-            if not got:
-                raise FormatError("the file has become shorter while it was read", where=self.where(info))
-            done += got
+        try:
+            self._fill(info, info.offset + first_byte, out)
+        except OSError as error:
+            raise FormatError(
+                f"the file cannot be read: {error.strerror or error}", where=self.where(info), hint="check the disk"
+            ) from error
         if self._file.is_big_endian(info.shard):
             self._swap(info, out)
 
@@ -64,12 +61,22 @@ class RowSource:
     ) -> None:
         self.close()
 
+    def _fill(self, info: TensorInfo, offset: int, out: Bytes) -> None:
+        self._ask_ahead(info.shard, offset + out.nbytes)
+        view, done = out.data, 0
+        while done < out.nbytes:
+            got = os.preadv(self._descriptors[info.shard], [view[done:]], offset + done)
+            if not got:
+                raise FormatError("the file has become shorter while it was read", where=self.where(info))
+            done += got
+
     def _ask_ahead(self, shard: int, position: int) -> None:
-        if position + AHEAD_BYTES // 2 < self._asked[shard] or not hasattr(os, "posix_fadvise"):
+        asked = self._asked[shard]  # another thread may move it at any time
+        if position + AHEAD_BYTES // 2 < asked or not hasattr(os, "posix_fadvise"):
             return
-        start = max(position, self._asked[shard])
-        self._asked[shard] = position + AHEAD_BYTES
-        os.posix_fadvise(self._descriptors[shard], start, position + AHEAD_BYTES - start, os.POSIX_FADV_WILLNEED)
+        start, stop = max(position, asked), position + AHEAD_BYTES
+        self._asked[shard] = stop
+        os.posix_fadvise(self._descriptors[shard], start, stop - start, os.POSIX_FADV_WILLNEED)
 
     def _swap(self, info: TensorInfo, out: Bytes) -> None:
         unit = TYPE_BY_NAME[info.type_name].swap_bytes
