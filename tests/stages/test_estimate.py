@@ -42,6 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 7 million weights, and documents that fill every row."""
     folder = tmp_path_factory.mktemp("base")
     write_base(folder / "base.gguf", base_spec(**SIZES), type_name="F16")
+    write_base(folder / "blocks.gguf", base_spec(**SIZES), type_name="Q8_0")
     story = " ".join(f"{prompt} {completion}" for prompt, completion in stories())
     pq.write_table(pa.table({"text": [story] * 200}), folder / "train.parquet")
     return folder
@@ -77,17 +78,20 @@ def request_of(config_path: Path, rows: int) -> MemoryRequest:
         (8, {"lora": None}),
         (24, {"lora": None, "training": {"activation_checkpointing": True}}),
         (8, {"lora": LORA, "quantize": {"bits": 4}}),
+        (8, {"lora": LORA, "model": {"path": "blocks.gguf"}}),
     ],
-    ids=["lora", "lora with a larger batch", "full", "full with checkpointing", "packed base"],
+    ids=["lora", "lora with a larger batch", "full", "full with checkpointing", "packed base", "file in blocks"],
 )
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(
     base: Path, tmp_path: Path, rows: int, sections: dict[str, Any]
 ) -> None:
     training = {"max_steps": 2, "threads": 2, "output_dir": str(tmp_path / "run"), **sections.get("training", {})}
+    name = sections.get("model", {"path": "base.gguf"})["path"]
     config = write_config(
         base,
         **{
             **sections,
+            "model": {"path": str(base / name)},
             "data": {"text": "text", "batch_size": rows, "seq_len": WIDTH, "packing": True},
             "training": training,
         },
