@@ -12,6 +12,7 @@ from entrenar_core.events import SilentReporter
 from entrenar_core.stages.dry_run import check_run, plan_run
 from entrenar_core.stages.plan_types import RunPlan
 from tests.model.tiny import lively_weights
+from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
 from tests.stages.tiny_base import base_spec, write_base, write_config, write_data
 
 LORA: dict[str, Any] = {"target_modules": ["q_proj"]}
@@ -79,3 +80,25 @@ def test_the_model_of_the_plan_has_the_size_of_the_file(folder: Path) -> None:
     small = dict(plan(folder, {"type": "q4_0", "pure": True}).disk.parts)["model.gguf"]
     large = dict(plan(folder, {"type": "q8_0"}).disk.parts)["model.gguf"]
     assert large - small == values() // 32 * (34 - 18)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not HAS_HIGH_WATER_MARK, reason="needs /proc to see the resident memory")
+@pytest.mark.parametrize(("gradient", "lora"), [("clipped", None), ("straight_through", {"target_modules": "all"})])
+def test_the_estimate_is_within_15_percent_of_the_measured_peak(
+    tmp_path: Path, gradient: str, lora: dict[str, Any] | None
+) -> None:
+    """Of a model of 7 million weights, whose copies are a tenth of the whole."""
+    sizes = {"hidden_size": 384, "num_heads": 6, "num_kv_heads": 6, "head_dim": 64, "rope_dimensions": 64}
+    write_base(tmp_path / "base.gguf", base_spec(**sizes, num_layers=4, intermediate_size=1024), type_name="F16")
+    write_data(tmp_path, text=True)
+    path = write_config(
+        tmp_path,
+        lora=lora,
+        data={"text": "text", "batch_size": 8, "seq_len": 64, "packing": True},
+        quantize={"type": "q4_0", "stage": "qat", "qat": {"gradient": gradient}},
+        training={"max_steps": 2, "threads": 2},
+    )
+    estimated = plan_run(load_config(path), SilentReporter()).memory.total
+    measured = peak_resident_bytes(tmp_path, "train", path)
+    assert estimated == pytest.approx(measured, rel=0.15), f"{estimated >> 20} and {measured >> 20} MiB"
