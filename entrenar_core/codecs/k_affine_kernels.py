@@ -44,7 +44,7 @@ _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 _DETERMINED = np.float32(1e-5)  # smaller, relatively: all codes are the same, and what is left is rounding
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def fit_group(blocks, first, importance, size, levels, limit, tries, factors, values, weights, lanes, steps):
     """Scale and minimum codes (0 ... limit) of the 16 parts from block `first` on, in lanes[SCALE_CODE, MIN_CODE].
 
@@ -84,7 +84,7 @@ def fit_group(blocks, first, importance, size, levels, limit, tries, factors, va
             steps[block, 1] = min_step
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _weigh_by_magnitude(values, size, weights, lanes):
     root = lanes[INVERSE]
     count = np.float32(size)
@@ -95,7 +95,7 @@ def _weigh_by_magnitude(values, size, weights, lanes):
             weights[i, lane] = root[lane] + abs(values[i, lane])
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _weigh_by_importance(values, size, weights, lanes):
     mean = lanes[INVERSE]
     block_mean_squares(lanes, size, SUPER_BLOCK // size, _TWO, mean)
@@ -104,22 +104,24 @@ def _weigh_by_importance(values, size, weights, lanes):
             weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _subtract_least(values, size, weights, lanes):
     """values -= least of the lane; the sums of weights and of weighted values."""
     low, sum_w, sum_wy = lanes[LOW], lanes[SUM_W], lanes[SUM_WY]
     for lane in range(LANES):
         sum_w[lane] = _ZERO
         sum_wy[lane] = _ZERO
-    for i in range(size):
+    for i in range(0, size, 4):
         for lane in range(LANES):
-            y = values[i, lane] - low[lane]
-            values[i, lane] = y
-            sum_w[lane] += weights[i, lane]
-            sum_wy[lane] += weights[i, lane] * y
+            w_0, w_1, w_2, w_3 = weights[i, lane], weights[i + 1, lane], weights[i + 2, lane], weights[i + 3, lane]
+            y_0, y_1 = values[i, lane] - low[lane], values[i + 1, lane] - low[lane]
+            y_2, y_3 = values[i + 2, lane] - low[lane], values[i + 3, lane] - low[lane]
+            values[i, lane], values[i + 1, lane], values[i + 2, lane], values[i + 3, lane] = y_0, y_1, y_2, y_3
+            sum_w[lane] += (w_0 + w_1) + (w_2 + w_3)
+            sum_wy[lane] += (w_0 * y_0 + w_1 * y_1) + (w_2 * y_2 + w_3 * y_3)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _search(values, weights, size, levels, factors, lanes):
     """The best scale and offset (from the least value) of each lane."""
     width, inverse, offset, scale = lanes[WIDTH], lanes[INVERSE], lanes[OFFSET], lanes[SCALE]
@@ -130,7 +132,8 @@ def _search(values, weights, size, levels, factors, lanes):
     for n in range(factors.size):
         for lane in range(LANES):
             rest = width[lane] - offset[lane]
-            inverse[lane] = (levels + factors[n]) / rest if rest > _ZERO else _ZERO
+            quotient = (levels + factors[n]) / rest
+            inverse[lane] = quotient if rest > _ZERO else _ZERO
         _sum_codes(values, weights, size, levels, lanes)
         _keep_better(lanes)
     invert_row(scale, inverse)
@@ -138,7 +141,7 @@ def _search(values, weights, size, levels, factors, lanes):
     _keep_better(lanes)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _sum_codes(values, weights, size, levels, lanes):
     """Codes of (y - offset)·inverse, and their weighted sums: of q, q² and q·y."""
     inverse, offset = lanes[INVERSE], lanes[OFFSET]
@@ -147,17 +150,27 @@ def _sum_codes(values, weights, size, levels, lanes):
         sum_q[lane] = _ZERO
         sum_qq[lane] = _ZERO
         sum_qy[lane] = _ZERO
-    for i in range(size):
+    for i in range(0, size, 4):
         for lane in range(LANES):
-            y = values[i, lane]
-            code = min(max(nearest((y - offset[lane]) * inverse[lane]), _ZERO), levels)
-            weighted = weights[i, lane] * code
-            sum_q[lane] += weighted
-            sum_qq[lane] += weighted * code
-            sum_qy[lane] += weighted * y
+            y_0, y_1, y_2, y_3 = values[i, lane], values[i + 1, lane], values[i + 2, lane], values[i + 3, lane]
+            q_0 = _clamped((y_0 - offset[lane]) * inverse[lane], levels)
+            q_1 = _clamped((y_1 - offset[lane]) * inverse[lane], levels)
+            q_2 = _clamped((y_2 - offset[lane]) * inverse[lane], levels)
+            q_3 = _clamped((y_3 - offset[lane]) * inverse[lane], levels)
+            wq_0, wq_1 = weights[i, lane] * q_0, weights[i + 1, lane] * q_1
+            wq_2, wq_3 = weights[i + 2, lane] * q_2, weights[i + 3, lane] * q_3
+            sum_q[lane] += (wq_0 + wq_1) + (wq_2 + wq_3)
+            sum_qq[lane] += (wq_0 * q_0 + wq_1 * q_1) + (wq_2 * q_2 + wq_3 * q_3)
+            sum_qy[lane] += (wq_0 * y_0 + wq_1 * y_1) + (wq_2 * y_2 + wq_3 * y_3)
 
 
 @kernel(exact=True)
+def _clamped(x, levels):
+    """The nearest code, 0 ... levels."""
+    return min(max(nearest(x), _ZERO), levels)
+
+
+@kernel(exact=True, inline=True)
 def _keep_better(lanes):
     """The scale and offset of least squares for the codes that were summed, where they lower the error.
 
@@ -167,32 +180,36 @@ def _keep_better(lanes):
     sum_q, sum_qq, sum_qy = lanes[SUM_Q], lanes[SUM_QQ], lanes[SUM_QY]
     gain, scale, offset = lanes[GAIN], lanes[SCALE], lanes[OFFSET]
     for lane in range(LANES):
+        # Every quotient is computed whether it is used or not: a condition with a division in it is a branch.
         mean_q = sum_q[lane] / sum_w[lane]
         mean_y = sum_wy[lane] / sum_w[lane]
         spread = sum_qq[lane] - mean_q * sum_q[lane]
-        new_scale = (sum_qy[lane] - mean_q * sum_wy[lane]) / spread
-        new_offset = mean_y - new_scale * mean_q
-        above = new_offset + low[lane] > _ZERO
-        new_offset = -low[lane] if above else new_offset
-        new_scale = (sum_qy[lane] + low[lane] * sum_q[lane]) / sum_qq[lane] if above else new_scale
+        fitted = (sum_qy[lane] - mean_q * sum_wy[lane]) / spread
+        at_zero = (sum_qy[lane] + low[lane] * sum_q[lane]) / sum_qq[lane]
+        fitted_offset = mean_y - fitted * mean_q
+        above = fitted_offset + low[lane] > _ZERO
+        new_offset = -low[lane] if above else fitted_offset
+        new_scale = at_zero if above else fitted
         new_gain = new_scale * (_TWO * (sum_qy[lane] - new_offset * sum_q[lane]) - new_scale * sum_qq[lane])
         new_gain += new_offset * (_TWO * sum_wy[lane] - new_offset * sum_w[lane])
-        better = (new_gain > gain[lane]) & (spread > _DETERMINED * sum_qq[lane])
-        gain[lane] = new_gain if better else gain[lane]
-        scale[lane] = new_scale if better else scale[lane]
-        offset[lane] = new_offset if better else offset[lane]
+        old_gain, old_scale, old_offset = gain[lane], scale[lane], offset[lane]
+        better = (new_gain > old_gain) & (spread > _DETERMINED * sum_qq[lane])
+        gain[lane] = new_gain if better else old_gain
+        scale[lane] = new_scale if better else old_scale
+        offset[lane] = new_offset if better else old_offset
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _weigh_scales(lanes):
     """lanes[GAIN] becomes what a unit of error of each scale costs, once the minimum has been fitted to it."""
     for lane in range(LANES):
         weight = lanes[SUM_W, lane]
-        mean = lanes[SUM_Q, lane] / weight if weight > _ZERO else _ZERO
+        quotient = lanes[SUM_Q, lane] / weight
+        mean = quotient if weight > _ZERO else _ZERO
         lanes[GAIN, lane] = lanes[SUM_QQ, lane] - mean * lanes[SUM_Q, lane]
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _refit_minima(values, weights, size, levels, lanes):
     """lanes[OFFSET] becomes the minimum (not below 0) that fits the rounded scales best, for the codes they give."""
     low, sum_w, sum_wy, sum_q = lanes[LOW], lanes[SUM_W], lanes[SUM_WY], lanes[SUM_Q]

@@ -63,7 +63,7 @@ def _code(x, minimum, inverse, levels):
     return np.int32(min(max(nearest((x + minimum) * inverse), _ZERO), levels))
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store_scales6(lanes, lane, target):
     """Eight scale and eight minimum codes of 6 bits into 12 bytes: four of each plain, the rest in nibbles and tops."""
     for j in range(4):
@@ -74,7 +74,7 @@ def _store_scales6(lanes, lane, target):
         target[j + 8] = scale_4 & 15 | (minimum_4 & 15) << 4
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store_nibbles(row, lanes, lane, target):
     """Two parts of 32 values into the low and high halves of 32 bytes."""
     inverse, minimum = lanes[INVERSE, lane], lanes[OFFSET, lane]
@@ -86,7 +86,7 @@ def _store_nibbles(row, lanes, lane, target):
         target[i] = low | high << 4
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store_fifths(row, lanes, lane, nibbles, tops, bit):
     """As `_store_nibbles`, for codes of 5 bits; the fifth ones become bits `bit` and `bit` + 1 of 32 other bytes."""
     inverse, minimum = lanes[INVERSE, lane], lanes[OFFSET, lane]
@@ -99,7 +99,7 @@ def _store_fifths(row, lanes, lane, nibbles, tops, bit):
         tops[i] |= low >> 4 << bit | high >> 4 << bit + 1
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store_pairs(row, lanes, lane, target):
     """Four parts of 16 values, 32 apart and their lanes 2 apart, into 16 bytes."""
     inverse, minimum = lanes[INVERSE, lane], lanes[OFFSET, lane]

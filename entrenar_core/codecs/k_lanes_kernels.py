@@ -4,6 +4,9 @@ A part (16 or 32 values with a scale of its own) is a lane: ``values[i, lane]`` 
 part are then sums over i of whole rows, in one fixed order, and need no reduction across lanes. A group of 16 lanes is
 one block of 16 parts, two of 8 or sixteen of 1; for blocks that do not exist, the last one is taken again.
 
+Sums are kept in memory (LLVM cannot tell that the arrays do not overlap), so loops take four values at a time and go
+through memory once for all of them: sizes of parts are multiples of 4.
+
 What is known of each lane stands in the rows of `lanes` float32 [N_ROWS, 16]. All scratch memory comes from
 `aligned_floats`: a row that crosses a cache line costs half of the speed.
 """
@@ -47,7 +50,7 @@ def rounded_to_half(x):
     return spread - (spread - x)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def load_lanes(blocks, first, size, values):
     """Parts of `size` values of blocks float32 [N, B], from block `first` on -> values float32 [size, 16]."""
     per_block = blocks.shape[1] // size
@@ -58,7 +61,7 @@ def load_lanes(blocks, first, size, values):
             values[i, lane] = part[i]
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def load_importance(importance, first, size, weights):
     """The importance float32 [M, B] of the same parts; block n has that of n modulo M."""
     per_block = importance.shape[1] // size
@@ -69,7 +72,7 @@ def load_importance(importance, first, size, weights):
             weights[i, lane] = part[i]
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def measure_lanes(values, size, lanes):
     """Least value (at most 0), largest less least, and sum of squares of each lane."""
     low, width, energy = lanes[LOW], lanes[WIDTH], lanes[ENERGY]
@@ -77,17 +80,17 @@ def measure_lanes(values, size, lanes):
         low[lane] = _ZERO
         width[lane] = values[0, lane]
         energy[lane] = _ZERO
-    for i in range(size):
+    for i in range(0, size, 4):
         for lane in range(LANES):
-            x = values[i, lane]
-            low[lane] = min(low[lane], x)
-            width[lane] = max(width[lane], x)
-            energy[lane] += x * x
+            x_0, x_1, x_2, x_3 = values[i, lane], values[i + 1, lane], values[i + 2, lane], values[i + 3, lane]
+            low[lane] = min(low[lane], x_0, x_1, x_2, x_3)
+            width[lane] = max(width[lane], x_0, x_1, x_2, x_3)
+            energy[lane] += (x_0 * x_0 + x_1 * x_1) + (x_2 * x_2 + x_3 * x_3)
     for lane in range(LANES):
         width[lane] -= low[lane]
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def block_mean_squares(lanes, size, per_block, factor, mean_squares):
     """factor · the mean square of the block of each lane, in a row of `lanes`."""
     energy = lanes[ENERGY]
@@ -99,7 +102,7 @@ def block_mean_squares(lanes, size, per_block, factor, mean_squares):
             mean_squares[lane] = factor * total / np.float32(size * per_block)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def round_row(row, codes, importance, start, count, lowest, highest, tries):
     """Lanes start ... start+count of `row` become step·code, for the best of a few float16 steps. Returns the step.
 
@@ -107,14 +110,8 @@ def round_row(row, codes, importance, start, count, lowest, highest, tries):
     of the `tries` - 1 next to it: which of these steps fits the other numbers is a matter of luck, and worth a try.
     `importance` is the row of weights of the squared errors.
     """
-    low, high = _ZERO, _ZERO
-    for lane in range(start, start + count):
-        low = min(low, row[lane])
-        high = max(high, row[lane])
-    signed = lowest < _ZERO
-    limit = -lowest if signed else highest
-    magnitude = max(high, -low) if signed else high
-    sign = -_ONE if signed and high > -low else _ONE
+    magnitude, sign = _extreme(row, start, count, lowest < _ZERO)
+    limit = -lowest if lowest < _ZERO else highest
     best, least = _ZERO, np.float32(np.inf)
     for n in range(tries):
         step = sign * _step(magnitude / (limit - np.float32(n)))
@@ -128,17 +125,31 @@ def round_row(row, codes, importance, start, count, lowest, highest, tries):
     return best
 
 
+@kernel(exact=True, inline=True)
+def _extreme(row, start, count, signed):
+    """The largest magnitude of some lanes (their largest number if not `signed`), and the sign of a step for it."""
+    low, high = _ZERO, _ZERO
+    for lane in range(start, start + count):
+        low = min(low, row[lane])
+        high = max(high, row[lane])
+    if not signed:
+        return high, _ONE
+    return max(high, -low), -_ONE if high > -low else _ONE
+
+
 @kernel(exact=True)
 def inverse_or_zero(x):
     """1/x; 0 for 0."""
     return _ONE / x if x != _ZERO else _ZERO
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def invert_row(row, inverse):
     """1/x of each lane; 0 for 0."""
     for lane in range(LANES):
-        inverse[lane] = _ONE / row[lane] if row[lane] != _ZERO else _ZERO
+        x = row[lane]
+        quotient = _ONE / x
+        inverse[lane] = quotient if x != _ZERO else _ZERO
 
 
 @kernel(exact=True)
@@ -148,7 +159,7 @@ def _step(wanted):
     return half + _SMALLEST_HALF if half < wanted < _SMALLEST_NORMAL else half
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _rounding_error(row, importance, start, count, step, lowest, highest):
     """The weighted squared error of rounding lanes to codes of a step."""
     inverse = inverse_or_zero(step)

@@ -69,7 +69,7 @@ def encode_q3_k(blocks, importance, factors, values, weights, lanes, steps, pack
                 _store3(row, lanes, lane, packed[block, low : low + 16], packed[block, top : top + 16], 4 * half)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _fit(blocks, block, importance, careful, levels, limit, factors, values, weights, lanes, steps):
     """Scale codes (-limit ... limit-1) of the 16 parts of a block, in lanes[SCALE_CODE]; 1/scale in lanes[INVERSE].
 
@@ -103,7 +103,7 @@ def _fit(blocks, block, importance, careful, levels, limit, factors, values, wei
     steps[block, 0] = step
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _weigh_by_square(values, weights, lanes):
     floor = lanes[INVERSE]
     for lane in range(LANES):
@@ -113,7 +113,7 @@ def _weigh_by_square(values, weights, lanes):
             weights[i, lane] = floor[lane] + values[i, lane] * values[i, lane]
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _weigh_by_size(values, weights, lanes):
     mean = lanes[INVERSE]
     block_mean_squares(lanes, LANES, LANES, _TWO, mean)
@@ -122,7 +122,7 @@ def _weigh_by_size(values, weights, lanes):
             weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _search(values, weights, levels, factors, lanes):
     """The best scale of each lane."""
     low, extreme, inverse, scale = lanes[LOW], lanes[WIDTH], lanes[INVERSE], lanes[SCALE]
@@ -133,7 +133,8 @@ def _search(values, weights, levels, factors, lanes):
         lanes[GAIN, lane] = _ZERO
     for n in range(factors.size):
         for lane in range(LANES):
-            inverse[lane] = -(levels + factors[n]) / extreme[lane] if extreme[lane] != _ZERO else _ZERO
+            quotient = -(levels + factors[n]) / extreme[lane]
+            inverse[lane] = quotient if extreme[lane] != _ZERO else _ZERO
         _sum_codes(values, weights, levels, lanes)
         _keep_better(lanes)
     invert_row(scale, inverse)
@@ -141,7 +142,7 @@ def _search(values, weights, levels, factors, lanes):
     _keep_better(lanes)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _sum_codes(values, weights, levels, lanes):
     """Codes of x·inverse, and their weighted sums: of q² and q·x."""
     inverse, sum_qq, sum_qx = lanes[INVERSE], lanes[SUM_QQ], lanes[SUM_QY]
@@ -149,27 +150,33 @@ def _sum_codes(values, weights, levels, lanes):
         sum_qq[lane] = _ZERO
         sum_qx[lane] = _ZERO
     largest = levels - _ONE
-    for i in range(LANES):
+    for i in range(0, LANES, 4):
         for lane in range(LANES):
-            code = min(max(nearest(values[i, lane] * inverse[lane]), -levels), largest)
-            weighted = weights[i, lane] * code
-            sum_qq[lane] += weighted * code
-            sum_qx[lane] += weighted * values[i, lane]
+            x_0, x_1, x_2, x_3 = values[i, lane], values[i + 1, lane], values[i + 2, lane], values[i + 3, lane]
+            q_0 = min(max(nearest(x_0 * inverse[lane]), -levels), largest)
+            q_1 = min(max(nearest(x_1 * inverse[lane]), -levels), largest)
+            q_2 = min(max(nearest(x_2 * inverse[lane]), -levels), largest)
+            q_3 = min(max(nearest(x_3 * inverse[lane]), -levels), largest)
+            wq_0, wq_1 = weights[i, lane] * q_0, weights[i + 1, lane] * q_1
+            wq_2, wq_3 = weights[i + 2, lane] * q_2, weights[i + 3, lane] * q_3
+            sum_qq[lane] += (wq_0 * q_0 + wq_1 * q_1) + (wq_2 * q_2 + wq_3 * q_3)
+            sum_qx[lane] += (wq_0 * x_0 + wq_1 * x_1) + (wq_2 * x_2 + wq_3 * x_3)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _keep_better(lanes):
     """The scale of least squares for the codes that were summed, where it lowers the error."""
     sum_qq, sum_qx, gain, scale = lanes[SUM_QQ], lanes[SUM_QY], lanes[GAIN], lanes[SCALE]
     for lane in range(LANES):
         new_scale = sum_qx[lane] / sum_qq[lane]
         new_gain = new_scale * sum_qx[lane]
-        better = (new_gain > gain[lane]) & (sum_qq[lane] > _ZERO)
-        gain[lane] = new_gain if better else gain[lane]
-        scale[lane] = new_scale if better else scale[lane]
+        old_gain, old_scale = gain[lane], scale[lane]
+        better = (new_gain > old_gain) & (sum_qq[lane] > _ZERO)
+        gain[lane] = new_gain if better else old_gain
+        scale[lane] = new_scale if better else old_scale
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _round_carefully(values, weights, levels, limit, lanes):
     """As `round_row`, and then the code of each scale, or the one on its other side, whichever gives the lower error.
 
@@ -205,7 +212,7 @@ def _code(x, inverse, levels):
     return np.int32(min(max(nearest(x * inverse), -levels), levels - _ONE) + levels)
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store6(row, lanes, lane, nibbles, tops):
     """Four parts of 16 values, 32 apart and their lanes 2 apart: low nibbles into bytes 0 and 32 on, tops into 16."""
     inverse, inverse_1 = lanes[INVERSE, lane], lanes[INVERSE, lane + 2]
@@ -220,7 +227,7 @@ def _store6(row, lanes, lane, nibbles, tops):
         tops[i] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store3(row, lanes, lane, pairs, tops, bit):
     """Four parts of 16 values, as in `_store6`: two bits each into 16 bytes, third bits from bit `bit` on of others."""
     inverse, inverse_1 = lanes[INVERSE, lane], lanes[INVERSE, lane + 2]
@@ -233,7 +240,7 @@ def _store3(row, lanes, lane, pairs, tops, bit):
         tops[i] |= (a >> 2 | b >> 2 << 1 | c >> 2 << 2 | d >> 2 << 3) << bit
 
 
-@kernel(exact=True)
+@kernel(exact=True, inline=True)
 def _store_signed_scales(lanes, target):
     """Sixteen scale codes, counted from -32, into 12 bytes: nibbles in 8, two more bits each in 4."""
     for j in range(4):
