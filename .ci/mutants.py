@@ -29,17 +29,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="mutation tests of entrenar")
     parser.add_argument("--changed-since", metavar="COMMIT", help="mutate only the files that changed since COMMIT")
     parser.add_argument("--only", metavar="GLOB", action="append", help="mutate these files instead of the default")
+    parser.add_argument("--tests", metavar="PATH", action="append", help="judge by these tests instead of the default")
     parser.add_argument("--min-score", type=float, default=80.0, help="percent of mutants to be noticed (default 80)")
     options = parser.parse_args()
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
     patterns = options.only or config["only_mutate"]
+    tests = options.tests or config["pytest_add_cli_args_test_selection"]
     if options.changed_since:
         patterns = [name for name in changed_files(options.changed_since) if matches(name, patterns)]
         if not patterns:
             print(f"no file under mutation testing changed since {options.changed_since}: nothing to do")
             return 0
     with tempfile.TemporaryDirectory(prefix="entrenar-mutants-") as folder:
-        copy = copy_project(Path(folder) / "project", config, patterns)
+        copy = copy_project(Path(folder) / "project", tests, patterns)
         run_mutmut(copy, "run")
         run_mutmut(copy, "results")
         run_mutmut(copy, "export-cicd-stats")
@@ -58,7 +60,7 @@ def changed_files(commit: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
-def copy_project(copy: Path, config: dict[str, list[str]], patterns: list[str]) -> Path:
+def copy_project(copy: Path, tests: list[str], patterns: list[str]) -> Path:
     """Copy what the tests need, with plain kernels and a mutmut section that fits what there is."""
     for name in COPIED:
         if (ROOT / name).is_dir():
@@ -66,7 +68,7 @@ def copy_project(copy: Path, config: dict[str, list[str]], patterns: list[str]) 
     for path in (copy / "entrenar_core").rglob("*.py"):
         path.write_text(KERNEL_LINE.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    there = [name for name in config["pytest_add_cli_args_test_selection"] if (copy / name).is_dir()]
+    there = [name for name in tests if (copy / name).exists()]
     for key, value in (("only_mutate", patterns), ("pytest_add_cli_args_test_selection", there)):
         text = re.sub(rf"(?ms)^{key} = \[.*?\]$", f"{key} = {json.dumps(value)}", text)
     (copy / "pyproject.toml").write_text(text, encoding="utf-8")

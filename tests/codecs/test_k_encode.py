@@ -71,7 +71,7 @@ def test_gguf_py_decodes_to_the_same_values(type_name: str) -> None:
     ],
 )
 def test_the_error_on_gaussian_values_is_that_of_its_bits(type_name: str, least: float, most: float) -> None:
-    assert least < error(type_name, gaussian(64)) < most
+    assert least < error(type_name, gaussian(24)) < most
 
 
 @pytest.mark.parametrize("type_name", TYPES)
@@ -101,8 +101,8 @@ def test_a_constant_block_is_kept_to_float16_precision(type_name: str, value: fl
 @pytest.mark.parametrize("type_name", TYPES)
 def test_steps_below_the_normal_float16_numbers_are_rounded_up(type_name: str) -> None:
     """So that the largest value is not cut off; a step is then up to 2^-24 too large, which codes make good for."""
-    values = gaussian(64) * np.float32(2e-4)
-    assert error(type_name, values) < 1.1 * error(type_name, gaussian(64)) + 0.02
+    values = gaussian(16)
+    assert error(type_name, values * np.float32(2e-4)) < 1.1 * error(type_name, values) + 0.02
 
 
 @pytest.mark.parametrize("type_name", TYPES)
@@ -164,9 +164,9 @@ def test_a_value_that_is_not_finite_or_huge_is_refused_with_its_place(
 def test_every_row_and_block_is_packed_by_itself(type_name: str) -> None:
     """An odd number of blocks too: parts of 32 are worked on two blocks at a time."""
     codec = codec_for(type_name)
-    values, importance = gaussian(5, 768), np.linspace(0.1, 2.0, 768, dtype=np.float32)
+    values, importance = gaussian(3, 768), np.linspace(0.1, 2.0, 768, dtype=np.float32)
     plain, weighted = codec.encode(values), codec.encode(values, importance)
-    for n in range(5):
+    for n in range(3):
         assert np.array_equal(codec.encode(values[n : n + 1]), plain[n : n + 1])
         assert np.array_equal(codec.encode(values[n], importance), weighted[n])
     third = plain.shape[1] // 3
@@ -185,7 +185,7 @@ def test_leading_axes_and_places_for_the_bytes(type_name: str) -> None:
 
 @pytest.mark.parametrize("type_name", TYPES)
 def test_an_importance_lowers_the_weighted_error(type_name: str) -> None:
-    values = gaussian(32, 512)
+    values = gaussian(8, 512)
     importance = np.exp(2.0 * gaussian(1, 512, seed=1)[0])
 
     def weighted(packed_with: np.ndarray | None) -> float:
@@ -221,6 +221,7 @@ def test_an_importance_that_does_not_belong_is_refused(type_name: str) -> None:
         codec_for(type_name).encode(gaussian(2), np.full(256, -1.0, np.float32))
 
 
+@pytest.mark.integration
 def test_plain_python_kernels_give_the_same_bytes() -> None:
     code = f"""
 import sys

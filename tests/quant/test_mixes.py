@@ -42,6 +42,63 @@ def test_tied_embeddings_are_treated_as_the_output() -> None:
     assert types(MixRequest("q4_0", output_type="q8_0"), tied=True)["token_embd.weight"] == "Q8_0"
 
 
+@pytest.mark.parametrize(
+    ("mix", "columns", "expected"),
+    [
+        ("q4_k_m", 256, "Q6_K"),
+        ("q8_0", 256, "Q8_0"),
+        ("q4_0", 288, "Q8_0"),
+        ("q5_k_s", 288, "Q8_0"),
+        ("f16", 256, "F16"),
+    ],
+)
+def test_the_output_has_six_bits_or_eight_where_six_do_not_fit(mix: str, columns: int, expected: str) -> None:
+    assert types(MixRequest(mix), columns=columns)["output.weight"] == expected
+
+
+def test_the_output_of_falcon_has_eight_bits() -> None:
+    assert types(MixRequest("q4_k_m", model=ModelFacts("falcon")))["output.weight"] == "Q8_0"
+
+
+def test_layers_that_are_not_known_are_counted() -> None:
+    """32 down projections in all: of those of an unknown model the first four count as the first eighth."""
+    tensors = model(16) | {f"blk.{layer}.ffn_down_shexp.weight": ((4, 256), "F16") for layer in range(16)}
+    found = choose_types(tensors, MixRequest("q4_k_s"))
+    raised = [name for name, one in found.items() if "ffn_down" in name and one.type_name == "Q5_K"]
+    assert sorted(raised) == [f"blk.{layer}.ffn_down{end}.weight" for layer in (0, 1) for end in ("", "_shexp")]
+
+
+def test_rows_are_the_last_axis_of_a_stack() -> None:
+    tensors = {"blk.0.ffn_up_exps.weight": ((2, 4, 256), "F16"), "blk.1.ffn_up_exps.weight": ((256, 256, 32), "F16")}
+    request = MixRequest("q6_k", tensor_types=(("ffn_up", "q6_k"),))
+    for found in (choose_types(tensors, MixRequest("q6_k")), stated_types(tensors, request)):
+        assert [one.type_name for one in found.values()] == ["Q6_K", "Q8_0"]
+        assert [one.wanted for one in found.values()] == ["Q6_K", "Q6_K"]
+
+
+def test_a_type_for_embeddings_goes_before_patterns_and_holds_for_those_of_layers() -> None:
+    tensors = model(tied=True) | {"per_layer_token_embd.weight": ((4, 256), "F16")}
+    request = MixRequest("q4_0", embedding_type="q8_0", tensor_types=(("^token_embd", "q5_0"),))
+    found = choose_types(tensors, request)
+    assert found["token_embd.weight"].type_name == found["per_layer_token_embd.weight"].type_name == "Q8_0"
+    by_pattern = MixRequest("q4_0", embedding_type="q8_0", tensor_types=(("per_layer", "q5_0"),))
+    assert choose_types(tensors, by_pattern)["per_layer_token_embd.weight"].type_name == "Q5_0"
+
+
+def test_a_type_for_the_output_holds_for_nothing_else() -> None:
+    assert set(stated_types(model(), MixRequest("q4_0", output_type="q8_0"))) == {"output.weight"}
+    assert set(stated_types(model(tied=True), MixRequest("q4_0", output_type="q8_0"))) == {"token_embd.weight"}
+    assert set(stated_types(model(), MixRequest("q4_0", embedding_type="q8_0"))) == {"token_embd.weight"}
+    assert stated_types(model(), MixRequest("q4_0")) == {}
+
+
+def test_types_are_stated_for_matrices_alone() -> None:
+    found = stated_types(model(1), MixRequest("q4_0", tensor_types=(("attn", "q8_0"),)))
+    assert {name: one.type_name for name, one in found.items()} == {
+        f"blk.0.attn_{part}.weight": "Q8_0" for part in ("q", "k", "v", "output")
+    }
+
+
 def test_stated_types_go_before_the_mix() -> None:
     request = MixRequest(
         "q4_0", output_type="f16", embedding_type="q8_0", tensor_types=(("attn_[kv]", "q5_0"), ("attn_k", "q8_0"))
@@ -66,7 +123,7 @@ def test_a_pattern_holds_for_files_of_floats_too() -> None:
 )
 def test_rows_that_do_not_divide_fall_back(wanted: str, row: int, got: str) -> None:
     found = fitting(wanted, row)
-    assert (found.type_name, found.fell_back) == (got, got != wanted)
+    assert (found.type_name, found.wanted, found.fell_back) == (got, wanted, got != wanted)
 
 
 def test_what_falls_back_is_what_was_asked_for() -> None:
@@ -86,6 +143,7 @@ def test_the_order_of_the_file_changes_nothing() -> None:
     ("name", "shape", "is_matrix"),
     [
         ("blk.0.attn_q.weight", (4, 4), True),
+        ("blk.0.attn_q.weight", (2, 4), True),
         ("blk.0.ffn_up_exps.weight", (2, 4, 4), True),
         ("blk.0.attn_q.weight", (1, 4), False),
         ("blk.0.attn_q.bias", (4, 4), False),
@@ -99,12 +157,14 @@ def test_only_matrices_of_products_are_changed(name: str, shape: tuple[int, ...]
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ConfigError, match="unknown type 'q9_9'"):
+    with pytest.raises(ConfigError, match="unknown type 'q9_9'") as unknown:
         choose_types(model(), MixRequest("q9_9"))
-    with pytest.raises(ConfigError, match="is no regular expression"):
-        choose_types(model(), MixRequest("q4_0", tensor_types=(("attn_(", "q8_0"),)))
-    with pytest.raises(ConfigError, match="'atn_q' finds no matrix"):
-        choose_types(model(), MixRequest("q4_0", tensor_types=(("atn_q", "q8_0"),)))
+    assert unknown.value.hint == f"known types: {', '.join(MAIN_TYPE)}"
+    for pattern, message in (("attn_(", "is no regular expression"), ("atn_q", "'atn_q' finds no matrix")):
+        with pytest.raises(ConfigError, match=message) as wrong:
+            choose_types(model(), MixRequest("q4_0", tensor_types=((pattern, "q8_0"),)))
+        assert wrong.value.where == "quantize.tensor_types"
+    assert wrong.value.hint == "names are such as blk.0.attn_v.weight"
 
 
 def test_a_pattern_that_finds_only_vectors_is_a_mistake() -> None:
