@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from entrenar_core.codecs import float_arrays
 from entrenar_core.codecs.half_kernels import portable_half, portable_value
 
+# Plain kernels (ENTRENAR_JIT=0) warn of what compiled ones do silently; infinities and NaNs are meant to arise here.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
 QUIET = 0x0200
 
 
