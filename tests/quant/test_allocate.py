@@ -68,5 +68,5 @@ def test_what_is_larger_and_no_better_is_never_chosen() -> None:
 
 
 def test_too_little_room_is_an_error() -> None:
-    with pytest.raises(ValueError, match="3 bytes more than 7"):
+    with pytest.raises(ValueError, match="take 3 bytes more than 7"):
         allocate([[Candidate("a", 10, 0.0)]], 7)

@@ -21,8 +21,9 @@ from entrenar_core.errors import AutogradError, FormatError, ModelError
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.layers import Linear
-from entrenar_core.quant.encoding import Encoding, plain_encodings
+from entrenar_core.quant.encoding import Encoding, TensorEncoding, plain_encodings
 from entrenar_core.quant.fake import FakeQuantizer, Switch, fake_quantize_weights
+from entrenar_core.threads import Threads
 from tests.model.tiny import build, lively_weights, tiny_spec
 
 SPEC = tiny_spec("llama", hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=64, vocab_size=40)
@@ -115,7 +116,7 @@ def test_an_adapter_gets_what_is_left_of_the_gradient_of_the_folded_weight(
     backend: Any, clipped: bool, rng: np.random.Generator
 ) -> None:
     """Against the formulas written out: G = dyᵀ x, masked; dB = s·G Aᵀ, dA = s·Bᵀ G, dx = dy W̃."""
-    x, w, a, b, bias, dy = (normal(rng, *size) for size in ((9, 32), (12, 32), (3, 32), (12, 3), (12,), (9, 12)))
+    x, w, a, b, bias, dy = (normal(rng, *size) for size in ((9, 32), (40, 32), (3, 32), (40, 3), (40,), (9, 40)))
     scale = 0.7
     folded = (w + np.float32(scale) * (b @ a)).astype(np.float32)
     rounded = rounded_of(backend, folded, "Q4_0", clipped=clipped)
@@ -125,6 +126,7 @@ def test_an_adapter_gets_what_is_left_of_the_gradient_of_the_folded_weight(
             y = fake_quantized_lora(tensors[0], rounded, *tensors[1:], scale=scale)
         tape.backward(y, backend.asarray(dy))
     kept = in_range(codec_for("Q4_0"), codec_for("Q4_0").encode(folded), folded) if clipped else True
+    assert np.all(kept) != clipped, "some values are beyond the range of their block"
     dweight = np.where(kept, dy.T @ x, 0)
     expected = [dy @ held("Q4_0", folded), scale * b.T @ dweight, scale * dweight @ a.T, dy.sum(axis=0)]
     np.testing.assert_allclose(y.numpy(), x @ held("Q4_0", folded).T + bias, rtol=1e-4, atol=1e-4)
@@ -137,6 +139,109 @@ def test_an_adapter_that_does_not_fit_is_refused(backend: Any, rng: np.random.Ge
     x, a, b = (Tensor(backend.asarray(normal(rng, *size)), backend) for size in ((2, 32), (3, 32), (5, 3)))
     with pytest.raises(AutogradError, match=r"weight \(4, 32\), A \(3, 32\), B \(5, 3\) do not fit"):
         fake_quantized_lora(x, rounded, a, b, None, 1.0)
+
+
+@pytest.mark.parametrize("trained", ["x", "lora_a", "lora_b"])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_what_is_frozen_gets_no_gradient(backend: Any, trained: str, clipped: bool, rng: np.random.Generator) -> None:
+    x, w, a, b, dy = (normal(rng, *size) for size in ((9, 32), (40, 32), (3, 32), (40, 3), (9, 40)))
+    rounded = rounded_of(backend, w, "Q4_0", clipped=clipped)
+    names = ("x", "lora_a", "lora_b")
+    tensors = [
+        Tensor(backend.asarray(values), backend, requires_grad=name == trained)
+        for name, values in zip(names, (x, a, b), strict=True)
+    ]
+    bias = Tensor(backend.asarray(np.zeros(40, np.float32)), backend)
+    with Tape() as tape:
+        y = fake_quantized_lora(tensors[0], rounded, tensors[1], tensors[2], bias, scale=0.5)
+    tape.backward(y, backend.asarray(dy))
+    for name, tensor in zip(names, tensors, strict=True):
+        assert (tensor.slot.grad is not None) == (name == trained)
+    assert bias.slot.grad is None
+
+
+@pytest.mark.parametrize("sizes", [((2, 31), (3, 32), (4, 3)), ((2, 32), (3, 31), (4, 3)), ((2, 32), (3, 32), (4, 2))])
+def test_each_of_the_shapes_is_looked_at(
+    backend: Any, sizes: tuple[tuple[int, int], ...], rng: np.random.Generator
+) -> None:
+    rounded = rounded_of(backend, normal(rng, 4, 32), "Q4_0", clipped=False)
+    tensors = [Tensor(backend.asarray(normal(rng, *size)), backend) for size in sizes]
+    with pytest.raises(AutogradError, match="do not fit"):
+        fake_quantized_lora(tensors[0], rounded, tensors[1], tensors[2], None, 1.0)
+
+
+def test_a_bias_of_another_size_is_refused(backend: Any, rng: np.random.Generator) -> None:
+    rounded = rounded_of(backend, normal(rng, 4, 32), "Q4_0", clipped=False)
+    x, a, b, bias = (Tensor(backend.asarray(normal(rng, *size)), backend) for size in ((2, 32), (3, 32), (4, 3), (5,)))
+    with pytest.raises(AutogradError, match=r"^fake_quantized_lora: "):
+        fake_quantized_lora(x, rounded, a, b, bias, 1.0)
+
+
+# one weight
+
+
+def quantizer_of(backend: Backend, encoding: Encoding, **options: bool) -> FakeQuantizer:
+    return FakeQuantizer("w", encoding, backend, Switch(), **options)
+
+
+def test_an_importance_is_used_as_in_the_export(backend: Any, rng: np.random.Generator) -> None:
+    values, importance = normal(rng, 8, 64), np.abs(normal(rng, 64)) ** 3
+    found = quantizer_of(backend, Encoding("Q4_0", importance)).rounded((1,), lambda: backend.asarray(values))
+    codec = codec_for("Q4_0")
+    expected = codec.decode(codec.encode(values, importance))
+    np.testing.assert_array_equal(backend.to_host(found.values), expected)
+    assert not np.array_equal(expected, held("Q4_0", values))
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("percentile", [None, 98.0])
+def test_shared_scales_are_those_of_the_export(
+    backend: Any, granularity: str, percentile: float | None, rng: np.random.Generator
+) -> None:
+    values = normal(rng, 12, 96) * np.linspace(0.1, 2, 12, dtype=np.float32)[:, None]
+    how = Encoding("Q8_0", granularity=granularity, percentile=percentile)
+    found = quantizer_of(backend, how).rounded((1,), lambda: backend.asarray(values))
+    threads = Threads(2)
+    packed = np.concatenate(
+        [part.copy() for part in TensorEncoding((12, 96), lambda r: values[r], how).pieces(threads)]
+    )
+    threads.close()
+    np.testing.assert_array_equal(backend.to_host(found.values), codec_for("Q8_0").decode(packed))
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_arrays_are_used_again_after_a_change(backend: Any, clipped: bool, rng: np.random.Generator) -> None:
+    first, second = normal(rng, 40, 64), normal(rng, 40, 64)
+    quantizer = quantizer_of(backend, Encoding("Q4_0"), clipped=clipped)
+    before = quantizer.rounded((1,), lambda: backend.asarray(first))
+    assert quantizer.rounded((1,), lambda: backend.asarray(second)) is before, "the versions are the same"
+    after = quantizer.rounded((2,), lambda: backend.asarray(second))
+    assert after.values is before.values
+    assert after.inside is before.inside
+    np.testing.assert_array_equal(backend.to_host(after.values), held("Q4_0", second))
+    if clipped:
+        inside = in_range(codec_for("Q4_0"), codec_for("Q4_0").encode(second), second)
+        np.testing.assert_array_equal(backend.to_host(after.inside), inside)
+        assert not inside.all()
+    else:
+        assert after.inside is None
+
+
+def test_forgotten_values_are_computed_again(backend: Any, rng: np.random.Generator) -> None:
+    values = normal(rng, 2, 32)
+    quantizer = quantizer_of(backend, Encoding("Q4_0"))
+    before = quantizer.rounded((1,), lambda: backend.asarray(values))
+    quantizer.forget()
+    after = quantizer.rounded((1,), lambda: backend.asarray(values))
+    assert after is not before
+    assert after.inside is None
+
+
+def test_a_switch_is_off_until_it_is_turned(backend: Any) -> None:
+    quantizer = quantizer_of(backend, Encoding("Q4_0"))
+    assert quantizer.is_on is False
+    quantizer.switch.is_on = True
+    assert quantizer.is_on is True
 
 
 # a whole model
@@ -240,6 +345,20 @@ def test_an_adapter_is_rounded_together_with_its_weight(backend: Any, rng: np.ra
     np.testing.assert_allclose(folded[name], weights[name] + 4.0 * (pair[0] @ pair[1]), rtol=1e-5, atol=1e-6)
     expected = build(SPEC, {**weights, **{n: held("Q4_0", w) for n, w in folded.items()}}, backend, trainable=False)
     assert float(model.loss(batch(), 1.0, None).data) == float(expected.loss(batch(), 1.0, None).data)
+
+
+def test_weights_beyond_their_range_get_no_gradient_from_a_model(backend: Any) -> None:
+    weights, name = lively_weights(SPEC), "blk.0.ffn_up.weight"
+    found = {}
+    for clipped in (False, True):
+        model = build(SPEC, weights, backend, trainable=True)
+        fake_quantize_weights(model, {name: Encoding("Q4_0")}, clipped=clipped).switch.is_on = True
+        found[clipped] = step(model)
+    codec = codec_for("Q4_0")
+    inside = in_range(codec, codec.encode(weights[name]), weights[name])
+    assert found[True][0] == found[False][0]
+    np.testing.assert_array_equal(found[True][1][name], np.where(inside, found[False][1][name], 0))
+    assert not inside.all()
 
 
 def test_only_named_weights_are_rounded(backend: Any) -> None:

@@ -212,6 +212,31 @@ def test_a_block_is_the_codec_itself() -> None:
     assert isinstance(granular_codec("Q4_0", "per_channel"), RowScaleEncoder)
 
 
+@pytest.mark.parametrize("type_name", TYPES)
+def test_a_percentile_of_rows_is_that_of_each_row(type_name: str) -> None:
+    """The scales of a row that is clipped beforehand, by numpy's percentile of values or (symmetric) of magnitudes."""
+    rows = rows_of(11, n_columns=160)
+    found = granular_codec(type_name, "per_channel", 90.0).encode(rows)
+    for row, packed in zip(rows, found, strict=True):
+        if type_name in SYMMETRIC:
+            limit = np.percentile(np.abs(row), 90, method="inverted_cdf")
+            ends = (-limit, limit)
+        else:
+            ends = tuple(np.sign(end) * np.percentile(end * row, 90, method="inverted_cdf") for end in (-1, 1))
+        clipped = np.clip(row, *ends).astype(np.float32)
+        head = 2 if type_name in SYMMETRIC else 4
+        assert np.array_equal(packed[:head], RowScaleEncoder(type_name).encode(clipped[None])[0, :head])
+
+
+def test_a_decoded_tensor_goes_where_it_is_wanted() -> None:
+    encoder, out = SharedScaleEncoder("Q8_0", 0.5), np.empty((6, 96), np.float32)
+    packed = np.empty((6, 3 * 34), np.uint8)
+    assert encoder.encode(rows_of(8), out=packed) is packed
+    assert encoder.decode(packed, out) is out
+    stacked = encoder.encode(rows_of(8).reshape(2, 3, 96))
+    assert np.array_equal(stacked.reshape(6, -1), packed)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     rows = rows_of(9)
@@ -247,8 +272,11 @@ def test_an_importance_that_does_not_fit_is_refused() -> None:
     rows = rows_of(1)
     with pytest.raises(TypeError, match=r"float32 \[96\]"):
         tensor_encoder("Q4_0", in_pieces(rows), np.ones(32, np.float32))
-    with pytest.raises(FormatError, match="negative or not finite"):
-        RowScaleEncoder("Q4_0").encode(rows, np.full(96, -1, np.float32))
+    for encoder in (RowScaleEncoder("Q4_0"), SharedScaleEncoder("Q4_0", 0.5)):
+        with pytest.raises(FormatError, match="negative or not finite"):
+            encoder.encode(rows, np.full(96, -1, np.float32))
+        with pytest.raises(TypeError, match=r"float32 \[96\]"):
+            encoder.encode(rows, np.ones(6, np.float32))
 
 
 def test_no_rows_are_no_bytes() -> None:

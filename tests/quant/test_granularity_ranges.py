@@ -73,6 +73,17 @@ def test_percentiles_of_tensors_are_a_little_too_wide(shift: float, seed: int, p
     _check_end(-float(found.low[0]), at(np.sort(-flat), percentile), -float(flat.min()))
 
 
+@pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
+def test_the_ninetieth_percentile_of_a_tensor_on_each_side(shift: float) -> None:
+    values = values_of(1, shift)
+    flat = values.reshape(-1)
+    found = tensor_range([piece_range(values, with_counts=True)], 90.0, symmetric=False)
+    _check_end(float(found.high[0]), at(np.sort(flat), 90.0), float(flat.max()))
+    _check_end(-float(found.low[0]), at(np.sort(-flat), 90.0), -float(flat.min()))
+    assert found.high[0] < flat.max()
+    assert found.low[0] > flat.min()
+
+
 def _check_end(found: float, exact: float, furthest: float) -> None:
     assert exact <= found <= min(furthest, exact + abs(exact) / 128 + 1e-30)
 

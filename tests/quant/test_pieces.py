@@ -41,6 +41,29 @@ def test_pieces_cover_every_row_once_and_never_join_two_matrices(
         pieces[len(pieces)]
 
 
+def test_a_stack_is_cut_matrix_by_matrix() -> None:
+    plan = [tensor((2, 5, 64)), tensor((3, 32))]
+    pieces = Pieces(plan, 130)
+    assert [(piece.tensor, piece.start, piece.stop, piece.slab) for piece in map(pieces.__getitem__, range(7))] == [
+        (0, 0, 2, 0),
+        (0, 2, 4, 0),
+        (0, 4, 5, 0),
+        (0, 5, 7, 1),
+        (0, 7, 9, 1),
+        (0, 9, 10, 1),
+        (1, 0, 3, 0),
+    ]
+    assert len(pieces) == 7
+    assert (pieces.of_tensor(0), pieces.of_tensor(1)) == (range(6), range(6, 7))
+    for outside in (-1, 7):
+        with pytest.raises(IndexError, match=str(outside)):
+            pieces[outside]
+
+
+def test_a_row_is_the_least_that_is_done_at_a_time() -> None:
+    assert [(piece.start, piece.stop) for piece in Pieces([tensor((3, 64))], 1)] == [(0, 1), (1, 2), (2, 3)]
+
+
 def test_a_vector_and_a_single_value_are_one_piece() -> None:
     plan = [tensor((70,), "F16"), tensor((), "F16")]
     assert [(piece.start, piece.stop) for piece in Pieces(plan, 16)] == [(0, 1), (0, 1)]
@@ -64,6 +87,22 @@ def test_less_memory_means_smaller_pieces_and_then_fewer_workers() -> None:
     assert piece_size(plan, 4, row, measures=False)[1] == 1
 
 
+def test_pieces_are_halved_until_the_buffers_of_all_workers_fit_exactly() -> None:
+    plan = [tensor((4096, 1024))]
+    for measures in (False, True):
+        needed = buffer_sizes(plan, PIECE_VALUES // 4, measures=measures).n_bytes
+        assert piece_size(plan, 3, 3 * needed, measures=measures) == (PIECE_VALUES // 4, 3)
+        assert piece_size(plan, 3, 3 * needed - 1, measures=measures) == (PIECE_VALUES // 8, 3)
+    row = buffer_sizes(plan, 1, measures=True).n_bytes
+    assert piece_size(plan, 4, 3 * row - 1, measures=True) == (1, 2)
+    assert piece_size(plan, 4, 3 * row, measures=True) == (1, 3)
+
+
 def test_a_row_that_does_not_fit_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"a row of big \(65536 values\) does not fit"):
-        piece_size([tensor((2, 65536), name="big"), tensor((2, 32))], 1, 1000, measures=False)
+    plan = [tensor((2, 1 << 20), name="big"), tensor((2, 32))]
+    needed = buffer_sizes(plan, 1, measures=False).n_bytes
+    for budget, missing in ((needed - 1, 1), (needed - (1 << 20), 1), (needed - (1 << 20) - 1, 2), (1000, 7)):
+        with pytest.raises(ConfigError, match=rf"a row of big \(1048576 values\) does not fit: {missing} MiB") as error:
+            piece_size(plan, 1, budget, measures=False)
+        assert (error.value.where, error.value.hint) == ("run.memory", "raise --memory")
+    assert piece_size(plan, 1, needed, measures=False)[1] == 1

@@ -55,6 +55,23 @@ def test_after_an_error_no_piece_is_begun() -> None:
     assert len(begun) <= 2
 
 
+def test_after_an_error_other_workers_finish_only_what_they_have_begun() -> None:
+    begun: list[int] = []
+    both = threading.Barrier(2, timeout=10)
+
+    def work(piece: int, worker: int) -> None:
+        begun.append(piece)
+        if piece < 2:
+            both.wait()
+        if piece == 0:
+            raise ValueError("no")
+        time.sleep(0.05)
+
+    with pytest.raises(ValueError, match="no"):
+        run_pieces(work, 1000, 2)
+    assert sorted(begun) == [0, 1]
+
+
 def test_an_interrupt_while_watching_waits_for_the_pieces_in_work() -> None:
     finished: list[int] = []
 
