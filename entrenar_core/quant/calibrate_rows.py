@@ -2,7 +2,7 @@
 
 What is a target in training does not matter: prompts count like answers, and a labelled text counts without its label.
 Rows are taken from the beginning of each source in equal shares; short documents share a row and do not see each
-other, long ones are cut into windows. Each batch has one row.
+other, long ones are cut into windows.
 """
 
 from __future__ import annotations

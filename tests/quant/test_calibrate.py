@@ -14,7 +14,7 @@ from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import ModelError
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.quant.calibrate import calibrate, importance_matrix, linear_layers, real_positions
+from entrenar_core.quant.calibrate import InputStatistics, calibrate, importance_matrix, linear_layers, real_positions
 from entrenar_core.quant.observers import Extremes, MeanSquare, MovingMaximum
 from tests.model.tiny import ARCHITECTURE_NAMES, build, lively_weights, pack, tiny_spec, tokens_of
 
@@ -190,3 +190,28 @@ def test_an_observer_sees_the_very_input_of_a_layer() -> None:
         layer.forward(x, None)
     assert [name for name, _ in seen] == ["blk.0.attn_q.weight"]
     assert np.array_equal(seen[0][1], x.numpy())
+
+
+def test_a_report_is_of_all_rows_and_of_both_signs() -> None:
+    one = InputStatistics(MeanSquare(4))
+    one.weights = ["b", "a"]
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, (3, 500, 4)).astype(np.float32)
+    rows[0, 7, 2], rows[1, 3, 1] = -90.0, 80.0  # two of 6000 values are beyond the percentile
+    for row in rows:
+        one.add(row)
+    found = one.report()
+    assert (found.weights, found.columns, found.inputs) == (("b", "a"), 4, 1500)
+    assert (found.low, found.high) == (-90.0, 80.0)
+    exact = float(np.percentile(np.abs(rows), 99.9, method="inverted_cdf"))
+    assert exact <= found.percentile <= exact * (1 + 1 / 128)
+    assert found.as_json()["weights"] == ["b", "a"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_name_their_weight(bad: float) -> None:
+    one = InputStatistics(MeanSquare(4))
+    one.weights = ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]
+    with pytest.raises(ModelError, match="its inputs are not finite") as error:
+        one.add(np.array([[0, 1, bad, 2]], np.float32))
+    assert (error.value.where, error.value.hint) == ("tensor blk.0.attn_q.weight", "the model's weights are broken")

@@ -42,7 +42,8 @@ def write_with_gguf_py(path: Path, tensors: dict[str, np.ndarray], **changes: ob
         writer.add_array("imatrix.datasets", keys["datasets"])
     if keys["chunk_count"] is not None:
         writer.add_uint32("imatrix.chunk_count", int(str(keys["chunk_count"])))
-    writer.add_uint32("imatrix.chunk_size", int(str(keys["chunk_size"])))
+    if keys["chunk_size"] is not None:
+        writer.add_uint32("imatrix.chunk_size", int(str(keys["chunk_size"])))
     for name, values in tensors.items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -164,6 +165,7 @@ def test_numbers_that_cannot_be_right_are_refused(tmp_path: Path, tensors: dict[
         ({"datasets": None}, "key imatrix.datasets: no list of texts"),
         ({"datasets": [1, 2]}, "key imatrix.datasets: no list of texts"),
         ({"chunk_count": None}, "key imatrix.chunk_count: no number"),
+        ({"chunk_size": None}, "key imatrix.chunk_size: no number"),
     ],
 )
 def test_keys_that_llama_quantize_needs(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -171,6 +173,8 @@ def test_keys_that_llama_quantize_needs(tmp_path: Path, changes: dict[str, objec
     with pytest.raises(FormatError) as error:
         read_imatrix(path)
     assert message in str(error.value)
+    assert str(error.value.where).startswith(str(path))
+    assert error.value.hint == "give a file that llama-imatrix or entrenar calibrate has written"
 
 
 def test_the_old_binary_format_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -193,5 +197,6 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="empty"):
+    with pytest.raises(FormatError, match="the importance matrix is empty") as error:
         write_imatrix(tmp_path / "m.gguf", ImportanceMatrix({}, (), 0, 8))
+    assert error.value.where == str(tmp_path / "m.gguf")

@@ -59,6 +59,28 @@ def test_minmax_is_the_square_of_the_largest_magnitude(seed: int) -> None:
     assert np.allclose(statistic.importance(), np.square(np.abs(x.astype(np.float64)).max(axis=0)), rtol=1e-6, atol=0)
 
 
+def test_what_is_kept_of_known_inputs() -> None:
+    x = np.array([[1, -2, 0], [3, 0.5, 0], [-1, 4, 0], [2, -8, 0]], np.float32)
+    squares = seen(MeanSquare(3), x, (1, 3))
+    assert squares.importance().tolist() == [15 / 4, 84.25 / 4, 0]
+    extremes = Extremes(3)
+    seen(extremes, x, (1, 3))
+    assert (extremes.low.tolist(), extremes.high.tolist()) == ([-1, -8, 0], [3, 4, 0])
+    assert extremes.importance().tolist() == [9, 64, 0]
+    assert MeanSquare(2).importance().tolist() == [0, 0]
+    assert MovingMaximum(2, 0.5).importance().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("percentile", "rank"), [(25.0, 0), (50.0, 1), (51.0, 2), (100.0, 3)])
+def test_a_percentile_is_the_edge_above_it(percentile: float, rank: int) -> None:
+    x = np.array([[4.1], [-1.1], [2.1], [-8.1]], np.float32)
+    statistic = MagnitudePercentile(1, percentile)
+    seen(statistic, x, (2, 2))
+    edges = [1.125, 2.125, 4.25, 8.1]  # sixteen bins for each factor of two; none above the largest
+    assert statistic.percentiles().tolist() == pytest.approx([edges[rank]])
+    assert statistic.importance().tolist() == pytest.approx([edges[rank] ** 2])
+
+
 def test_a_moving_average_begins_with_the_first_row_and_forgets_it() -> None:
     x = np.array([[1, -4], [3, 0], [-2, 0.5]], np.float32)
     statistic = MovingMaximum(2, decay=0.75)
