@@ -12,7 +12,7 @@ from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import ConfigError
 from entrenar_core.quant.plan import PlannedTensor
 
-PIECE_VALUES = 1 << 18
+PIECE_VALUES = 1 << 19
 """Values of a piece where the budget allows it: large enough for the work around a piece to cost nothing, small enough
 for values and bytes to stay in the caches of a core."""
 

@@ -18,6 +18,7 @@ from entrenar_core.config.quantize_file import QuantizeConfig, Running
 from entrenar_core.errors import ConfigError, OutputError
 from entrenar_core.events import Notice, Quantized, Quantizing, Reporter, Saved
 from entrenar_core.gguf.atomic import atomic_file
+from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.writer import write_filled
 from entrenar_core.quant.convert import Conversion, Progress, convert
 from entrenar_core.quant.pieces import piece_size
@@ -72,12 +73,7 @@ def run_quantize(
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
-        load_kernels(plan.tensors)
-        piece_values, workers = _work_sizes(config.run, plan, reporter, measures=measures)
-        conversion = Conversion(
-            plan.tensors, plan.layout.tensors, piece_values, workers, plan.importance, measures=measures
-        )
-        errors = _write(plan, conversion, config.quantize, reporter)
+        errors = _write(plan, config, reporter, measures=measures)
         tensors = [TensorReport.of(one, sums) for one, sums in zip(plan.tensors, errors, strict=True)]
         result = QuantizeResult(_summary(plan, tensors, time.monotonic() - started), tensors)
     reporter.emit(Saved("model", plan.path, plan.layout.total))
@@ -87,11 +83,13 @@ def run_quantize(
     return result
 
 
-def load_kernels(plan: Sequence[PlannedTensor]) -> None:
+def load_kernels(plan: Sequence[PlannedTensor], *, measures: bool = False) -> None:
     """Call each decoder and encoder once, so that compiled code is there before memory and time are measured."""
     for source, target in sorted({(one.info.type_name, one.type_name) for one in plan if not one.is_copied}):
         codec = codec_for(target)
-        codec.decode(codec.encode(np.zeros((1, codec.block_size), np.float32)))
+        packed = codec.encode(np.zeros((1, codec.block_size), np.float32))
+        if measures:
+            codec.decode(packed)
         reader = codec_for(source)
         reader.decode(np.zeros((1, reader.block_bytes), np.uint8))
 
@@ -122,7 +120,7 @@ def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measure
     return piece_values, workers
 
 
-def _write(plan: QuantizePlan, conversion: Conversion, section: Quantize, reporter: Reporter) -> list[ErrorSums | None]:
+def _write(plan: QuantizePlan, config: QuantizeConfig, reporter: Reporter, *, measures: bool) -> list[ErrorSums | None]:
     total = sum(one.info.n_bytes for one in plan.tensors)
 
     def watch(progress: Progress) -> None:
@@ -132,8 +130,14 @@ def _write(plan: QuantizePlan, conversion: Conversion, section: Quantize, report
     errors: list[ErrorSums | None] = []
 
     def fill(file: BinaryIO) -> None:
+        with reserved(file.fileno(), plan.layout.total):
+            load_kernels(plan.tensors, measures=measures)
+        piece_values, workers = _work_sizes(config.run, plan, reporter, measures=measures)
+        conversion = Conversion(
+            plan.tensors, plan.layout.tensors, piece_values, workers, plan.importance, measures=measures
+        )
         with RowSource(plan.file) as source:
-            codecs = _codecs(conversion, section, source)
+            codecs = _codecs(conversion, config.quantize, source)
             errors.extend(convert(replace(conversion, codecs=codecs), source, file.fileno(), watch))
 
     write_filled(plan.path, plan.layout, fill)
