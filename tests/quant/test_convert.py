@@ -108,6 +108,16 @@ def test_every_tensor_is_at_its_place_as_its_codec_makes_it(
     assert errors == [None] * 4
 
 
+def test_a_system_that_writes_little_at_a_time_is_asked_again(
+    make_file: Callable[..., GGUFFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, values = os.pwrite, drawn()
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:7], offset))
+    found, _, _ = converted(make_file(values), TYPES, tmp_path / "out")
+    for name, data in found.items():
+        assert data == codec_for(TYPES.get(name, "F32")).encode(values[name]).tobytes(), name
+
+
 class Slow(RowScaleEncoder):
     """Takes longer than a watcher sleeps."""
 

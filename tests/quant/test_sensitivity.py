@@ -13,7 +13,7 @@ from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo
-from entrenar_core.gguf.writer import encode_tensor, write_gguf
+from entrenar_core.gguf.writer import TensorPlan, encode_tensor, write_gguf
 from entrenar_core.quant import sensitivity
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.sensitivity import candidate_types, measure_sensitivity, relative_error, sample
@@ -86,6 +86,16 @@ def test_a_small_matrix_is_measured_as_a_whole(tmp_path: Path) -> None:
         for type_name in ("Q4_0", "Q8_0"):
             noise, power = lost(type_name, values[name])
             assert one[type_name] == pytest.approx(noise / power, rel=1e-6)
+
+
+def test_a_tensor_loses_nothing_in_the_type_that_it_has(tmp_path: Path) -> None:
+    """Not even in one that nothing can be encoded in."""
+    blocks = np.zeros((2, 66), np.uint8)
+    write_gguf(tmp_path / "m.gguf", [], [TensorPlan("w", (2, 256), "IQ2_XXS", lambda: blocks)])
+    with GGUFFile.open(tmp_path / "m.gguf") as file, RowSource(file) as source:
+        plan = [PlannedTensor(file.tensors["w"], "IQ2_XXS")]
+        found = measure_sensitivity(plan, [["IQ2_XXS"]], source, {}, 1, lambda count: None)
+    assert found == [{"IQ2_XXS": 0.0}]
 
 
 @pytest.mark.parametrize(
