@@ -28,6 +28,7 @@ def calibrate(
     with_output: Annotated[
         bool, typer.Option("--output-matrix", help="Measure the inputs of the output matrix too.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     threads: ThreadsOption = None,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -40,4 +41,12 @@ def calibrate(
     given = Calibration(data=data, rows=rows)
     calibration = given if seq_len is None else Calibration(data=data, rows=rows, seq_len=seq_len)
     with open_reporter(json_lines=json_lines) as reporter:
-        run_calibrate(model, output, calibration, with_output=with_output, threads=threads, reporter=reporter)
+        run_calibrate(
+            model,
+            output,
+            calibration,
+            with_output=with_output,
+            threads=threads,
+            reporter=reporter,
+            overwrite=overwrite,
+        )

@@ -127,6 +127,9 @@ def _written_conflicts(given: Mapping[str, Any], stage: str) -> Iterator[Conflic
         yield Conflict("quantize.stage", f"{stage} needs a model to write", "set output.gguf: true")
     if output.get("type") not in (None, "auto"):
         yield Conflict("output.type", "the types of the written model are those of quantize", "remove it")
+    if stage == "output" and "target_size" in _given(given["quantize"]):
+        hint = "train without the quantize section, then run: entrenar quantize MODEL --target-size SIZE"
+        yield Conflict("quantize.target_size", "types that fit a size are chosen by measuring a finished model", hint)
     if stage == "qat":
         yield from _qat_conflicts(given)
 

@@ -73,8 +73,7 @@ class MixRequest:
     """What is asked for, as the `quantize` section has it.
 
     mix: see `MAIN_TYPE`. types by pattern: (regular expression, GGML type), the first match counts. has_importance:
-    an importance matrix is there, which changes a few choices. query_groups: query heads for each key/value head, where
-    `model` does not know them.
+    an importance matrix is there, which changes a few choices. model: what some rules look at.
     """
 
     mix: str
@@ -83,7 +82,6 @@ class MixRequest:
     embedding_type: str | None = None
     tensor_types: tuple[tuple[str, str], ...] = ()
     has_importance: bool = False
-    query_groups: int = 1
     model: ModelFacts = field(default_factory=ModelFacts)
 
 
@@ -200,14 +198,13 @@ class _Chooser:
         layer = _LAYER.match(name)
         if kind == _DOWN and request.model.experts > 1 and layer:
             index = int(layer[1])  # several of them in a layer
-        groups = request.model.query_groups or request.query_groups
         return Place(
             mix=request.mix,
             main=self.main,
             index=index,
             count=self.counts.get(kind or "", 0),
             model=request.model,
-            is_grouped=groups >= GROUPED_HEADS,
+            is_grouped=request.model.query_groups >= GROUPED_HEADS,
             has_importance=request.has_importance,
         )
 

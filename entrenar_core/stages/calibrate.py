@@ -1,6 +1,6 @@
 """The importance of each column of a model's matrices: measured on data, or read from a file.
 
-The model runs from its mapped file: matrices are decoded tile by tile, so besides the embeddings no weights are copied.
+The model runs from its mapped file: matrices are decoded tile by tile, so besides vectors no weights are copied.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.load import read_rope_factors, read_spec
-from entrenar_core.model.packed import PackedWeight, is_block_matrix
+from entrenar_core.model.packed import PackedWeight
 from entrenar_core.quant.calibrate import Calibrator, calibrate, importance_matrix
 from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
 from entrenar_core.quant.imatrix import Shaped, importance_of_tensors, read_imatrix, write_imatrix
 from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.stages.dataset import template_of, templated_tasks
+from entrenar_core.stages.output_file import check_output
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 ModelFile = str | os.PathLike[str] | GGUFFile
+_MATRIX_AXES = 2
 _FILE_HINT = "measure it with llama-imatrix, and give its file: --imatrix FILE, or calibration.imatrix"
 
 
@@ -87,7 +89,14 @@ def importance_for(
 
 
 def run_calibrate(
-    model: Path, output: Path, calibration: Calibration, *, with_output: bool, threads: int | None, reporter: Reporter
+    model: Path,
+    output: Path,
+    calibration: Calibration,
+    *,
+    with_output: bool,
+    threads: int | None,
+    reporter: Reporter,
+    overwrite: bool = False,
 ) -> None:
     """Measure a model on data and write an importance matrix: the command ``entrenar calibrate``.
 
@@ -96,17 +105,24 @@ def run_calibrate(
         output: the file to write.
         calibration: with data, by the method imatrix.
         with_output: measure the output matrix too.
+        overwrite: whether a file that is there may be replaced.
 
     Raises:
         ConfigError, FormatError, ModelError, DataError: see `importance_for`.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written where it should be; that is seen before anything is measured.
     """
     with GGUFFile.open(model) as file:
+        check_output(output, [*file.paths, *_plain_file(calibration.data)], overwrite=overwrite)
         found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
         chunk_size = row_length(calibration, read_spec(file).context_length, str(model))
     matrix = importance_matrix(found, (str(calibration.data),), chunk_size)
     n_bytes = write_imatrix(output, matrix)
     reporter.emit(Saved("imatrix", output, n_bytes))
+
+
+def _plain_file(data: str | None) -> list[Path]:
+    """The file of data that are neither a folder nor a pattern."""
+    return [Path(data)] if data is not None and Path(data).is_file() else []
 
 
 def measure(
@@ -206,12 +222,12 @@ def row_length(calibration: Calibration, context: int, model: str) -> int:
 
 
 def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
-    """The model with the matrices of its blocks where they lie, whatever their type."""
+    """The model with its matrices where they lie, whatever their type; of an embedding, rows are decoded."""
     weights: dict[str, Tensor | PackedWeight] = {}
     for name, info in file.tensors.items():
         if name == ROPE_FREQS:
             continue
-        if is_block_matrix(info):
+        if len(info.shape) == _MATRIX_AXES:
             weights[name] = PackedWeight(name, PackedMatrix(file.raw(name), info.type_name), backend)
         else:
             weights[name] = Tensor(backend.asarray(file.load(name)), backend, name=name)

@@ -29,12 +29,14 @@ from entrenar_core.stages.estimate import estimate_memory
 from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
 from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
-from entrenar_core.stages.output_plan import trained_shapes
+from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
 from entrenar_core.stages.packing import described_types
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
 from entrenar_core.stages.qat import described_output
+from entrenar_core.stages.qat_weights import rounded_encodings
+from entrenar_core.stages.run_calibration import open_calibration
 from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
 from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
@@ -152,10 +154,20 @@ def _open(config: Config, reporter: Reporter) -> tuple[BaseModel, OpenedData]:
     try:
         opened = open_data(config, base, reporter)
         check_output_dir(Path(config.training.output_dir), opened.files())
+        _check_result(config, base, opened, reporter)
     except BaseException:
         base.close()
         raise
     return base, opened
+
+
+def _check_result(config: Config, base: BaseModel, opened: OpenedData, reporter: Reporter) -> None:
+    """The types that the result is written in can be had, and what its errors are weighed by can be read."""
+    open_calibration(config, base, reporter)
+    head = head_spec(opened)
+    if writes_model(config):
+        output_plan(config, base, trained_shapes(config, base, head))
+    rounded_encodings(config, base, head)
 
 
 def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) -> RunPlan:

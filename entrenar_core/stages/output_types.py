@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import ENCODABLE
-from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.root import Config
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.quant.mixes import ChosenType, MixRequest, ModelFacts, choose_types, file_type, quantizes
+from entrenar_core.stages.mix_request import mix_request
 
 Sources = Mapping[str, tuple[tuple[int, ...], str]]
 """Shape in numpy order and type of each tensor before training, by name, in file order."""
@@ -61,7 +61,7 @@ def plan_output_types(sources: Sources, changed: Collection[str], config: Config
         facts: of the model, which some mixes look at.
 
     Raises:
-        ConfigError: a pattern that finds no tensor, types that are chosen by size, or that cannot be written.
+        ConfigError: a pattern that finds no tensor, or a type that cannot be written.
     """
     quantize = config.quantize
     if quantize is not None and quantize.stage in ("qat", "output"):
@@ -69,32 +69,8 @@ def plan_output_types(sources: Sources, changed: Collection[str], config: Config
         return _mixed(sources, changed, chosen, quantize.mix, allow_requantize=quantize.allow_requantize)
     if config.output.type == "auto":
         return _own_types(sources, changed)
-    chosen = choose_types(sources, MixRequest(config.output.type, query_groups=facts.query_groups, model=facts))
+    chosen = choose_types(sources, MixRequest(config.output.type, model=facts))
     return _mixed(sources, changed, chosen, config.output.type, allow_requantize=True)
-
-
-def mix_request(section: Quantize, facts: ModelFacts) -> MixRequest:
-    """The `quantize` section as the mixes want it.
-
-    Raises:
-        ConfigError: the section asks for a size and not for types.
-    """
-    if section.target_size is not None:
-        raise ConfigError(
-            "types that fit a size are chosen by measuring a finished model",
-            where="quantize.target_size",
-            hint="train without the quantize section, then run: entrenar quantize MODEL --target-size SIZE",
-        )
-    return MixRequest(
-        section.mix,
-        pure=section.pure,
-        output_type=section.output_type,
-        embedding_type=section.embedding_type,
-        tensor_types=tuple((section.tensor_types or {}).items()),
-        has_importance=section.calibration is not None,
-        query_groups=facts.query_groups,
-        model=facts,
-    )
 
 
 def is_few_bits(type_name: str) -> bool:

@@ -20,7 +20,8 @@ from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.model.packed import is_block_matrix, is_in_blocks, own_blocks
 from entrenar_core.quant.mixes import choose_types, quantizes
 from entrenar_core.quant.plan import model_facts, shapes_and_types
-from entrenar_core.stages.output_types import is_few_bits, mix_request
+from entrenar_core.stages.mix_request import mix_request
+from entrenar_core.stages.output_types import is_few_bits
 
 
 def held_types(config: Config, file: GGUFFile) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 import entrenar_core
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig
-from entrenar_core.errors import OutputError
 from entrenar_core.events import Reporter
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.keys import FileType
@@ -23,9 +21,10 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.quant.convert import Importance
 from entrenar_core.quant.granularity import SHARED_TYPES
-from entrenar_core.quant.mix_rules import ModelFacts
-from entrenar_core.quant.mixes import MixRequest, choose_types, file_type
+from entrenar_core.quant.mixes import choose_types, file_type
 from entrenar_core.quant.plan import PlannedTensor, check_quantizable, model_facts, plan_tensors, shapes_and_types
+from entrenar_core.stages.mix_request import mix_request
+from entrenar_core.stages.output_file import check_output
 from entrenar_core.stages.quantize_importance import known_importance
 from entrenar_core.stages.quantize_target import TargetSize, main_file_type, types_under
 from entrenar_core.threads import available_cores
@@ -34,9 +33,6 @@ _IMATRIX_KEYS = "quantize.imatrix."
 
 QUANTIZATION_VERSION = 2
 """Of the block layouts; the one that llama.cpp has had since 2023."""
-
-TARGET_SIZE_MIX = "f16"
-"""What a request is made with whose types are chosen by size; it has no rules of its own."""
 
 Entries = list[tuple[str, MetadataValue]]
 
@@ -117,7 +113,7 @@ def opened_plan(
         threads = config.run.threads or available_cores()
         measures = for_writing or section.target_size is not None
         known = known_importance(file, section.calibration, measures=measures, threads=threads, reporter=reporter)
-        request = mix_request(section, model_facts(file), has_importance=section.calibration is not None)
+        request = mix_request(section, model_facts(file))
         metadata = output_metadata(file, file_type(request.mix), provenance(section), known.keys)
         if section.target_size is None:
             chosen = choose_types(shapes_and_types(file), request)
@@ -129,44 +125,6 @@ def opened_plan(
         specs = [(one.name, tuple(one.info.shape), one.type_name) for one in tensors]
         yield QuantizePlan(
             file, path, tensors, metadata, lay_out(metadata, specs, path), known.of_tensors, section.scale_group
-        )
-
-
-def mix_request(section: Quantize, facts: ModelFacts, *, has_importance: bool = False) -> MixRequest:
-    """What the section asks of the mixes."""
-    return MixRequest(
-        mix=section.mix or TARGET_SIZE_MIX,
-        pure=section.pure,
-        output_type=section.output_type,
-        embedding_type=section.embedding_type,
-        tensor_types=tuple((section.tensor_types or {}).items()),
-        has_importance=has_importance,
-        query_groups=facts.query_groups,
-        model=facts,
-    )
-
-
-def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """See that the output may be written, before any work is done.
-
-    Raises:
-        OutputError: it is one of the inputs (by another name too), is there already, or its folder is not there or may
-            not be written.
-    """
-    if path.is_dir():
-        raise OutputError("there is a folder of this name", where=str(path), hint="name a file: -o FOLDER/model.gguf")
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
-    if path.exists():
-        if any(os.path.samefile(path, one) for one in inputs):
-            raise OutputError(
-                "this is the file that is read; it would be lost", where=str(path), hint="choose another name with -o"
-            )
-        if not overwrite:
-            raise OutputError("the file is there already", where=str(path), hint="replace it with --overwrite")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"the folder {path.parent} cannot be written", where=str(path), hint="choose another folder with -o"
         )
 
 

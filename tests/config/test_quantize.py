@@ -88,10 +88,6 @@ def test_a_scale_is_shared_by_a_block_a_row_or_the_tensor(keys: str, group: str)
     [
         ("symmetric: true", "bits: required key is missing; set bits to 4"),
         ("bits: 4, type: q4_0", "type: cannot go together with quantize.bits"),
-        ("bits: 4, target_size: 1GB", "target_size: cannot go together with quantize.bits"),
-        ("target_size: 1GB, pure: true", "pure: gives all matrices one type"),
-        ("target_size: 1GB, granularity: per_tensor", "granularity: needs one type"),
-        ("target_size: 1GB, symmetric: false", "symmetric: depends on the types"),
         ("target_size: 1GB, stage: qat", "target_size: measures a finished model"),
         ("bits: 8, symmetric: false", "symmetric: GGUF has no 8-bit type with an offset"),
         ("type: q4_1, symmetric: true", "symmetric: q4_1 stores an offset beside each scale"),
@@ -107,6 +103,20 @@ def test_a_scale_is_shared_by_a_block_a_row_or_the_tensor(keys: str, group: str)
 )
 def test_what_cannot_go_together_is_said(keys: str, says: str) -> None:
     assert f"quantize.{says}" in problem(f"quantize: {{{keys}}}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"bits": 4}, "cannot go together with quantize.bits"),
+        ({"pure": True}, "gives all matrices one type"),
+        ({"granularity": "per_tensor"}, "needs one type, and target_size chooses among several"),
+        ({"symmetric": False}, "depends on the types that target_size chooses"),
+    ],
+)
+def test_a_target_size_leaves_the_choice_of_types_free(keys: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Quantize.model_validate({"target_size": "1GB", "stage": "output", **keys})
 
 
 @pytest.mark.parametrize("key", ["granularity: per_tensor", "per_channel: true", "calibration: {data: a.txt}"])
@@ -127,11 +137,19 @@ def test_what_is_quantized_is_written_as_it_is(text: str, says: str) -> None:
     assert says in problem(text)
 
 
+@pytest.mark.parametrize("stage", ["", ", stage: output"])
+def test_types_that_fit_a_size_are_not_chosen_by_a_training_run(stage: str) -> None:
+    found = problem(f"quantize: {{target_size: 1GB{stage}}}")
+    assert "quantize.target_size: types that fit a size are chosen by measuring a finished model" in found
+    assert "entrenar quantize MODEL --target-size SIZE" in found
+
+
 def test_a_target_size_is_bytes_however_it_is_written() -> None:
-    sizes = {"700MB": 700_000_000, "1.5GiB": 3 * 2**29, "2 g": 2**31, "123": 123, "'10kb'": 10_000}
-    assert {text: read(f"quantize: {{target_size: {text}}}").target_size for text in sizes} == sizes
-    for wrong in ("0", "-1", "big", "1.5.2MB", "true", "12 parsecs"):
-        assert "must be a size such as 700MB" in problem(f"quantize: {{target_size: {wrong}}}")
+    sizes = {"700MB": 700_000_000, "1.5GiB": 3 * 2**29, "2 g": 2**31, 123: 123, "10kb": 10_000}
+    assert {text: Quantize.model_validate({"target_size": text}).target_size for text in sizes} == sizes
+    for wrong in ("0", 0, -1, "big", "1.5.2MB", True, "12 parsecs"):
+        with pytest.raises(ValidationError, match="must be a size such as 700MB"):
+            Quantize.model_validate({"target_size": wrong})
 
 
 def test_every_key_survives_the_resolved_configuration() -> None:

@@ -45,13 +45,27 @@ def test_scripts_hear_json_and_can_set_all(folder: Path) -> None:
     assert "output.weight" in matrix.entries
 
 
+def test_a_file_that_is_there_is_replaced_only_when_that_is_said(folder: Path) -> None:
+    (folder / "im.gguf").write_text("mine")
+    arguments = ("calibrate", "base.gguf", "texts.jsonl", "-o", "im.gguf", "--rows", "1", "--threads", "1")
+    done = call(*arguments, cwd=folder)
+    assert (done.code, (folder / "im.gguf").read_text()) == (2, "mine")
+    assert "replace it with --overwrite" in done.err
+    assert "calibrate:" not in done.err, "seen before anything is measured"
+    assert call(*arguments, "--overwrite", cwd=folder).code == 0
+    assert len(read_imatrix(folder / "im.gguf").entries) == 14
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("missing.gguf", "texts.jsonl"), "missing.gguf: there is no such file"),
         (("base.gguf", "missing.jsonl"), "missing.jsonl"),
         (("base.gguf", "texts.jsonl", "--seq-len", "65"), "was made for 64 tokens"),
-        (("base.gguf", "texts.jsonl", "-o", "nowhere/im.gguf"), "nowhere/im.gguf"),
+        (("base.gguf", "texts.jsonl", "-o", "nowhere/im.gguf"), "nowhere/im.gguf: the folder nowhere does not exist"),
+        (("base.gguf", "texts.jsonl", "-o", "base.gguf", "--overwrite"), "base.gguf: this is the file that is read"),
+        (("base.gguf", "texts.jsonl", "-o", "texts.jsonl", "--overwrite"), "texts.jsonl: this is the file that is"),
+        (("base.gguf", "texts.jsonl", "-o", "texts.jsonl"), "texts.jsonl: this is the file that is read"),
         (("base.gguf", "texts.jsonl", "--rows", "0"), "--rows"),
     ],
 )

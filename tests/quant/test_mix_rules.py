@@ -27,7 +27,6 @@ def raised(
     model: ModelFacts = UNGROUPED,
     *,
     beside: tuple[str, ...] = (),
-    query_groups: int = 1,
     has_importance: bool = False,
 ) -> Mapping[str, list[int]]:
     """The layers in which matrices of `module` have another type than the mix's main one, by that type.
@@ -35,7 +34,7 @@ def raised(
     beside: other modules of each layer. The file has its layers in an order of its own.
     """
     names = [f"blk.{layer}.{one}.weight" for layer in reversed(range(model.layers)) for one in (module, *beside)]
-    request = MixRequest(mix, model=model, query_groups=query_groups, has_importance=has_importance)
+    request = MixRequest(mix, model=model, has_importance=has_importance)
     chosen = choose_types({name: ((4, 256), "F16") for name in names}, request)
     found: dict[str, list[int]] = {}
     for layer in range(model.layers):
@@ -191,11 +190,10 @@ def test_other_architectures_have_no_70b() -> None:
     assert ModelFacts("qwen2", layers=80, heads=8, kv_heads=8).is_70b
 
 
-def test_heads_of_the_model_go_before_those_of_the_request() -> None:
-    unknown = ModelFacts("llama", LAYERS)
-    assert raised("q2_k", "attn_v", unknown, query_groups=4) == {"Q4_K": ALL}
-    assert raised("q2_k", "attn_v", unknown, query_groups=3) == {"Q3_K": ALL}
-    assert raised("q2_k", "attn_v", UNGROUPED, query_groups=8) == {"Q3_K": ALL}
+def test_four_query_heads_for_each_value_head_make_a_group() -> None:
+    for kv_heads, expected in ((2, "Q4_K"), (3, "Q3_K"), (0, "Q3_K")):
+        model = ModelFacts("llama", LAYERS, heads=8, kv_heads=kv_heads)
+        assert raised("q2_k", "attn_v", model) == {expected: ALL}
 
 
 def test_down_projections_of_experts_count_by_their_layer() -> None:

@@ -16,6 +16,7 @@ from entrenar_core.errors import ConfigError, DataError, FormatError, ModelError
 from entrenar_core.events import Notice, Progress, Saved
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.quant.imatrix import ImportanceEntry, ImportanceMatrix, read_imatrix, write_imatrix
 from entrenar_core.stages.calibrate import (
     ModelText,
@@ -222,6 +223,29 @@ def test_a_file_of_another_model_is_refused(folder: Path) -> None:
     path = matrix_file(folder, {"blk.9.attn_q.weight": 32})
     with pytest.raises(FormatError, match=r"tensor blk.9.attn_q.weight: the model has no such matrix"):
         importance_for(folder / "base.gguf", Calibration(imatrix=path), reporter=Listener())
+
+
+@pytest.mark.parametrize("type_name", ["F16", "Q8_0"])
+def test_a_table_of_embeddings_stays_in_the_type_of_the_file(
+    folder: Path, type_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 it would be the largest thing in memory; the values of its rows are the same."""
+    with GGUFFile.open(folder / "base.gguf") as file:
+        shapes = {name: (tuple(info.shape), info.type_name) for name, info in file.tensors.items()}
+        typed = {name: type_name if len(shape) == 2 else kind for name, (shape, kind) in shapes.items()}
+        plans = [encode_tensor(name, file.load(name), kind) for name, kind in typed.items()]
+        write_gguf(folder / "typed.gguf", file.metadata_entries(), plans)
+    with GGUFFile.open(folder / "typed.gguf") as file:
+        plans = [encode_tensor(name, file.load(name), "F32") for name in file.tensors]
+        write_gguf(folder / "dense.gguf", file.metadata_entries(), plans)
+    section = calibration(data=texts_of(folder))
+    dense = importance_for(folder / "dense.gguf", section, threads=1, reporter=Listener())
+    loaded: list[str] = []
+    load = GGUFFile.load
+    monkeypatch.setattr(GGUFFile, "load", lambda file, name, **keys: (loaded.append(name), load(file, name, **keys))[1])
+    found = importance_for(folder / "typed.gguf", section, threads=1, reporter=Listener())
+    assert not [name for name in loaded if len(shapes[name][0]) > 1]
+    assert all(np.allclose(found[name], dense[name], rtol=1e-5) for name in dense)
 
 
 def test_a_measured_file_says_the_same_as_measuring(folder: Path) -> None:

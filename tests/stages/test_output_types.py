@@ -12,7 +12,7 @@ from entrenar_core.events import Notice
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.quant.mixes import ModelFacts
 from entrenar_core.stages import output_types
-from entrenar_core.stages.output_types import OutputTypes, mix_request, plan_output_types, say_what_types_lose
+from entrenar_core.stages.output_types import OutputTypes, plan_output_types, say_what_types_lose
 from tests.train.tiny_model import Listener
 
 Q, UP, EMBED, OUTPUT, NORM = (
@@ -133,11 +133,3 @@ def test_a_type_that_cannot_be_written_is_refused_before_training() -> None:
     with pytest.raises(ConfigError, match=rf"{EMBED} would be IQ4_NL, which can be read but not written"):
         plan(sources("F16"), {Q}, output={"type": "iq4_nl"})
     assert plan(sources("IQ4_NL"), {NORM}, output={"type": "iq4_nl"}).types[Q] == "IQ4_NL", "copied"
-
-
-def test_a_size_is_no_type() -> None:
-    section = config(quantize={"target_size": "1GB", "stage": "output"}).quantize
-    assert section is not None
-    with pytest.raises(ConfigError, match="by measuring a finished model") as caught:
-        mix_request(section, ModelFacts())
-    assert caught.value.where == "quantize.target_size"

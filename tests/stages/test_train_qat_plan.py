@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from entrenar_core.config.load import load_config
-from entrenar_core.events import SilentReporter
+from entrenar_core.config.root import Config
+from entrenar_core.errors import EntrenarError
+from entrenar_core.events import Progress, Reporter, SilentReporter
 from entrenar_core.stages.dry_run import check_run, plan_run
 from entrenar_core.stages.plan_types import RunPlan
 from tests.model.tiny import lively_weights
 from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
-from tests.stages.tiny_base import base_spec, write_base, write_config, write_data
+from tests.stages.tiny_base import base_spec, config, write_base, write_config, write_data
+from tests.train.tiny_model import Listener
 
 LORA: dict[str, Any] = {"target_modules": ["q_proj"]}
 
@@ -102,3 +106,22 @@ def test_the_estimate_is_within_15_percent_of_the_measured_peak(
     estimated = plan_run(load_config(path), SilentReporter()).memory.total
     measured = peak_resident_bytes(tmp_path, "train", path)
     assert estimated == pytest.approx(measured, rel=0.15), f"{estimated >> 20} and {measured >> 20} MiB"
+
+
+@pytest.mark.parametrize("look", [check_run, plan_run])
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"type": "q4_0", "calibration": {"imatrix": "none.gguf"}}, r"none\.gguf: there is no such file"),
+        ({"type": "q4_0", "calibration": {"data": "none.jsonl"}}, r"none\.jsonl: the file does not exist"),
+        ({"type": "q4_0", "tensor_types": {"foo": "q8_0"}}, "'foo' finds no matrix of the model"),
+        ({"type": "q4_0", "stage": "qat", "qat": {"layers": ["embd"]}}, "unknown module 'embd'"),
+    ],
+)
+def test_what_is_wrong_with_the_result_is_found_before_anything_is_tokenized(
+    look: Callable[[Config, Reporter], object], section: dict[str, Any], says: str, folder: Path
+) -> None:
+    listener = Listener()
+    with pytest.raises(EntrenarError, match=says):
+        look(config(folder, lora=None, quantize=section), listener)
+    assert not listener.of(Progress)

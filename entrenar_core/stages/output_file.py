@@ -1,0 +1,35 @@
+"""Whether a file may be written where a command is asked to write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from entrenar_core.errors import OutputError
+
+
+def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """See that the output may be written, before any work is done.
+
+    Raises:
+        OutputError: it is one of the inputs (by another name too), is there already, or its folder is not there or may
+            not be written.
+    """
+    if path.is_dir():
+        raise OutputError(
+            "there is a folder of this name", where=str(path), hint=f"name a file in it: -o {path}/NAME.gguf"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+    if path.exists():
+        if any(os.path.samefile(path, one) for one in inputs):
+            raise OutputError(
+                "this is the file that is read; it would be lost", where=str(path), hint="choose another name with -o"
+            )
+        if not overwrite:
+            raise OutputError("the file is there already", where=str(path), hint="replace it with --overwrite")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"the folder {path.parent} cannot be written", where=str(path), hint="choose another folder with -o"
+        )
