@@ -18,7 +18,7 @@ def plan_sections(plan: QuantizePlan) -> list[Section]:
     total, before = plan.layout.total, plan.source_bytes
     facts = [
         ("source", f"{plan.file.paths[0]} ({size(before)})"),
-        ("output", f"{plan.path} (nothing is written in a dry run)"),
+        ("output", f"{plan.path or 'not named'} (nothing is written in a dry run)"),
         ("size", f"{size(total)}, {rate(100 * total, before):.0f} % ({exact_count(total)} bytes)"),
         ("weights", f"{plan.bits_per_weight:.2f} bits each"),
     ]

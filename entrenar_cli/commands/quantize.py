@@ -114,12 +114,10 @@ def _given(values: Sequence[tuple[str, str, Any]]) -> Iterator[Option]:
 
 
 def _check_complete(options: Sequence[Option]) -> None:
-    """Without a file the options have to say where to write and what."""
+    """Without a file the options have to say what is written."""
     from entrenar_core.errors import ConfigError
 
     keys = {option.key for option in options}
-    if ("output", "path") not in keys:
-        raise ConfigError("no file to write is named", hint="-o OUT.gguf")
     if not any(("quantize", key) in keys for key in ("type", "bits", "target_size")):
         raise ConfigError("no type is named", hint="--type q4_k_m (q4_0, q8_0 ...), --bits 4, or --target-size 700MB")
 

@@ -32,7 +32,9 @@ class SourceModel(Section):
 class QuantizedFile(Section):
     """What is written."""
 
-    path: Annotated[str, UserPath] = Field(min_length=1, description="the GGUF file to write")
+    path: Annotated[str | None, UserPath] = Field(
+        default=None, min_length=1, description="the GGUF file to write; only a dry run can do without"
+    )
     report: Annotated[str | None, UserPath] = Field(
         default=None, min_length=1, description="a JSON file for the errors of each tensor"
     )
@@ -51,7 +53,7 @@ class QuantizeConfig(Section):
     version: Literal[1] = Field(default=1, description="version of this format")
     model: SourceModel = Field(description="the model that is quantized")
     quantize: Quantize = Field(description="the types it is written in")
-    output: QuantizedFile = Field(description="what is written")
+    output: QuantizedFile = Field(default_factory=QuantizedFile, description="what is written")
     run: Running = Field(default_factory=Running, description="how much of the machine is used")
 
     @model_validator(mode="before")

@@ -34,7 +34,7 @@ from entrenar_core.quant.imatrix import Shaped, importance_of_tensors, read_imat
 from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.stages.dataset import template_of, templated_tasks
-from entrenar_core.stages.output_file import check_output
+from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
@@ -112,17 +112,12 @@ def run_calibrate(
         OutputError: the file cannot be written where it should be; that is seen before anything is measured.
     """
     with GGUFFile.open(model) as file:
-        check_output(output, [*file.paths, *_plain_file(calibration.data)], overwrite=overwrite)
+        check_output(output, [*file.paths, *plain_files(calibration.data)], overwrite=overwrite)
         found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
         chunk_size = row_length(calibration, read_spec(file).context_length, str(model))
     matrix = importance_matrix(found, (str(calibration.data),), chunk_size)
     n_bytes = write_imatrix(output, matrix)
     reporter.emit(Saved("imatrix", output, n_bytes))
-
-
-def _plain_file(data: str | None) -> list[Path]:
-    """The file of data that are neither a folder nor a pattern."""
-    return [Path(data)] if data is not None and Path(data).is_file() else []
 
 
 def measure(

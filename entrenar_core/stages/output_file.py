@@ -9,6 +9,11 @@ from pathlib import Path
 from entrenar_core.errors import OutputError
 
 
+def plain_files(*paths: str | None) -> list[Path]:
+    """Those that are files: no folders, no patterns, nothing that is missing."""
+    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
+
+
 def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """See that the output may be written, before any work is done.
 

@@ -69,14 +69,15 @@ def run_quantize(
         EntrenarError: see `quantize_plan.opened_plan` and `convert.convert`; nothing is left behind.
     """
     started = time.monotonic()
-    _check_report(config)
+    path = _output_path(config)
+    _check_report(config, path)
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
-        errors = _write(plan, config, reporter, measures=measures)
+        errors = _write(plan, path, config, reporter, measures=measures)
         tensors = [TensorReport.of(one, sums) for one, sums in zip(plan.tensors, errors, strict=True)]
-        result = QuantizeResult(_summary(plan, tensors, time.monotonic() - started), tensors)
-    reporter.emit(Saved("model", plan.path, plan.layout.total))
+        result = QuantizeResult(_summary(plan, path, tensors, time.monotonic() - started), tensors)
+    reporter.emit(Saved("model", path, plan.layout.total))
     if config.output.report is not None:
         reporter.emit(_save_report(Path(config.output.report), result))
     reporter.emit(result.summary)
@@ -120,7 +121,9 @@ def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measure
     return piece_values, workers
 
 
-def _write(plan: QuantizePlan, config: QuantizeConfig, reporter: Reporter, *, measures: bool) -> list[ErrorSums | None]:
+def _write(
+    plan: QuantizePlan, path: Path, config: QuantizeConfig, reporter: Reporter, *, measures: bool
+) -> list[ErrorSums | None]:
     total = sum(one.info.n_bytes for one in plan.tensors)
 
     def watch(progress: Progress) -> None:
@@ -140,7 +143,7 @@ def _write(plan: QuantizePlan, config: QuantizeConfig, reporter: Reporter, *, me
             codecs = _codecs(conversion, config.quantize, source)
             errors.extend(convert(replace(conversion, codecs=codecs), source, file.fileno(), watch))
 
-    write_filled(plan.path, plan.layout, fill)
+    write_filled(path, plan.layout, fill)
     return errors
 
 
@@ -155,7 +158,13 @@ def _codecs(conversion: Conversion, section: Quantize, source: RowSource) -> dic
     )
 
 
-def _check_report(config: QuantizeConfig) -> None:
+def _output_path(config: QuantizeConfig) -> Path:
+    if config.output.path is None:
+        raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
+    return Path(config.output.path)
+
+
+def _check_report(config: QuantizeConfig, output: Path) -> None:
     """See before the work that the report can be written after it."""
     if config.output.report is None:
         return
@@ -163,7 +172,7 @@ def _check_report(config: QuantizeConfig) -> None:
     if path.is_dir() or not path.parent.is_dir():
         reason = "there is a folder of this name" if path.is_dir() else f"the folder {path.parent} does not exist"
         raise OutputError(reason, where=str(path), hint="choose another name with --report")
-    if path.absolute() in (Path(config.output.path).absolute(), Path(config.model.path).absolute()):
+    if path.absolute() in (output.absolute(), Path(config.model.path).absolute()):
         raise OutputError("this is the name of a model", where=str(path), hint="choose another name with --report")
 
 
@@ -174,10 +183,10 @@ def _save_report(path: Path, result: QuantizeResult) -> Saved:
     return Saved("report", path, len(content))
 
 
-def _summary(plan: QuantizePlan, tensors: Sequence[TensorReport], seconds: float) -> Quantized:
+def _summary(plan: QuantizePlan, path: Path, tensors: Sequence[TensorReport], seconds: float) -> Quantized:
     errors = total_errors(tensors)
     return Quantized(
-        path=plan.path,
+        path=path,
         source_bytes=plan.source_bytes,
         n_bytes=plan.layout.total,
         bits_per_weight=plan.bits_per_weight,

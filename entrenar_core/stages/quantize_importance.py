@@ -43,6 +43,10 @@ def known_importance(
         from entrenar_core.stages.calibrate import importance_for  # brings the engine with it
 
         found = importance_for(file, calibration, threads=threads, reporter=reporter)
+    elif calibration.data is not None:
+        from entrenar_core.data.files import find_files
+
+        find_files(calibration.data)  # what is missing is said in a dry run too
     if calibration.imatrix is not None:
         return KnownImportance(found, _keys_of_file(calibration.imatrix))
     return KnownImportance(

@@ -24,7 +24,7 @@ from entrenar_core.quant.granularity import SHARED_TYPES
 from entrenar_core.quant.mixes import choose_types, file_type
 from entrenar_core.quant.plan import PlannedTensor, check_quantizable, model_facts, plan_tensors, shapes_and_types
 from entrenar_core.stages.mix_request import mix_request
-from entrenar_core.stages.output_file import check_output
+from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.stages.quantize_importance import known_importance
 from entrenar_core.stages.quantize_target import TargetSize, main_file_type, types_under
 from entrenar_core.threads import available_cores
@@ -43,7 +43,7 @@ class QuantizePlan:
 
     Attributes:
         file: the source, open.
-        path: of the output.
+        path: of the output; None in a dry run that names none.
         tensors: with their types.
         metadata: of the output.
         layout: where everything lies in it.
@@ -52,7 +52,7 @@ class QuantizePlan:
     """
 
     file: GGUFFile
-    path: Path
+    path: Path | None
     tensors: Sequence[PlannedTensor]
     metadata: Entries
     layout: Layout
@@ -107,8 +107,9 @@ def opened_plan(
     """
     section = config.quantize
     with GGUFFile.open(config.model.path) as file:
-        path = Path(config.output.path)
-        check_output(path, file.paths, overwrite=overwrite)
+        path = None if config.output.path is None else Path(config.output.path)
+        if path is not None:
+            check_output(path, [*file.paths, *_calibration_files(section)], overwrite=overwrite)
         check_quantizable(file)
         threads = config.run.threads or available_cores()
         measures = for_writing or section.target_size is not None
@@ -124,8 +125,20 @@ def opened_plan(
         tensors = plan_tensors(file, chosen, allow_requantize=section.allow_requantize)
         specs = [(one.name, tuple(one.info.shape), one.type_name) for one in tensors]
         yield QuantizePlan(
-            file, path, tensors, metadata, lay_out(metadata, specs, path), known.of_tensors, section.scale_group
+            file,
+            path,
+            tensors,
+            metadata,
+            lay_out(metadata, specs, path or file.paths[0]),
+            known.of_tensors,
+            section.scale_group,
         )
+
+
+def _calibration_files(section: Quantize) -> list[Path]:
+    """What is read besides the model."""
+    known = section.calibration
+    return [] if known is None else plain_files(known.data, known.imatrix)
 
 
 def provenance(section: Quantize) -> Mapping[str, str]:

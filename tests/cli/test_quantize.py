@@ -80,6 +80,17 @@ def test_a_dry_run_writes_nothing_and_knows_the_exact_size(folder: Path) -> None
     assert sum(one["tensors"] for one in found["types"]) == 15
 
 
+def test_a_dry_run_needs_no_file_to_write_but_all_that_is_read(folder: Path) -> None:
+    options = ["quantize", "model.gguf", "--type", "q4_k_m", "--dry-run"]
+    done = call(*options, cwd=folder)
+    assert done.code == 0, done.err
+    assert "not named (nothing is written in a dry run)" in done.out
+    assert call(*options, "--json", cwd=folder).document()["output"] is None
+    missing = call(*options, "--calibrate", "none.jsonl", cwd=folder)
+    assert missing.code == 2
+    assert "none.jsonl: the file does not exist" in missing.err
+
+
 def test_a_dry_run_of_a_target_size_shows_the_types_that_would_be_chosen(folder: Path) -> None:
     options = ["-o", "out.gguf", "--target-size", "20KiB"]
     found = call("quantize", "model.gguf", *options, "--dry-run", "--json", cwd=folder).document()
@@ -111,6 +122,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a folder": ([".", "-o", "o.gguf", "--type", "q4_0"], "this is a folder"),
     "parquet": (["data.parquet", "-o", "o.gguf", "--type", "q4_0"], "this is a parquet file"),
     "no output": (["model.gguf", "--type", "q4_0"], "no file to write is named"),
+    "no output in the file": (["only.yaml", "--type", "q4_0"], "output.path: no file to write is named"),
     "no type": (["model.gguf", "-o", "o.gguf"], "--type q4_k_m"),
     "unknown type": (["model.gguf", "-o", "o.gguf", "--type", "q4_km"], "q4_k_m"),
     "two types": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--bits", "4"], "cannot go together"),
@@ -125,6 +137,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no size": (["model.gguf", "-o", "o.gguf", "--target-size", "big"], "a size such as"),
     "memory": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--memory", "1MiB"], "too little"),
     "the input itself": (["model.gguf", "-o", "model.gguf", "--type", "q4_0", "--overwrite"], "file that is read"),
+    "the importance itself": (
+        ["model.gguf", "-o", "there.gguf", "--type", "q4_0", "--imatrix", "there.gguf", "--overwrite"],
+        "file that is read",
+    ),
     "output is there": (["model.gguf", "-o", "there.gguf", "--type", "q4_0"], "--overwrite"),
     "no folder": (["model.gguf", "-o", "no/o.gguf", "--type", "q4_0"], "does not exist"),
     "offset in q8": (["model.gguf", "-o", "o.gguf", "--bits", "8", "--asymmetric"], "no 8-bit type with an offset"),
@@ -147,6 +163,7 @@ BAD: dict[str, tuple[list[str], str]] = {
 def test_mistakes_end_with_2_and_say_what_to_do(name: str, folder: Path) -> None:
     (folder / "data.parquet").write_bytes(b"PAR1 and more")
     (folder / "there.gguf").write_bytes(b"old")
+    (folder / "only.yaml").write_text("model: {path: model.gguf}\n")
     before = sorted(path.name for path in folder.iterdir())
     arguments, says = BAD[name]
     done = call("quantize", *arguments, cwd=folder)
