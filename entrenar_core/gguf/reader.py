@@ -92,10 +92,7 @@ class GGUFFile:
         For a big-endian file it is a little-endian copy; FormatError when the type's blocks cannot be swapped.
         """
         info = self._info(name)
-        flat = np.frombuffer(self._buffers[info.shard], np.uint8, info.n_bytes, info.offset)
-        if self.is_big_endian(info.shard):
-            flat = self._swapped(info, flat)
-        return flat.reshape(info.raw_shape)
+        return self._little_endian(info, self._mapped(info))
 
     def load(self, name: str, *, rows: slice | None = None) -> npt.NDArray[np.float32]:
         """The values of a tensor in numpy order, decoded into a fresh float32 array.
@@ -104,7 +101,7 @@ class GGUFFile:
         Raises FormatError for an unknown name and for types without values.
         """
         info = self._info(name)
-        packed = self.raw(name)
+        packed = self._mapped(info)
         shape = info.shape
         if rows is not None:
             if len(shape) < 2 or rows.step not in (None, 1):
@@ -112,7 +109,7 @@ class GGUFFile:
             packed = packed[rows]
             shape = (len(packed), *shape[1:])
         try:
-            return codec_for(info.type_name).decode(packed).reshape(shape)
+            return codec_for(info.type_name).decode(self._little_endian(info, packed)).reshape(shape)
         except FormatError as error:
             raise FormatError(error.message, where=self._where(info), hint=error.hint) from error
 
@@ -141,10 +138,19 @@ class GGUFFile:
             )
         return info
 
+    def _mapped(self, info: TensorInfo) -> npt.NDArray[np.uint8]:
+        """The bytes of a tensor as the file has them, uint8 ``[rows..., row_bytes]``."""
+        flat = np.frombuffer(self._buffers[info.shard], np.uint8, info.n_bytes, info.offset)
+        return flat.reshape(info.raw_shape)
+
+    def _little_endian(self, info: TensorInfo, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """`packed`, or a copy with its bytes swapped if it comes from a big-endian file."""
+        return self._swapped(info, packed) if self.is_big_endian(info.shard) else packed
+
     def _where(self, info: TensorInfo) -> str:
         return f"{self.paths[info.shard]}: tensor {info.name}"
 
-    def _swapped(self, info: TensorInfo, flat: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _swapped(self, info: TensorInfo, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         unit = TYPE_BY_NAME[info.type_name].swap_bytes
         if unit is None:
             raise FormatError(
@@ -152,7 +158,7 @@ class GGUFFile:
                 where=self._where(info),
                 hint="convert the file with gguf-py: gguf_convert_endian.py FILE little",
             )
-        return np.ascontiguousarray(flat.reshape(-1, unit)[:, ::-1]).reshape(-1)
+        return np.ascontiguousarray(packed.reshape(-1, unit)[:, ::-1]).reshape(packed.shape)
 
 
 class _PlainMetadata(Mapping[str, object]):

@@ -205,7 +205,8 @@ def _encoded(target: _Target, source: Callable[[], Rows], output: _Output, place
 
 
 def _way_out(type_name: str) -> str:
-    return "set output.type to f32 or bf16" if TYPE_BY_NAME[type_name].block_size == 1 else "set output.type to f32"
+    wider = "f32 or bf16" if TYPE_BY_NAME[type_name].block_size == 1 else "f32"
+    return f"set output.type, or with a quantize section the tensor's type in quantize.tensor_types, to {wider}"
 
 
 def _with_types(

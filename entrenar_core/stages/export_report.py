@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -67,10 +67,14 @@ def rounding_notices(errors: Sequence[TensorError], config: Config) -> list[Noti
         return [Notice("info", "the file decodes to exactly the weights that the last steps and evaluations used")]
     few_bits = [pair for pair in compared if is_few_bits(pair[1].type_name)]
     found = [_summary(few_bits)] if few_bits else []
-    if lost := sum(share > 1 for share, _ in compared):
-        message = f"in {lost} of {len(compared)} changed tensors rounding is larger than what training changed"
-        found.append(Notice("warning", f"{message}, so much of it is lost in the file; {_remedy(config)}"))
-    return found
+    lost = [error.type_name for share, error in compared if share > 1]
+    return [*found, _warning(lost, len(compared), config)] if lost else found
+
+
+def _warning(lost: Sequence[str], count: int, config: Config) -> Notice:
+    """Of `count` changed tensors, those of the types in `lost` are not what training made of them."""
+    message = f"in {len(lost)} of {count} changed tensors rounding is larger than what training changed"
+    return Notice("warning", f"{message}, so much of it is lost in the file; {_remedy(config, lost)}")
 
 
 def _summary(errors: Sequence[tuple[float, TensorError]]) -> Notice:
@@ -82,13 +86,20 @@ def _summary(errors: Sequence[tuple[float, TensorError]]) -> Notice:
     return Notice("info", f"{message} (median); worst: {worst}")
 
 
-def _remedy(config: Config) -> str:
-    """What keeps the change."""
-    quantize = config.quantize
+def _remedy(config: Config, lossy: Collection[str]) -> str:
+    """What keeps the change that is lost in these types."""
+    quantize, wider = config.quantize, _wider_than(lossy)
     if quantize is not None and quantize.stage in ("qat", "output"):
-        return "a type of more bits keeps it (q8_0), and quantize.stage: qat trains with the rounding"
-    what = "output.type: q8_0 or f16 keeps it"
+        return f"a type of more bits keeps it ({wider}), and quantize.stage: qat trains with the rounding"
+    what = f"output.type: {wider} keeps it"
     return f"{what}, and so does the adapter beside the base" if config.lora is not None else what
+
+
+def _wider_than(types: Collection[str]) -> str:
+    """Types that lose less than all of these."""
+    if not all(map(is_few_bits, types)):
+        return "f32"
+    return "f16" if "Q8_0" in types else "q8_0 or f16"
 
 
 def _fields(error: TensorError) -> dict[str, float | str | None]:

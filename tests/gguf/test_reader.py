@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from gguf import GGUFReader
 from gguf.constants import GGMLQuantizationType
@@ -17,6 +18,7 @@ from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import DECODABLE
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from tests.gguf.build_small import SmallGGUF, small_model
 
@@ -220,3 +222,20 @@ def test_a_vocabulary_of_128k_tokens_opens_within_the_budget(shared_data: Path) 
 def test_importing_the_reader_imports_neither_gguf_py_nor_numba() -> None:
     code = "import sys, entrenar_core.gguf.writer; sys.exit(bool({'gguf', 'numba', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rows_of_a_big_endian_file_cost_no_more_than_those_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large matrix that is read piece by piece would otherwise be turned round as a whole for every piece."""
+    swapped: list[int] = []
+    swap = GGUFFile._swapped
+
+    def counted(file: GGUFFile, info: TensorInfo, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        swapped.append(packed.nbytes)
+        return swap(file, info, packed)
+
+    monkeypatch.setattr(GGUFFile, "_swapped", counted)
+    with GGUFFile.open(small_model(">", 3).write(tmp_path / "small.gguf")) as file:
+        assert np.array_equal(file.load("token_embd.weight", rows=slice(1, 2)), [[4.5, 5.5, 6.5, 7.5]])
+    assert swapped == [16]

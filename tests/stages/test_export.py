@@ -206,7 +206,9 @@ def test_a_value_too_large_for_f16_names_the_tensor_and_leaves_no_file(tmp_path:
     changed[3, 5] = value
     with pytest.raises(FormatError, match=f"tensor {K}.*\n.*output.type") as caught:
         export(tmp_path, base, {K: changed})
-    assert caught.value.hint == "set output.type to f32 or bf16"
+    assert caught.value.hint == (
+        "set output.type, or with a quantize section the tensor's type in quantize.tensor_types, to f32 or bf16"
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["base.gguf"]
 
 

@@ -83,7 +83,14 @@ def test_the_way_out_is_one_that_the_config_allows() -> None:
     over_adapter = notices(LARGE, lora={"rank": 4})[-1].message
     assert over_adapter.endswith("output.type: q8_0 or f16 keeps it, and so does the adapter beside the base")
     quantized = notices(LARGE, quantize={"bits": 4, "stage": "output"})[-1].message
-    assert quantized.endswith("keeps it (q8_0), and quantize.stage: qat trains with the rounding")
+    assert quantized.endswith("keeps it (q8_0 or f16), and quantize.stage: qat trains with the rounding")
+
+
+@pytest.mark.parametrize(("type_name", "wider"), [("Q6_K", "q8_0 or f16"), ("Q8_0", "f16"), ("F16", "f32")])
+def test_the_way_out_is_wider_than_every_type_that_loses(type_name: str, wider: str) -> None:
+    kept = replace(SMALL, name="w", type_name="F16")
+    (*_, warning) = notices(LARGE, kept, replace(LARGE, name="x", type_name=type_name))
+    assert warning.message.endswith(f"output.type: {wider} keeps it")
 
 
 def test_a_tensor_that_did_not_change_is_not_lost() -> None:
