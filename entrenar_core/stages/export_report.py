@@ -59,16 +59,19 @@ def rounded_event(errors: Sequence[TensorError], step: int) -> Rounded:
 
 def rounding_notices(errors: Sequence[TensorError], config: Config) -> list[Notice]:
     """A summary where blocks of few bits were written, and a warning where changes are smaller than their rounding."""
-    compared = sorted(
-        ((share, error) for error in errors if (share := error.change_share) is not None),
-        key=lambda pair: (-pair[0], pair[1].name),
-    )
     if config.quantize is not None and config.quantize.stage == "qat":
         return [Notice("info", "the file decodes to exactly the weights that the last steps and evaluations used")]
+    compared = _compared(errors)
     few_bits = [pair for pair in compared if is_few_bits(pair[1].type_name)]
     found = [_summary(few_bits)] if few_bits else []
     lost = [error.type_name for share, error in compared if share > 1]
     return [*found, _warning(lost, len(compared), config)] if lost else found
+
+
+def _compared(errors: Sequence[TensorError]) -> list[tuple[float, TensorError]]:
+    """The tensors whose change is known, with the error beside it, the worst first."""
+    found = ((share, error) for error in errors if (share := error.change_share) is not None)
+    return sorted(found, key=lambda pair: (-pair[0], pair[1].name))
 
 
 def _warning(lost: Sequence[str], count: int, config: Config) -> Notice:
