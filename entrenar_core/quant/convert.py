@@ -18,7 +18,7 @@ from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.tensor_info import TensorInfo
-from entrenar_core.quant.pieces import BufferSizes, Piece, Pieces, buffer_sizes
+from entrenar_core.quant.pieces import BufferSizes, Piece, Pieces, buffer_sizes, holds_blocks
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import ErrorSums, measure
 from entrenar_core.quant.source import RowSource
@@ -129,7 +129,7 @@ def _convert_piece(
     source.read(one.info, piece.start * row_bytes, raw.reshape(-1))
     where = source.where(one.info)
     if one.is_copied:
-        _check_words(raw, one.type_name, piece.start, where)
+        _check_copy(raw, one, piece.start, where, buffers)
         _write(descriptor, raw, target.offset + piece.start * row_bytes)
         return None
     values = codec_for(one.info.type_name).decode(raw, buffers.values(rows, one.n_columns))
@@ -162,6 +162,18 @@ def refusal(error: FormatError, values: Floats, rows: Sequence[int], where: str)
         return _not_finite(float(values[row, column]), int(rows[row]), column, where)
     found = error.moved_by(int(rows[error.row]) - error.row) if isinstance(error, UnfitValueError) else error
     return FormatError(found.message, where=error.where or where, hint=error.hint)
+
+
+def _check_copy(raw: Bytes, one: PlannedTensor, first_row: int, where: str, buffers: Buffers) -> None:
+    """Refuse infinities and NaNs in what is copied; a damaged scale makes a whole block of them."""
+    if not holds_blocks(one):
+        _check_words(raw, one.type_name, first_row, where)
+        return
+    values = codec_for(one.type_name).decode(raw, buffers.values(len(raw), one.n_columns))
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, column = (int(index) for index in wrong[0])
+        raise _not_finite(float(values[row, column]), first_row + row, column, where)
 
 
 def _check_words(raw: Bytes, type_name: str, first_row: int, where: str) -> None:

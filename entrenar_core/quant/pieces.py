@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.registry import DECODABLE
 from entrenar_core.errors import ConfigError
 from entrenar_core.quant.plan import PlannedTensor
 
@@ -49,10 +50,17 @@ def buffer_sizes(plan: Sequence[PlannedTensor], piece_values: int, *, measures: 
     for one in plan:
         rows = rows_of_piece(one, piece_values)
         raw = max(raw, rows * _row_bytes(one.info.type_name, one.n_columns))
-        if not one.is_copied:
+        if not one.is_copied or holds_blocks(one):
             values = max(values, rows * one.n_columns)
+        if not one.is_copied:
             packed = max(packed, rows * _row_bytes(one.type_name, one.n_columns))
     return BufferSizes(raw, values, packed, values if measures else 0)
+
+
+def holds_blocks(tensor: PlannedTensor) -> bool:
+    """Whether values of the source share scales in blocks that can be decoded; a copy of them is looked into."""
+    type_name = tensor.info.type_name
+    return type_name in DECODABLE and TYPE_BY_NAME[type_name].block_size > 1
 
 
 def rows_of_piece(tensor: PlannedTensor, piece_values: int) -> int:

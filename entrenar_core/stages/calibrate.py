@@ -33,6 +33,7 @@ from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
 from entrenar_core.quant.imatrix import Shaped, importance_of_tensors, read_imatrix, write_imatrix
 from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
+from entrenar_core.quant.plan import check_quantizable
 from entrenar_core.stages.dataset import template_of, templated_tasks
 from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -108,10 +109,11 @@ def run_calibrate(
         overwrite: whether a file that is there may be replaced.
 
     Raises:
-        ConfigError, FormatError, ModelError, DataError: see `importance_for`.
+        ConfigError, FormatError, ModelError, DataError: see `importance_for`; or the file is no model.
         OutputError: the file cannot be written where it should be; that is seen before anything is measured.
     """
     with GGUFFile.open(model) as file:
+        check_quantizable(file)
         check_output(output, [*file.paths, *plain_files(calibration.data)], overwrite=overwrite)
         found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
         chunk_size = row_length(calibration, read_spec(file).context_length, str(model))

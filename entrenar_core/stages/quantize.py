@@ -21,7 +21,7 @@ from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.writer import write_filled
 from entrenar_core.quant.convert import Conversion, Progress, convert
-from entrenar_core.quant.pieces import piece_size
+from entrenar_core.quant.pieces import holds_blocks, piece_size
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import ErrorSums, TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
@@ -86,13 +86,14 @@ def run_quantize(
 
 def load_kernels(plan: Sequence[PlannedTensor], *, measures: bool = False) -> None:
     """Call each decoder and encoder once, so that compiled code is there before memory and time are measured."""
-    for source, target in sorted({(one.info.type_name, one.type_name) for one in plan if not one.is_copied}):
+    for source in sorted({one.info.type_name for one in plan if holds_blocks(one) or not one.is_copied}):
+        reader = codec_for(source)
+        reader.decode(np.zeros((1, reader.block_bytes), np.uint8))
+    for target in sorted({one.type_name for one in plan if not one.is_copied}):
         codec = codec_for(target)
         packed = codec.encode(np.zeros((1, codec.block_size), np.float32))
         if measures:
             codec.decode(packed)
-        reader = codec_for(source)
-        reader.decode(np.zeros((1, reader.block_bytes), np.uint8))
 
 
 def private_bytes() -> int:

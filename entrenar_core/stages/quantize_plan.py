@@ -34,6 +34,9 @@ _IMATRIX_KEYS = "quantize.imatrix."
 QUANTIZATION_VERSION = 2
 """Of the block layouts; the one that llama.cpp has had since 2023."""
 
+WITHOUT_CHOICE = frozenset({"F32", "F16", "BF16", "Q8_0"})
+"""Types whose encoding looks at no importance, unless blocks share scales."""
+
 Entries = list[tuple[str, MetadataValue]]
 
 
@@ -49,6 +52,7 @@ class QuantizePlan:
         layout: where everything lies in it.
         importance: what errors are weighed by.
         granularity: what shares a scale.
+        is_weighed: whether an importance was asked for.
     """
 
     file: GGUFFile
@@ -58,6 +62,7 @@ class QuantizePlan:
     layout: Layout
     importance: Importance
     granularity: str = "block"
+    is_weighed: bool = False
 
     @property
     def source_bytes(self) -> int:
@@ -80,8 +85,18 @@ class QuantizePlan:
         for (wanted, got), count in fell_back.items():
             yield f"{_tensors(count)} get {got} instead of {wanted}: rows do not divide into its blocks"
         rounded = Counter(one.type_name for one in self.tensors if not one.is_copied)
-        for got in sorted(rounded.keys() - SHARED_TYPES.keys() if self.granularity != "block" else ()):
+        if self.granularity != "block":
+            yield from self._scales_of_blocks(rounded)
+        elif self.is_weighed and rounded.keys() <= WITHOUT_CHOICE:
+            yield f"the importance changes nothing: {', '.join(sorted(rounded)) or 'a copy'} has no choice to make"
+
+    def _scales_of_blocks(self, rounded: Counter[str]) -> Iterator[str]:
+        """Which tensors share no scales; `rounded`: how many are encoded, by type."""
+        for got in sorted(rounded.keys() - SHARED_TYPES.keys()):
             yield f"{_tensors(rounded[got])} of {got} cannot share scales and keep those of their blocks"
+        copied = Counter(one.type_name for one in self.tensors if one.is_copied)
+        for got in sorted(copied.keys() & SHARED_TYPES.keys()):
+            yield f"{_tensors(copied[got])} of {got} are copied with the scales that their blocks have"
 
 
 def _tensors(count: int) -> str:
@@ -124,15 +139,9 @@ def opened_plan(
             metadata = output_metadata(file, main_file_type(file.tensors, chosen), provenance(section), known.keys)
         tensors = plan_tensors(file, chosen, allow_requantize=section.allow_requantize)
         specs = [(one.name, tuple(one.info.shape), one.type_name) for one in tensors]
-        yield QuantizePlan(
-            file,
-            path,
-            tensors,
-            metadata,
-            lay_out(metadata, specs, path or file.paths[0]),
-            known.of_tensors,
-            section.scale_group,
-        )
+        layout = lay_out(metadata, specs, path or file.paths[0])
+        is_weighed = section.calibration is not None
+        yield QuantizePlan(file, path, tensors, metadata, layout, known.of_tensors, section.scale_group, is_weighed)
 
 
 def _calibration_files(section: Quantize) -> list[Path]:

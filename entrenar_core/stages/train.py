@@ -89,8 +89,8 @@ def run_training(
         check_output_dir(folder, opened.files())
         if writes_model(config):
             output_plan(config, base, trained_shapes(config, base, head_spec(opened)))
-        data = load_datasets(config, base, opened, reporter)
         calibration = open_calibration(config, base, reporter)
+        data = load_datasets(config, base, opened, reporter)
         backend = select_backend(config.training.device, config.training.threads)
         run = assemble(config, base, data, backend, calibration)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.quant.imatrix import read_imatrix
 from tests.e2e.command import call
 from tests.stages.tiny_base import stories, write_base
@@ -61,6 +64,7 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(folder: Path) -
     [
         (("missing.gguf", "texts.jsonl"), "missing.gguf: there is no such file"),
         (("base.gguf", "missing.jsonl"), "missing.jsonl"),
+        (("adapter.gguf", "texts.jsonl"), "this is a LoRA adapter"),
         (("base.gguf", "texts.jsonl", "--seq-len", "65"), "was made for 64 tokens"),
         (("base.gguf", "texts.jsonl", "-o", "nowhere/im.gguf"), "nowhere/im.gguf: the folder nowhere does not exist"),
         (("base.gguf", "texts.jsonl", "-o", "base.gguf", "--overwrite"), "base.gguf: this is the file that is read"),
@@ -70,6 +74,8 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(folder: Path) -
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    kind = [("general.type", MetadataValue.string("adapter"))]
+    write_gguf(folder / "adapter.gguf", kind, [encode_tensor("w.lora_a", np.ones((2, 4), np.float32), "F32")])
     before = sorted(folder.iterdir())
     done = call("calibrate", *arguments, "--threads", "1", cwd=folder)
     assert done.code == 2

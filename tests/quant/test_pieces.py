@@ -76,6 +76,12 @@ def test_buffers_are_as_large_as_the_largest_piece() -> None:
     assert buffer_sizes([tensor((100, 64))], 256, measures=True).rounded == 256
 
 
+def test_copies_of_blocks_are_decoded_to_be_looked_into() -> None:
+    copied = PlannedTensor(TensorInfo("w", (4, 64), "Q8_0", 4 * 68, 0), "Q8_0")
+    sizes = buffer_sizes([copied], 128, measures=False)
+    assert (sizes.raw, sizes.values, sizes.packed) == (2 * 68, 128, 0)
+
+
 def test_less_memory_means_smaller_pieces_and_then_fewer_workers() -> None:
     plan = [tensor((4096, 1024))]
     assert piece_size(plan, 2, 1 << 30, measures=False) == (PIECE_VALUES, 2)

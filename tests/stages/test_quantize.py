@@ -205,13 +205,6 @@ def test_scales_are_shared_by_rows_or_by_tensors(granularity: str, kind: str, so
     assert heard.of(Notice) == []
 
 
-def test_types_with_scales_of_their_own_keep_them_and_it_is_said(source: Path, tmp_path: Path) -> None:
-    heard = Listener()
-    quantize(source, tmp_path / "out.gguf", heard, type="q4_0", granularity="per_channel")
-    (notice,) = heard.of(Notice)
-    assert notice.message == "1 tensor of Q6_K cannot share scales and keep those of their blocks"
-
-
 def test_a_matrix_that_is_not_finite_is_refused_with_a_shared_scale_too(tmp_path: Path) -> None:
     source = write_wide(tmp_path / "source.gguf", output=np.nan)
     with pytest.raises(FormatError, match="row 4, column 3 is nan"):
@@ -381,3 +374,16 @@ def test_a_target_size_does_not_round_few_bits_again_unasked(source: Path, tmp_p
         quantize(tmp_path / "q4.gguf", tmp_path / "out.gguf", target_size=15_000)
     quantize(tmp_path / "q4.gguf", tmp_path / "out.gguf", target_size=15_000, allow_requantize=True)
     assert (tmp_path / "out.gguf").stat().st_size <= 15_000
+
+
+def test_a_damaged_block_is_not_copied(tmp_path: Path) -> None:
+    path = write_wide(tmp_path / "q8.gguf", type_name="Q8_0")
+    with GGUFFile.open(path) as file:
+        info = file.tensors["blk.1.ffn_up.weight"]
+    content = bytearray(path.read_bytes())
+    block = info.offset + 2 * 8 * 34 + 3 * 34
+    content[block : block + 2] = b"\x00\x7e"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"blk\.1\.ffn_up\.weight: the value in row 2, column 96 is nan"):
+        quantize(path, tmp_path / "out.gguf", type="q8_0")
+    assert not (tmp_path / "out.gguf").exists()
