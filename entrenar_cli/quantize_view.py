@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from entrenar_cli.quantities import exact_count, rate, short_count, size
 from entrenar_cli.sections import Facts, Section, Table
+from entrenar_core.quant.error_sums import ErrorSums
 from entrenar_core.quant.plan import PlannedTensor
-from entrenar_core.quant.report import ErrorSums, TensorReport, total_errors
+from entrenar_core.quant.report import TensorReport, total_errors
 from entrenar_core.stages.quantize import QuantizeResult
 from entrenar_core.stages.quantize_plan import QuantizePlan
 

@@ -18,9 +18,9 @@ from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.quant.error_sums import ErrorSums, added_up, measure
 from entrenar_core.quant.pieces import BufferSizes, Piece, Pieces, buffer_sizes, holds_blocks
 from entrenar_core.quant.plan import PlannedTensor
-from entrenar_core.quant.report import ErrorSums, measure
 from entrenar_core.quant.source import RowSource
 from entrenar_core.quant.workers import run_pieces
 
@@ -213,4 +213,4 @@ def _row_bytes(type_name: str, tensor: PlannedTensor) -> int:
 
 def _added(numbers: range, found: Mapping[int, ErrorSums]) -> ErrorSums | None:
     sums = [found[number] for number in numbers if number in found]
-    return sum(sums[1:], start=sums[0]) if sums else None
+    return added_up(sums) if sums else None

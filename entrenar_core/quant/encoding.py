@@ -17,8 +17,8 @@ from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.errors import EntrenarError, TrainingError
 from entrenar_core.gguf.tensor_info import packed_shape
+from entrenar_core.quant.error_sums import ErrorSums, added_up, measure
 from entrenar_core.quant.granularity import EachPiece, granular_codec, tensor_encoder
-from entrenar_core.quant.rounding import ErrorSums, added_up
 from entrenar_core.threads import Threads
 
 PIECE_VALUES = 1 << 18
@@ -128,7 +128,7 @@ class TensorEncoding:
             raise error.moved_by(rows.start) from error
         if not self.is_measured:
             return ErrorSums()
-        return ErrorSums.of(values, encoder.decode(out), None if self.start is None else self.start(rows))
+        return measure(values, encoder.decode(out), start=None if self.start is None else self.start(rows))
 
 
 def _side_by_side(threads: Threads, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:

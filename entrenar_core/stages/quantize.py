@@ -21,9 +21,10 @@ from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.writer import write_filled
 from entrenar_core.quant.convert import Conversion, Progress, convert
+from entrenar_core.quant.error_sums import ErrorSums
 from entrenar_core.quant.pieces import holds_blocks, piece_size
 from entrenar_core.quant.plan import PlannedTensor
-from entrenar_core.quant.report import ErrorSums, TensorReport, error_document, total_errors
+from entrenar_core.quant.report import TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
 from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
 from entrenar_core.threads import available_cores

@@ -19,9 +19,9 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.quant.convert import Conversion, Progress, convert
+from entrenar_core.quant.error_sums import ErrorSums, measure
 from entrenar_core.quant.granularity import RowScaleEncoder, tensor_encoder
 from entrenar_core.quant.plan import PlannedTensor
-from entrenar_core.quant.report import ErrorSums, measure
 from entrenar_core.quant.shared_scales import ShareOptions, shared_codecs
 from entrenar_core.quant.source import RowSource
 from entrenar_core.quant.workers import WATCH_SECONDS

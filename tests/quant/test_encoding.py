@@ -11,8 +11,8 @@ from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.quant import encoding
 from entrenar_core.quant.encoding import Encoding, TensorEncoding, plain_encodings
+from entrenar_core.quant.error_sums import ErrorSums, measure
 from entrenar_core.quant.granularity import SharedScaleEncoder
-from entrenar_core.quant.rounding import ErrorSums
 from entrenar_core.threads import Threads
 
 
@@ -40,9 +40,9 @@ def test_the_bytes_are_those_of_the_codec_however_they_are_cut(
     found, sums = encode(values, Encoding(type_name), n_threads)
     expected = codec.encode(values)
     assert found == expected.tobytes()
-    exact = ErrorSums.of(values, codec.decode(expected))
-    assert sums.n_values == values.size
-    assert sums.error_squares == pytest.approx(exact.error_squares, rel=1e-9)
+    exact = measure(values, codec.decode(expected))
+    assert sums.count == values.size
+    assert sums.squared == pytest.approx(exact.squared, rel=1e-9)
     assert sums.largest == exact.largest
 
 
@@ -51,7 +51,7 @@ def test_the_change_is_measured_against_the_rows_of_the_start(monkeypatch: pytes
     values = drawn(9, 32)
     before = values - np.arange(9, dtype=np.float32)[:, None]
     _, sums = encode(values, Encoding("Q8_0"), start=lambda rows: before[rows])
-    assert sums.change_squares == pytest.approx(32 * sum(row**2 for row in range(9)), rel=1e-5)
+    assert sums.changed == pytest.approx(32 * sum(row**2 for row in range(9)), rel=1e-5)
 
 
 def test_errors_are_summed_up_only_where_they_are_asked_for() -> None:
