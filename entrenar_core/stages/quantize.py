@@ -33,6 +33,10 @@ from entrenar_core.train.memory import peak_memory_bytes
 MEMORY_MARGIN = 32 << 20
 """Kept free of buffers, for what the interpreter and the libraries allocate while they work."""
 
+PROGRAM_BYTES = 128 << 20
+"""More than the program with its libraries takes (75 MiB). What a process holds beyond that is not for quantizing: that
+of a caller from Python, or pages that a calibration has left."""
+
 
 @dataclass(frozen=True)
 class QuantizeResult:
@@ -110,7 +114,7 @@ def private_bytes() -> int:
 def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measures: bool) -> tuple[int, int]:
     """Values of a piece, and threads, for the memory that is left."""
     threads = run.threads or available_cores()
-    taken = private_bytes() + MEMORY_MARGIN
+    taken = min(private_bytes(), PROGRAM_BYTES) + MEMORY_MARGIN
     if taken >= run.memory:
         raise ConfigError(
             f"{run.memory // 2**20} MiB are too little: the program itself takes {taken // 2**20} MiB",

@@ -317,6 +317,13 @@ def test_an_architecture_that_nobody_knows_is_quantized(tmp_path: Path) -> None:
         assert file.raw("blk.0.ffn_up_exps.weight").tobytes() == codec_for("Q8_0").encode(values).tobytes()
 
 
+def test_what_a_caller_holds_for_itself_does_not_count(source: Path, tmp_path: Path) -> None:
+    held = np.ones(600 * 2**18, np.float32)  # 600 MiB, of the 512 MiB that the command may take
+    quantize(source, tmp_path / "out.gguf", type="q8_0")
+    assert types_of(tmp_path / "out.gguf")
+    assert held[-1] == 1
+
+
 def test_too_little_memory_is_an_error_with_what_is_needed(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"1 MiB are too little: the program itself takes \d+ MiB"):
         quantize(source, tmp_path / "out.gguf", type="q8_0", run__memory="1MiB")
