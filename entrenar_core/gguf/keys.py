@@ -13,6 +13,9 @@ GENERAL_NAME = "general.name"
 GENERAL_ALIGNMENT = "general.alignment"
 GENERAL_FILE_TYPE = "general.file_type"
 GENERAL_QUANTIZATION_VERSION = "general.quantization_version"
+QUANTIZATION_VERSION = 2
+"""Its value: the layouts of ggml's block types that llama.cpp has had since 2023."""
+
 GENERAL_SIZE_LABEL = "general.size_label"
 
 SPLIT_PREFIX = "split."

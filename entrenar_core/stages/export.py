@@ -17,7 +17,7 @@ import numpy as np
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Progress, Reporter, Saved
-from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, GENERAL_QUANTIZATION_VERSION, FileType
+from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION, FileType
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, write_gguf
@@ -30,9 +30,6 @@ Metadata = Iterable[tuple[str, MetadataValue]]
 
 EXACT = frozenset(("F32",))
 """Types whose encoding changes nothing, so that there is no error to measure."""
-
-QUANTIZATION_VERSION = 2
-"""Of ggml's block types, for ``general.quantization_version``."""
 
 WRITING = "writing the model"
 """The task of the progress events."""

@@ -31,9 +31,6 @@ from entrenar_core.threads import available_cores
 
 _IMATRIX_KEYS = "quantize.imatrix."
 
-QUANTIZATION_VERSION = 2
-"""Of the block layouts; the one that llama.cpp has had since 2023."""
-
 WITHOUT_CHOICE = frozenset({"F32", "F16", "BF16", "Q8_0"})
 """Types whose encoding looks at no importance, unless blocks share scales."""
 
@@ -168,7 +165,7 @@ def output_metadata(
 
     What the source says of an importance matrix is left out: the output has been rounded anew.
     """
-    changed = {keys.GENERAL_QUANTIZATION_VERSION: MetadataValue.uint32(QUANTIZATION_VERSION)}
+    changed = {keys.GENERAL_QUANTIZATION_VERSION: MetadataValue.uint32(keys.QUANTIZATION_VERSION)}
     if kind is not None:
         changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
     changed |= {key: MetadataValue.string(value) for key, value in texts.items()} | dict(added)
