@@ -41,6 +41,13 @@ def _store_fifth_bits(codes, block, start):
 
 
 @kernel(exact=True)
+def _store_nibbles(codes, block, start):
+    """The low four bits of 32 codes, 16 bytes from `start` on; the second half is in the high nibbles."""
+    for j in range(_NIBBLES):
+        block[start + j] = (codes[j] & _LOW) | ((codes[j + _NIBBLES] & _LOW) << _FOUR)
+
+
+@kernel(exact=True)
 def encode_rows(values, scales, minima, levels, heads, has_fifth, blocks):
     """values float32 [N, in], scales and minima float32 [N] -> blocks uint8 [N, in/32, bytes].
 
@@ -61,9 +68,7 @@ def encode_rows(values, scales, minima, levels, heads, has_fifth, blocks):
             if size - start == _LANES:
                 block[start:] = codes
             else:
-                for j in range(_NIBBLES):
-                    packed = (codes[j] & _LOW) | ((codes[j + _NIBBLES] & _LOW) << _FOUR)
-                    block[size - _NIBBLES + j] = packed
+                _store_nibbles(codes, block, size - _NIBBLES)
 
 
 @kernel(exact=True)
