@@ -141,7 +141,12 @@ def measure(
     text = ModelText(name, tokenizer_from_metadata(file.metadata, name), file.metadata, spec.context_length)
     rows = calibration_rows(text, calibration, data, reporter)
     with closing(select_backend("auto", threads)) as backend:
-        return measure_model(_mapped_model(file, backend), rows, calibration, reporter, with_output=with_output)
+        model = _mapped_model(file, backend)
+        try:
+            return measure_model(model, rows, calibration, reporter, with_output=with_output)
+        except ModelError as error:
+            where = name if error.where is None else f"{name}: {error.where}"
+            raise ModelError(error.message, where=where, hint=error.hint) from error
 
 
 def measure_model(

@@ -248,6 +248,16 @@ def test_a_table_of_embeddings_stays_in_the_type_of_the_file(
     assert all(np.allclose(found[name], dense[name], rtol=1e-5) for name in dense)
 
 
+def test_a_damaged_model_is_named_with_the_matrix_whose_inputs_show_it(folder: Path) -> None:
+    with GGUFFile.open(folder / "base.gguf") as file:
+        values = file.load("blk.0.attn_q.weight")
+    values[0, 0] = np.nan
+    damaged = write_base(folder / "damaged.gguf", replaced={"blk.0.attn_q.weight": values})
+    with pytest.raises(ModelError, match="its inputs are not finite") as error, np.errstate(all="ignore"):
+        importance_for(damaged, calibration(data=texts_of(folder)), threads=1, reporter=Listener())
+    assert error.value.where == f"{damaged}: tensor blk.0.attn_output.weight"
+
+
 def test_a_measured_file_says_the_same_as_measuring(folder: Path) -> None:
     section, listener = calibration(data=texts_of(folder)), Listener()
     run_calibrate(folder / "base.gguf", folder / "im.gguf", section, with_output=True, threads=1, reporter=listener)
