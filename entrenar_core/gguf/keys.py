@@ -30,6 +30,7 @@ IMATRIX_DATASETS = "imatrix.datasets"
 IMATRIX_CHUNK_COUNT = "imatrix.chunk_count"
 IMATRIX_CHUNK_SIZE = "imatrix.chunk_size"
 
+QUANTIZE_IMATRIX_PREFIX = "quantize.imatrix."
 QUANTIZE_IMATRIX_FILE = "quantize.imatrix.file"
 QUANTIZE_IMATRIX_DATASET = "quantize.imatrix.dataset"
 QUANTIZE_IMATRIX_ENTRIES = "quantize.imatrix.entries_count"

@@ -17,7 +17,13 @@ import numpy as np
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Progress, Reporter, Saved
-from entrenar_core.gguf.keys import GENERAL_FILE_TYPE, GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION, FileType
+from entrenar_core.gguf.keys import (
+    GENERAL_FILE_TYPE,
+    GENERAL_QUANTIZATION_VERSION,
+    QUANTIZATION_VERSION,
+    QUANTIZE_IMATRIX_PREFIX,
+    FileType,
+)
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import Chunk, TensorPlan, copy_tensor, write_gguf
@@ -171,7 +177,7 @@ def _write(
             number += 1
             plans.append(_encoded(target, target.source, output, (number, n_encoded)))
     added = dict(form.provenance)
-    entries = _with_types(metadata, targets, form.file_type)
+    entries = _with_types(_still_true(metadata, targets), targets, form.file_type)
     kept = [(key, value) for key, value in entries if key not in added]
     try:
         size = write_gguf(path, [*kept, *added.items()], plans)
@@ -204,6 +210,15 @@ def _encoded(target: _Target, source: Callable[[], Rows], output: _Output, place
 def _way_out(type_name: str) -> str:
     wider = "f32 or bf16" if TYPE_BY_NAME[type_name].block_size == 1 else "f32"
     return f"set output.type, or with a quantize section the tensor's type in quantize.tensor_types, to {wider}"
+
+
+def _still_true(
+    entries: Sequence[tuple[str, MetadataValue]], targets: Sequence[_Target]
+) -> Sequence[tuple[str, MetadataValue]]:
+    """What the base says of its importance matrix goes when nothing is left of what was rounded by it."""
+    if any(one.source is None and TYPE_BY_NAME[one.encoding.type_name].block_size > 1 for one in targets):
+        return entries
+    return [(key, value) for key, value in entries if not key.startswith(QUANTIZE_IMATRIX_PREFIX)]
 
 
 def _with_types(

@@ -29,8 +29,6 @@ from entrenar_core.stages.quantize_importance import known_importance
 from entrenar_core.stages.quantize_target import TargetSize, main_file_type, types_under
 from entrenar_core.threads import available_cores
 
-_IMATRIX_KEYS = "quantize.imatrix."
-
 WITHOUT_CHOICE = frozenset({"F32", "F16", "BF16", "Q8_0"})
 """Types whose encoding looks at no importance, unless blocks share scales."""
 
@@ -169,5 +167,5 @@ def output_metadata(
     if kind is not None:
         changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
     changed |= {key: MetadataValue.string(value) for key, value in texts.items()} | dict(added)
-    kept = [(key, value) for key, value in file.metadata_entries() if not key.startswith(_IMATRIX_KEYS)]
+    kept = [(key, value) for key, value in file.metadata_entries() if not key.startswith(keys.QUANTIZE_IMATRIX_PREFIX)]
     return [*((key, changed.pop(key, value)) for key, value in kept), *changed.items()]

@@ -100,6 +100,16 @@ def test_tensors_that_were_not_trained_are_copied_byte_by_byte(tmp_path: Path, t
     assert [name for name in before if before[name] != after[name]] == [Q]
 
 
+@pytest.mark.parametrize(("wanted", "is_kept"), [("auto", True), ("f16", False)])
+def test_an_importance_matrix_is_named_while_something_is_rounded_by_it(
+    tmp_path: Path, wanted: str, is_kept: bool
+) -> None:
+    said = [("quantize.imatrix.file", MetadataValue.string("im.gguf"))]
+    base = write_base(tmp_path / "base.gguf", type_name="Q4_0", extra=said)
+    path, _ = export(tmp_path, base, {Q: new_values(base, Q)}, wanted)
+    assert ("quantize.imatrix.file" in gguf_py.raw_fields(path)) == is_kept
+
+
 def test_every_key_of_the_base_is_kept_byte_by_byte_and_provenance_is_added(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base.gguf", type_name="F16")
     path, _ = export(tmp_path, base, {Q: new_values(base, Q)})
