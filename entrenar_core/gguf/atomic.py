@@ -26,10 +26,16 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
     `check` gets the path of the complete temporary file before it takes its name, and may raise to prevent that.
     Raises OutputError when the folder is missing or cannot be written, or the disk is full.
     """
+    if path.is_symlink():  # the file that a link leads to is replaced, not the link
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
     try:
         if path.is_dir():
             raise OutputError("there is a folder of this name", where=str(path), hint="choose another file name")
+        if path.exists() and not path.is_file():
+            raise OutputError(
+                "this is a device or a pipe, not a file", where=str(path), hint="choose another file name"
+            )
         with open_new(temporary) as file:
             yield file
             file.flush()

@@ -28,6 +28,10 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
     if path.exists():
+        if not path.is_file():
+            raise OutputError(
+                "this is a device or a pipe, not a file", where=str(path), hint="choose another name with -o"
+            )
         if any(os.path.samefile(path, one) for one in inputs):
             raise OutputError(
                 "this is the file that is read; it would be lost", where=str(path), hint="choose another name with -o"

@@ -26,6 +26,7 @@ from entrenar_core.quant.pieces import holds_blocks, piece_size
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
+from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
 from entrenar_core.threads import available_cores
 from entrenar_core.train.memory import peak_memory_bytes
@@ -75,7 +76,7 @@ def run_quantize(
     """
     started = time.monotonic()
     path = _output_path(config)
-    _check_report(config, path)
+    _check_report(config, path, overwrite=overwrite)
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
@@ -170,16 +171,20 @@ def _output_path(config: QuantizeConfig) -> Path:
     return Path(config.output.path)
 
 
-def _check_report(config: QuantizeConfig, output: Path) -> None:
+def _check_report(config: QuantizeConfig, output: Path, *, overwrite: bool) -> None:
     """See before the work that the report can be written after it."""
     if config.output.report is None:
         return
     path = Path(config.output.report)
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "there is a folder of this name" if path.is_dir() else f"the folder {path.parent} does not exist"
-        raise OutputError(reason, where=str(path), hint="choose another name with --report")
-    if path.absolute() in (output.absolute(), Path(config.model.path).absolute()):
-        raise OutputError("this is the name of a model", where=str(path), hint="choose another name with --report")
+    calibration = config.quantize.calibration
+    read = plain_files(config.model.path, *((calibration.imatrix, calibration.data) if calibration else ()))
+    try:
+        check_output(path, [*read, *plain_files(str(output))], overwrite=overwrite)
+    except OutputError as error:
+        error.hint = (error.hint or "").replace("with -o", "with --report") or None
+        raise
+    if path.absolute() == output.absolute():
+        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
 
 
 def _save_report(path: Path, result: QuantizeResult) -> Saved:

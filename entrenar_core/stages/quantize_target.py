@@ -84,7 +84,7 @@ def _measured(
     n_workers: int,
     reporter: Reporter,
 ) -> list[list[Candidate]]:
-    """The candidates of each tensor with their errors."""
+    """The candidates of each tensor with their errors, each weighed by the tensor's share of the model."""
 
     def watch(done: int) -> None:
         reporter.emit(Progress(_TASK, done, len(free)))
@@ -92,8 +92,8 @@ def _measured(
     with RowSource(file) as source:
         errors = measure_sensitivity(free, kinds, source, importance, n_workers, watch)
     return [
-        [Candidate(kind, size, found[kind]) for kind, size in zip(types, row, strict=True)]
-        for types, row, found in zip(kinds, sizes, errors, strict=True)
+        [Candidate(kind, size, found[kind] * one.info.n_values) for kind, size in zip(types, row, strict=True)]
+        for one, types, row, found in zip(free, kinds, sizes, errors, strict=True)
     ]
 
 

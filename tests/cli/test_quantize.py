@@ -58,7 +58,11 @@ def test_a_yaml_file_does_the_same_and_options_lie_over_it(folder: Path) -> None
     assert call("quantize", "q.yaml", cwd=folder).code == 0
     assert types_of(folder / "out.gguf")["output.weight"] == "Q8_0"
     assert json.loads((folder / "errors.json").read_text())["total"]["sqnr_db"] > 30
-    done = call("quantize", "q.yaml", "--type", "q4_0", "--set", "output.path=set.gguf", "--pure", cwd=folder)
+    over = ("quantize", "q.yaml", "--type", "q4_0", "--set", "output.path=set.gguf", "--pure")
+    kept = call(*over, cwd=folder)
+    assert (kept.code, "errors.json: the file is there already" in kept.err) == (2, True)
+    assert "replace it with --overwrite" in kept.err
+    done = call(*over, "--report", "others.json", cwd=folder)
     assert done.code == 0, done.err
     assert types_of(folder / "set.gguf")["output.weight"] == "Q4_0"
 

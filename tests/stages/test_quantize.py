@@ -187,6 +187,24 @@ def test_a_report_that_cannot_be_written_is_known_beforehand(source: Path, tmp_p
     assert left_behind(tmp_path) == []
 
 
+def test_a_report_replaces_a_file_only_when_that_is_allowed(source: Path, tmp_path: Path) -> None:
+    report = tmp_path / "notes.json"
+    report.write_text("kept")
+    with pytest.raises(OutputError, match="is there already"):
+        quantize(source, tmp_path / "out.gguf", type="q8_0", output__report=str(report), measures=True)
+    assert (report.read_text(), (tmp_path / "out.gguf").exists()) == ("kept", False)
+    quantize(source, tmp_path / "out.gguf", overwrite=True, type="q8_0", output__report=str(report), measures=True)
+    assert json.loads(report.read_text())["n_bytes"]
+
+
+def test_devices_and_pipes_are_not_replaced(source: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        quantize(source, pipe, overwrite=True, type="q8_0")
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q8_0"])
 def test_scales_are_shared_by_rows_or_by_tensors(granularity: str, kind: str, source: Path, tmp_path: Path) -> None:
