@@ -55,7 +55,7 @@ def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 176]; see `encode_q2_k`."""
     from entrenar_core.codecs.k_affine_pack_kernels import encode_q5_k as kernel
 
-    factors = _steps_around(0.0, 0.9, 3)
+    factors = _steps_around(0.0, 0.9, 5)
     return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
