@@ -12,162 +12,145 @@ The kernels are compiled when the first block is met: importing numba takes long
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 
 import numpy as np
 
-from entrenar_core.codecs.base import (
-    Bytes,
-    Codec,
-    Floats,
-    checked_importance,
-    decoded_shape,
-    encoded_shape,
-    output_array,
-    output_bytes,
-)
-from entrenar_core.codecs.refusal import unfit_block
+from entrenar_core.codecs.base import Bytes, Floats, decoded_shape, output_array
+from entrenar_core.codecs.block_encoder import EncodingBlockCodec
 
-EncodeKernel = Callable[[Floats, Bytes], int]
-"""Packs rows [R, C] into bytes [R, B]; the first block that it left out, or -1."""
-WeightedKernel = Callable[[Floats, Floats, Bytes], int]
-"""The same with the importance [C] of the columns in between."""
-DecodeKernel = Callable[[Bytes, Floats], None]
-
-_BLOCK = 32
 _SMALLEST = np.finfo(np.float32).smallest_normal
 
 
-class Q4_0Codec:
+class LegacyCodec(EncodingBlockCodec):
+    """A type of blocks of 32. Its kernels go through whole rows, strided or not."""
+
+    block_size = 32
+
+    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+        values = output_array(decoded_shape(self, raw), out)
+        if values.size:
+            self._decode_blocks(_rows(raw), values.reshape(-1, values.shape[-1]))
+        return values
+
+    def _encode_rows(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
+        refused = self._encode(rows, importance, packed)
+        return None if refused < 0 else refused
+
+    @abstractmethod
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
+        """Packs rows [R, C] into bytes [R, B]; the first block that it left out, or -1."""
+
+
+class Q4_0Codec(LegacyCodec):
     """Four bits a value and a scale."""
 
     type_name = "Q4_0"
-    block_size = _BLOCK
     block_bytes = 18
 
-    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.legacy_kernels import decode_q4_0
 
-        return _decode(self, decode_q4_0, raw, out)
+        decode_q4_0(blocks, values)
 
-    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
         from entrenar_core.codecs.legacy_kernels import encode_q4_0
 
-        if importance is not None:
-            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_0
+        if importance is None:
+            return int(encode_q4_0(rows, packed))
+        from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_0
 
-            return _encode_weighted(self, encode_weighted_q4_0, values, importance, out)
-        return _encode(self, encode_q4_0, values, out)
+        return int(encode_weighted_q4_0(rows, _shares(importance), packed))
 
 
-class Q4_1Codec:
+class Q4_1Codec(LegacyCodec):
     """Four bits a value, a scale and a minimum."""
 
     type_name = "Q4_1"
-    block_size = _BLOCK
     block_bytes = 20
 
-    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.legacy_kernels import decode_q4_1
 
-        return _decode(self, decode_q4_1, raw, out)
+        decode_q4_1(blocks, values)
 
-    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
         from entrenar_core.codecs.legacy_kernels import encode_q4_1
 
-        if importance is not None:
-            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_1
+        if importance is None:
+            return int(encode_q4_1(rows, packed))
+        from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_1
 
-            return _encode_weighted(self, encode_weighted_q4_1, values, importance, out)
-        return _encode(self, encode_q4_1, values, out)
+        return int(encode_weighted_q4_1(rows, _shares(importance), packed))
 
 
-class Q5_0Codec:
+class Q5_0Codec(LegacyCodec):
     """Five bits a value and a scale."""
 
     type_name = "Q5_0"
-    block_size = _BLOCK
     block_bytes = 22
 
-    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.legacy_kernels import decode_q5_0
 
-        return _decode(self, decode_q5_0, raw, out)
+        decode_q5_0(blocks, values)
 
-    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
         from entrenar_core.codecs.legacy_kernels import encode_q5_0
 
-        if importance is not None:
-            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_0
+        if importance is None:
+            return int(encode_q5_0(rows, packed))
+        from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_0
 
-            return _encode_weighted(self, encode_weighted_q5_0, values, importance, out)
-        return _encode(self, encode_q5_0, values, out)
+        return int(encode_weighted_q5_0(rows, _shares(importance), packed))
 
 
-class Q5_1Codec:
+class Q5_1Codec(LegacyCodec):
     """Five bits a value, a scale and a minimum."""
 
     type_name = "Q5_1"
-    block_size = _BLOCK
     block_bytes = 24
 
-    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.legacy_kernels import decode_q5_1
 
-        return _decode(self, decode_q5_1, raw, out)
+        decode_q5_1(blocks, values)
 
-    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
         from entrenar_core.codecs.legacy_kernels import encode_q5_1
 
-        if importance is not None:
-            from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_1
+        if importance is None:
+            return int(encode_q5_1(rows, packed))
+        from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_1
 
-            return _encode_weighted(self, encode_weighted_q5_1, values, importance, out)
-        return _encode(self, encode_q5_1, values, out)
+        return int(encode_weighted_q5_1(rows, _shares(importance), packed))
 
 
-class Q8_0Codec:
+class Q8_0Codec(LegacyCodec):
     """Eight bits a value and a scale; an importance changes nothing."""
 
     type_name = "Q8_0"
-    block_size = _BLOCK
     block_bytes = 34
 
-    def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
+    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+        del importance
+        return super().encode(values, out=out)
+
+    def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.legacy_kernels import decode_q8_0
 
-        return _decode(self, decode_q8_0, raw, out)
+        decode_q8_0(blocks, values)
 
-    def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
+    def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
         from entrenar_core.codecs.legacy_kernels import encode_q8_0
 
         del importance
-        return _encode(self, encode_q8_0, values, out)
+        return int(encode_q8_0(rows, packed))
 
 
-def _decode(codec: Codec, decode_rows: DecodeKernel, raw: Bytes, out: Floats | None) -> Floats:
-    values = output_array(decoded_shape(codec, raw), out)
-    if values.size:
-        decode_rows(_rows(raw), values.reshape(-1, values.shape[-1]))
-    return values
-
-
-def _encode(codec: Codec, encode_rows: EncodeKernel, values: Floats, out: Bytes | None) -> Bytes:
-    packed = output_bytes(encoded_shape(codec, values), out)
-    if packed.size:
-        rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
-        refused = encode_rows(rows, packed.reshape(-1, packed.shape[-1]))
-        if refused >= 0:
-            raise unfit_block(codec, rows, refused)
-    return packed
-
-
-def _encode_weighted(
-    codec: Codec, encode_rows: WeightedKernel, values: Floats, importance: Floats, out: Bytes | None
-) -> Bytes:
-    checked_importance(codec, importance, values.shape[-1])
-    shares = importance / max(importance.max(initial=0.0), _SMALLEST)  # products of their sums must stay in float32
-    return _encode(codec, lambda rows, packed: encode_rows(rows, shares, packed), values, out)
+def _shares(importance: Floats) -> Floats:
+    """Importance of at most 1: products of its sums must stay in float32."""
+    return importance / max(importance.max(initial=0.0), _SMALLEST)
 
 
 def _rows(raw: Bytes) -> Bytes:

@@ -3,6 +3,8 @@
 Rows of values float32 [R, C] and of bytes uint8 [R, C/32·block_bytes], last axes contiguous. An encoder returns the
 first block that it had to leave out, counted through all rows, or -1: one with a NaN, an infinity, or a scale beyond
 float16. Codes come from the scale before that is rounded. A scale so small that its inverse overflows gives codes of 0.
+
+What types have in common is inlined into the kernel of each, where its constants decide the branches.
 """
 
 from __future__ import annotations
@@ -25,10 +27,7 @@ from entrenar_core.codecs.lanes import (
 from entrenar_core.jit import kernel
 
 BLOCK = 32
-Q4_0_BYTES = 18
-Q4_1_BYTES = 20
-Q5_0_BYTES = 22
-Q5_1_BYTES = 24
+FIFTH_BYTES = 4
 Q8_0_BYTES = 34
 
 _SCALE_BYTES = 2
@@ -128,40 +127,86 @@ def lowest_and_scale(values, row, column, levels):
     return minimum, scale, inverse if usable else _ZERO, _HALF if usable else _ZERO
 
 
-@kernel(exact=True)
-def encode_q4_0(values, packed):
-    """Scale and 16 bytes of codes; the extreme has code 0."""
-    level, rounding = np.float32(-8.0), np.float32(8.5)
+@kernel(exact=True, inline=True)
+def nibble_block_bytes(has_fifth, has_minimum):
+    """Bytes of a block of 4-bit codes, with the fifth bits and the minimum that it may have."""
+    size = _SCALE_BYTES + BLOCK // 2
+    size += FIFTH_BYTES if has_fifth else 0
+    return size + _SCALE_BYTES if has_minimum else size
+
+
+@kernel(exact=True, inline=True)
+def store_codes(values, row, column, minimum, inverse, rounding, has_fifth, packed, byte):
+    """Codes of 4 bits, or of 5; see `lanes`."""
+    if has_fifth:
+        store_codes5(values, row, column, minimum, inverse, rounding, packed, byte)
+    else:
+        store_codes4(values, row, column, minimum, inverse, rounding, packed, byte)
+
+
+@kernel(exact=True, inline=True)
+def _load_codes(packed, row, byte, zero, scale, minimum, has_fifth, values, column):
+    if has_fifth:
+        load_codes5(packed, row, byte, zero, scale, minimum, values, column)
+    else:
+        load_codes4(packed, row, byte, zero, scale, minimum, values, column)
+
+
+@kernel(exact=True, inline=True)
+def _encode_symmetric(values, packed, level, has_fifth):
+    """Scale and codes; the extreme has code 0, and `level` (float32 8 or 16) is the code of 0."""
+    size = nibble_block_bytes(has_fifth, False)
     blocks, refused = values.shape[1] // BLOCK, -1
     for row in range(values.shape[0]):
         for block in range(blocks):
-            column, byte = block * BLOCK, block * Q4_0_BYTES
-            scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
+            column, byte = block * BLOCK, block * size
+            scale, inverse, half_up = symmetric_scale(values, row, column, -level, level + _HALF)
             half = half_of_float(scale)
             if overflows(half):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
             store_half(half, packed, row, byte)
-            store_codes4(values, row, column, _ZERO, inverse, half_up, packed, byte + _SCALE_BYTES)
+            store_codes(values, row, column, _ZERO, inverse, half_up, has_fifth, packed, byte + _SCALE_BYTES)
     return refused
+
+
+@kernel(exact=True, inline=True)
+def _encode_affine(values, packed, levels, has_fifth):
+    """Scale, minimum and codes; the smallest value has code 0, the largest `levels` (float32)."""
+    size = nibble_block_bytes(has_fifth, True)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * size
+            minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
+            half, low = half_of_float(scale), half_of_float(minimum)
+            if overflows(half) or overflows(low):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_half(low, packed, row, byte + _SCALE_BYTES)
+            store_codes(values, row, column, minimum, inverse, rounding, has_fifth, packed, byte + 2 * _SCALE_BYTES)
+    return refused
+
+
+@kernel(exact=True)
+def encode_q4_0(values, packed):
+    return _encode_symmetric(values, packed, np.float32(8.0), False)
 
 
 @kernel(exact=True)
 def encode_q5_0(values, packed):
-    """Scale, 4 bytes of fifth bits and 16 bytes of nibbles; the extreme has code 0."""
-    level, rounding = np.float32(-16.0), np.float32(16.5)
-    blocks, refused = values.shape[1] // BLOCK, -1
-    for row in range(values.shape[0]):
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q5_0_BYTES
-            scale, inverse, half_up = symmetric_scale(values, row, column, level, rounding)
-            half = half_of_float(scale)
-            if overflows(half):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_codes5(values, row, column, _ZERO, inverse, half_up, packed, byte + _SCALE_BYTES)
-    return refused
+    return _encode_symmetric(values, packed, np.float32(16.0), True)
+
+
+@kernel(exact=True)
+def encode_q4_1(values, packed):
+    return _encode_affine(values, packed, np.float32(15.0), False)
+
+
+@kernel(exact=True)
+def encode_q5_1(values, packed):
+    return _encode_affine(values, packed, np.float32(31.0), True)
 
 
 @kernel(exact=True)
@@ -185,86 +230,46 @@ def encode_q8_0(values, packed):
     return refused
 
 
-@kernel(exact=True)
-def encode_q4_1(values, packed):
-    """Scale, minimum and 16 bytes of codes; the smallest value has code 0."""
-    levels = np.float32(15.0)
-    blocks, refused = values.shape[1] // BLOCK, -1
+@kernel(exact=True, inline=True)
+def _decode_symmetric(packed, values, zero, has_fifth):
+    """scale·(code - zero); zero is an int32."""
+    size = nibble_block_bytes(has_fifth, False)
     for row in range(values.shape[0]):
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q4_1_BYTES
-            minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
-            half, low = half_of_float(scale), half_of_float(minimum)
-            if overflows(half) or overflows(low):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_half(low, packed, row, byte + _SCALE_BYTES)
-            store_codes4(values, row, column, minimum, inverse, rounding, packed, byte + 2 * _SCALE_BYTES)
-    return refused
+        for block in range(values.shape[1] // BLOCK):
+            byte, column = block * size, block * BLOCK
+            scale = load_half(packed, row, byte)
+            _load_codes(packed, row, byte + _SCALE_BYTES, zero, scale, _NEGATIVE_ZERO, has_fifth, values, column)
 
 
-@kernel(exact=True)
-def encode_q5_1(values, packed):
-    """Scale, minimum, 4 bytes of fifth bits and 16 bytes of nibbles; the smallest value has code 0."""
-    levels = np.float32(31.0)
-    blocks, refused = values.shape[1] // BLOCK, -1
+@kernel(exact=True, inline=True)
+def _decode_affine(packed, values, has_fifth):
+    """scale·code + minimum."""
+    size = nibble_block_bytes(has_fifth, True)
     for row in range(values.shape[0]):
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q5_1_BYTES
-            minimum, scale, inverse, rounding = lowest_and_scale(values, row, column, levels)
-            half, low = half_of_float(scale), half_of_float(minimum)
-            if overflows(half) or overflows(low):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_half(low, packed, row, byte + _SCALE_BYTES)
-            store_codes5(values, row, column, minimum, inverse, rounding, packed, byte + 2 * _SCALE_BYTES)
-    return refused
+        for block in range(values.shape[1] // BLOCK):
+            byte, column = block * size, block * BLOCK
+            scale, minimum = load_half(packed, row, byte), load_half(packed, row, byte + _SCALE_BYTES)
+            _load_codes(packed, row, byte + 2 * _SCALE_BYTES, _NO_BITS, scale, minimum, has_fifth, values, column)
 
 
 @kernel(exact=True)
 def decode_q4_0(packed, values):
-    """scale·(code - 8)."""
-    zero = np.int32(8)
-    for row in range(values.shape[0]):
-        for block in range(values.shape[1] // BLOCK):
-            byte = block * Q4_0_BYTES
-            scale = load_half(packed, row, byte)
-            load_codes4(packed, row, byte + _SCALE_BYTES, zero, scale, _NEGATIVE_ZERO, values, block * BLOCK)
-
-
-@kernel(exact=True)
-def decode_q4_1(packed, values):
-    """scale·code + minimum."""
-    zero = np.int32(0)
-    for row in range(values.shape[0]):
-        for block in range(values.shape[1] // BLOCK):
-            byte = block * Q4_1_BYTES
-            scale, minimum = load_half(packed, row, byte), load_half(packed, row, byte + _SCALE_BYTES)
-            load_codes4(packed, row, byte + 2 * _SCALE_BYTES, zero, scale, minimum, values, block * BLOCK)
+    _decode_symmetric(packed, values, np.int32(8), False)
 
 
 @kernel(exact=True)
 def decode_q5_0(packed, values):
-    """scale·(code - 16)."""
-    zero = np.int32(16)
-    for row in range(values.shape[0]):
-        for block in range(values.shape[1] // BLOCK):
-            byte = block * Q5_0_BYTES
-            scale = load_half(packed, row, byte)
-            load_codes5(packed, row, byte + _SCALE_BYTES, zero, scale, _NEGATIVE_ZERO, values, block * BLOCK)
+    _decode_symmetric(packed, values, np.int32(16), True)
+
+
+@kernel(exact=True)
+def decode_q4_1(packed, values):
+    _decode_affine(packed, values, False)
 
 
 @kernel(exact=True)
 def decode_q5_1(packed, values):
-    """scale·code + minimum."""
-    zero = np.int32(0)
-    for row in range(values.shape[0]):
-        for block in range(values.shape[1] // BLOCK):
-            byte = block * Q5_1_BYTES
-            scale, minimum = load_half(packed, row, byte), load_half(packed, row, byte + _SCALE_BYTES)
-            load_codes5(packed, row, byte + 2 * _SCALE_BYTES, zero, scale, minimum, values, block * BLOCK)
+    _decode_affine(packed, values, True)
 
 
 @kernel(exact=True)

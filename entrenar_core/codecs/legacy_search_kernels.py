@@ -14,22 +14,18 @@ from entrenar_core.codecs.half_kernels import float_of_half, half_of_float
 from entrenar_core.codecs.lanes import (
     fit_sums,
     float_of_bits,
-    store_codes4,
-    store_codes5,
     store_weights,
     sum_of_squares,
     weighted_sum,
 )
 from entrenar_core.codecs.legacy_kernels import (
     BLOCK,
-    Q4_0_BYTES,
-    Q4_1_BYTES,
-    Q5_0_BYTES,
-    Q5_1_BYTES,
     furthest_bits,
     inverse_of,
     lowest_and_scale,
+    nibble_block_bytes,
     overflows,
+    store_codes,
     store_half,
 )
 from entrenar_core.jit import kernel
@@ -173,79 +169,62 @@ def weighted_line(values, row, column, weights, total, levels):
     return low, half, float_of_half(low), inverse if usable else _ZERO
 
 
-@kernel(exact=True)
-def encode_weighted_q4_0(values, importance, packed):
-    """values float32 [R, C] with importance float32 [C]."""
-    level, weights = np.float32(8.0), np.empty(BLOCK, np.float32)
+@kernel(exact=True, inline=True)
+def _encode_weighted_symmetric(values, importance, packed, level, has_fifth):
+    """values float32 [R, C] with importance float32 [C]; `level`: the code of 0."""
+    size, weights = nibble_block_bytes(has_fifth, False), np.empty(BLOCK, np.float32)
     blocks, refused = values.shape[1] // BLOCK, -1
     for row in range(values.shape[0]):
         mean_square = row_mean_square(values, row)
         for block in range(blocks):
-            column, byte = block * BLOCK, block * Q4_0_BYTES
+            column, byte = block * BLOCK, block * size
             weigh_block(values, row, column, importance, mean_square, weights)
             half, inverse = weighted_scale(values, row, column, weights, level)
             if overflows(half):
                 refused = row * blocks + block if refused < 0 else refused
                 continue
             store_half(half, packed, row, byte)
-            store_codes4(values, row, column, _ZERO, inverse, level + _HALF, packed, byte + _SCALE_BYTES)
+            codes = byte + _SCALE_BYTES
+            store_codes(values, row, column, _ZERO, inverse, level + _HALF, has_fifth, packed, codes)
     return refused
+
+
+@kernel(exact=True, inline=True)
+def _encode_weighted_affine(values, importance, packed, levels, has_fifth):
+    """values float32 [R, C] with importance float32 [C]; `levels`: the largest code."""
+    size, weights = nibble_block_bytes(has_fifth, True), np.empty(BLOCK, np.float32)
+    blocks, refused = values.shape[1] // BLOCK, -1
+    for row in range(values.shape[0]):
+        mean_square = row_mean_square(values, row)
+        for block in range(blocks):
+            column, byte = block * BLOCK, block * size
+            total = weigh_block(values, row, column, importance, mean_square, weights)
+            low, half, minimum, inverse = weighted_line(values, row, column, weights, total, levels)
+            if overflows(half) or overflows(low):
+                refused = row * blocks + block if refused < 0 else refused
+                continue
+            store_half(half, packed, row, byte)
+            store_half(low, packed, row, byte + _SCALE_BYTES)
+            codes = byte + 2 * _SCALE_BYTES
+            store_codes(values, row, column, minimum, inverse, _HALF, has_fifth, packed, codes)
+    return refused
+
+
+@kernel(exact=True)
+def encode_weighted_q4_0(values, importance, packed):
+    return _encode_weighted_symmetric(values, importance, packed, np.float32(8.0), False)
 
 
 @kernel(exact=True)
 def encode_weighted_q5_0(values, importance, packed):
-    """values float32 [R, C] with importance float32 [C]."""
-    level, weights = np.float32(16.0), np.empty(BLOCK, np.float32)
-    blocks, refused = values.shape[1] // BLOCK, -1
-    for row in range(values.shape[0]):
-        mean_square = row_mean_square(values, row)
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q5_0_BYTES
-            weigh_block(values, row, column, importance, mean_square, weights)
-            half, inverse = weighted_scale(values, row, column, weights, level)
-            if overflows(half):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_codes5(values, row, column, _ZERO, inverse, level + _HALF, packed, byte + _SCALE_BYTES)
-    return refused
+    return _encode_weighted_symmetric(values, importance, packed, np.float32(16.0), True)
 
 
 @kernel(exact=True)
 def encode_weighted_q4_1(values, importance, packed):
-    """values float32 [R, C] with importance float32 [C]."""
-    levels, weights = np.float32(15.0), np.empty(BLOCK, np.float32)
-    blocks, refused = values.shape[1] // BLOCK, -1
-    for row in range(values.shape[0]):
-        mean_square = row_mean_square(values, row)
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q4_1_BYTES
-            total = weigh_block(values, row, column, importance, mean_square, weights)
-            low, half, minimum, inverse = weighted_line(values, row, column, weights, total, levels)
-            if overflows(half) or overflows(low):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_half(low, packed, row, byte + _SCALE_BYTES)
-            store_codes4(values, row, column, minimum, inverse, _HALF, packed, byte + 2 * _SCALE_BYTES)
-    return refused
+    return _encode_weighted_affine(values, importance, packed, np.float32(15.0), False)
 
 
 @kernel(exact=True)
 def encode_weighted_q5_1(values, importance, packed):
-    """values float32 [R, C] with importance float32 [C]."""
-    levels, weights = np.float32(31.0), np.empty(BLOCK, np.float32)
-    blocks, refused = values.shape[1] // BLOCK, -1
-    for row in range(values.shape[0]):
-        mean_square = row_mean_square(values, row)
-        for block in range(blocks):
-            column, byte = block * BLOCK, block * Q5_1_BYTES
-            total = weigh_block(values, row, column, importance, mean_square, weights)
-            low, half, minimum, inverse = weighted_line(values, row, column, weights, total, levels)
-            if overflows(half) or overflows(low):
-                refused = row * blocks + block if refused < 0 else refused
-                continue
-            store_half(half, packed, row, byte)
-            store_half(low, packed, row, byte + _SCALE_BYTES)
-            store_codes5(values, row, column, minimum, inverse, _HALF, packed, byte + 2 * _SCALE_BYTES)
-    return refused
+    return _encode_weighted_affine(values, importance, packed, np.float32(31.0), True)
