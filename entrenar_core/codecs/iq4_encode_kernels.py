@@ -16,28 +16,29 @@ import numpy as np
 
 from entrenar_core.codecs.k_lanes_kernels import (
     ENERGY,
-    GAIN,
     INVERSE,
     LANES,
-    LOW,
     SCALE,
     SCALE_CODE,
     SUM_QQ,
     SUM_QY,
-    WIDTH,
-    block_mean_squares,
     inverse_or_zero,
     invert_row,
+    keep_better_scale,
     load_importance,
     load_lanes,
+    make_extreme,
     measure_lanes,
     round_row,
     rounded_to_half,
+    start_from_extreme,
+    weigh_by_importance,
+    weigh_by_square,
 )
 from entrenar_core.jit import kernel
 
 _PART = 32
-_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ZERO = np.float32(0.0)
 _LOWEST, _HIGHEST = np.float32(-32.0), np.float32(31.0)
 _LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _FIRST = np.float32(_LEVELS[0])
@@ -90,47 +91,22 @@ def _fit(blocks, first, importance, per_block, targets, values, weights, lanes):
     measure_lanes(values, _PART, lanes)
     if importance.shape[0] > 0:
         load_importance(importance, first, _PART, weights)
-        _weigh_by_importance(values, weights, per_block, lanes)
+        weigh_by_importance(values, _PART, per_block, weights, lanes)
     else:
-        _weigh_by_square(values, weights, lanes)
+        weigh_by_square(values, _PART, weights, lanes)
     _search(values, weights, targets, lanes)
 
 
 @kernel(exact=True)
-def _weigh_by_square(values, weights, lanes):
-    floor = lanes[INVERSE]
-    for lane in range(LANES):
-        floor[lane] = lanes[ENERGY, lane] / np.float32(_PART)
-    for i in range(_PART):
-        for lane in range(LANES):
-            weights[i, lane] = floor[lane] + values[i, lane] * values[i, lane]
-
-
-@kernel(exact=True)
-def _weigh_by_importance(values, weights, per_block, lanes):
-    mean = lanes[INVERSE]
-    block_mean_squares(lanes, _PART, per_block, _TWO, mean)
-    for i in range(_PART):
-        for lane in range(LANES):
-            weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
-
-
-@kernel(exact=True)
 def _search(values, weights, targets, lanes):
-    low, extreme, inverse, scale = lanes[LOW], lanes[WIDTH], lanes[INVERSE], lanes[SCALE]
-    for lane in range(LANES):
-        high = extreme[lane] + low[lane]
-        extreme[lane] = high if high > -low[lane] else low[lane]
-        scale[lane] = extreme[lane] / _FIRST
-        lanes[GAIN, lane] = _ZERO
+    start_from_extreme(lanes, _FIRST)
     for n in range(targets.size):
-        for lane in range(LANES):
-            inverse[lane] = targets[n] / extreme[lane] if extreme[lane] != _ZERO else _ZERO
+        make_extreme(lanes, targets[n])
         _sum_levels(values, weights, lanes)
-        _keep_better(lanes)
-    invert_row(scale, inverse)
+        keep_better_scale(lanes)
+    invert_row(lanes[SCALE], lanes[INVERSE])
     _sum_levels(values, weights, lanes)
-    _keep_better(lanes)
+    keep_better_scale(lanes)
 
 
 @kernel(exact=True)
@@ -155,18 +131,6 @@ def _sum_levels(values, weights, lanes):
             weighted = weights[i, lane] * level
             sum_qq[lane] += weighted * level
             sum_qx[lane] += weighted * values[i, lane]
-
-
-@kernel(exact=True)
-def _keep_better(lanes):
-    """The scale of least squares for the levels that were summed, where it lowers the error."""
-    sum_qq, sum_qx, gain, scale = lanes[SUM_QQ], lanes[SUM_QY], lanes[GAIN], lanes[SCALE]
-    for lane in range(LANES):
-        new_scale = sum_qx[lane] / sum_qq[lane]
-        new_gain = new_scale * sum_qx[lane]
-        better = (new_gain > gain[lane]) & (sum_qq[lane] > _ZERO)
-        gain[lane] = new_gain if better else gain[lane]
-        scale[lane] = new_scale if better else scale[lane]
 
 
 @kernel(exact=True)

@@ -30,13 +30,13 @@ from entrenar_core.codecs.k_lanes_kernels import (
     SUM_WY,
     SUPER_BLOCK,
     WIDTH,
-    block_mean_squares,
     invert_row,
     load_importance,
     load_lanes,
     measure_lanes,
     nearest,
     round_row,
+    weigh_by_importance,
 )
 from entrenar_core.jit import kernel
 
@@ -62,7 +62,7 @@ def fit_group(blocks, first, importance, size, levels, limit, tries, factors, va
     measure_lanes(values, size, lanes)
     if importance.shape[0] > 0:
         load_importance(importance, first, size, weights)
-        _weigh_by_importance(values, size, weights, lanes)
+        weigh_by_importance(values, size, SUPER_BLOCK // size, weights, lanes)
     else:
         _weigh_by_magnitude(values, size, weights, lanes)
     _subtract_least(values, size, weights, lanes)
@@ -93,15 +93,6 @@ def _weigh_by_magnitude(values, size, weights, lanes):
     for i in range(size):
         for lane in range(LANES):
             weights[i, lane] = root[lane] + abs(values[i, lane])
-
-
-@kernel(exact=True, inline=True)
-def _weigh_by_importance(values, size, weights, lanes):
-    mean = lanes[INVERSE]
-    block_mean_squares(lanes, size, SUPER_BLOCK // size, _TWO, mean)
-    for i in range(size):
-        for lane in range(LANES):
-            weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
 
 
 @kernel(exact=True, inline=True)

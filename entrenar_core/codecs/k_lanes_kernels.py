@@ -24,7 +24,7 @@ N_ROWS = 16
 LOW, WIDTH, ENERGY, SUM_W, SUM_WY, INVERSE, SUM_Q, SUM_QQ, SUM_QY, GAIN, SCALE, OFFSET, SCALE_CODE, MIN_CODE = range(14)
 """Rows of `lanes`. The symmetric types keep the value of largest magnitude in WIDTH."""
 
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 _ROUND = np.float32(12582912.0)
 _SMALLEST_NORMAL = np.float32(2.0**-14)
 _SMALLEST_HALF = np.float32(2.0**-24)
@@ -100,6 +100,60 @@ def block_mean_squares(lanes, size, per_block, factor, mean_squares):
             total += energy[lane]
         for lane in range(start, start + per_block):
             mean_squares[lane] = factor * total / np.float32(size * per_block)
+
+
+@kernel(exact=True, inline=True)
+def weigh_by_square(values, size, weights, lanes):
+    """The mean square of the part + x²."""
+    floor = lanes[INVERSE]
+    for lane in range(LANES):
+        floor[lane] = lanes[ENERGY, lane] / np.float32(size)
+    for i in range(size):
+        for lane in range(LANES):
+            weights[i, lane] = floor[lane] + values[i, lane] * values[i, lane]
+
+
+@kernel(exact=True, inline=True)
+def weigh_by_importance(values, size, per_block, weights, lanes):
+    """importance·sqrt(2·mean square + x²) of the block, as in llama.cpp; `weights` hold the importance."""
+    mean = lanes[INVERSE]
+    block_mean_squares(lanes, size, per_block, _TWO, mean)
+    for i in range(size):
+        for lane in range(LANES):
+            weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
+
+
+@kernel(exact=True, inline=True)
+def start_from_extreme(lanes, level):
+    """lanes[WIDTH] becomes the value of largest magnitude, lanes[SCALE] the scale that makes it `level`."""
+    low, extreme, scale = lanes[LOW], lanes[WIDTH], lanes[SCALE]
+    for lane in range(LANES):
+        high = extreme[lane] + low[lane]
+        extreme[lane] = high if high > -low[lane] else low[lane]
+        scale[lane] = extreme[lane] / level
+        lanes[GAIN, lane] = _ZERO
+
+
+@kernel(exact=True, inline=True)
+def make_extreme(lanes, target):
+    """lanes[INVERSE] becomes what makes `target` of the value of largest magnitude; 0 where that is 0."""
+    inverse, extreme = lanes[INVERSE], lanes[WIDTH]
+    for lane in range(LANES):
+        quotient = target / extreme[lane]
+        inverse[lane] = quotient if extreme[lane] != _ZERO else _ZERO
+
+
+@kernel(exact=True, inline=True)
+def keep_better_scale(lanes):
+    """The scale of least squares for the codes in lanes[SUM_QQ, SUM_QY], where it lowers the error."""
+    sum_qq, sum_qx, gain, scale = lanes[SUM_QQ], lanes[SUM_QY], lanes[GAIN], lanes[SCALE]
+    for lane in range(LANES):
+        new_scale = sum_qx[lane] / sum_qq[lane]
+        new_gain = new_scale * sum_qx[lane]
+        old_gain, old_scale = gain[lane], scale[lane]
+        better = (new_gain > old_gain) & (sum_qq[lane] > _ZERO)
+        gain[lane] = new_gain if better else old_gain
+        scale[lane] = new_scale if better else old_scale
 
 
 @kernel(exact=True, inline=True)

@@ -15,22 +15,24 @@ from entrenar_core.codecs.k_lanes_kernels import (
     GAIN,
     INVERSE,
     LANES,
-    LOW,
     SCALE,
     SCALE_CODE,
     SUM_QQ,
     SUM_QY,
     SUM_W,
     SUM_WY,
-    WIDTH,
-    block_mean_squares,
     inverse_or_zero,
     invert_row,
+    keep_better_scale,
     load_importance,
     load_lanes,
+    make_extreme,
     measure_lanes,
     nearest,
     round_row,
+    start_from_extreme,
+    weigh_by_importance,
+    weigh_by_square,
 )
 from entrenar_core.jit import kernel
 
@@ -89,9 +91,9 @@ def _fit(blocks, block, importance, careful, levels, limit, factors, values, wei
     if importance.shape[0] > 0:
         load_importance(importance, block, LANES, weights)
         if careful:
-            _weigh_by_size(values, weights, lanes)
+            weigh_by_importance(values, LANES, LANES, weights, lanes)
     else:
-        _weigh_by_square(values, weights, lanes)
+        weigh_by_square(values, LANES, weights, lanes)
     _search(values, weights, levels, factors, lanes)
     if careful:
         step = _round_carefully(values, weights, levels, limit, lanes)
@@ -104,42 +106,16 @@ def _fit(blocks, block, importance, careful, levels, limit, factors, values, wei
 
 
 @kernel(exact=True, inline=True)
-def _weigh_by_square(values, weights, lanes):
-    floor = lanes[INVERSE]
-    for lane in range(LANES):
-        floor[lane] = lanes[ENERGY, lane] / np.float32(LANES)
-    for i in range(LANES):
-        for lane in range(LANES):
-            weights[i, lane] = floor[lane] + values[i, lane] * values[i, lane]
-
-
-@kernel(exact=True, inline=True)
-def _weigh_by_size(values, weights, lanes):
-    mean = lanes[INVERSE]
-    block_mean_squares(lanes, LANES, LANES, _TWO, mean)
-    for i in range(LANES):
-        for lane in range(LANES):
-            weights[i, lane] *= np.sqrt(mean[lane] + values[i, lane] * values[i, lane])
-
-
-@kernel(exact=True, inline=True)
 def _search(values, weights, levels, factors, lanes):
     """The best scale of each lane."""
-    low, extreme, inverse, scale = lanes[LOW], lanes[WIDTH], lanes[INVERSE], lanes[SCALE]
-    for lane in range(LANES):
-        high = extreme[lane] + low[lane]
-        extreme[lane] = high if high > -low[lane] else low[lane]
-        scale[lane] = -extreme[lane] / levels
-        lanes[GAIN, lane] = _ZERO
+    start_from_extreme(lanes, -levels)
     for n in range(factors.size):
-        for lane in range(LANES):
-            quotient = -(levels + factors[n]) / extreme[lane]
-            inverse[lane] = quotient if extreme[lane] != _ZERO else _ZERO
+        make_extreme(lanes, -(levels + factors[n]))
         _sum_codes(values, weights, levels, lanes)
-        _keep_better(lanes)
-    invert_row(scale, inverse)
+        keep_better_scale(lanes)
+    invert_row(lanes[SCALE], lanes[INVERSE])
     _sum_codes(values, weights, levels, lanes)
-    _keep_better(lanes)
+    keep_better_scale(lanes)
 
 
 @kernel(exact=True, inline=True)
@@ -161,19 +137,6 @@ def _sum_codes(values, weights, levels, lanes):
             wq_2, wq_3 = weights[i + 2, lane] * q_2, weights[i + 3, lane] * q_3
             sum_qq[lane] += (wq_0 * q_0 + wq_1 * q_1) + (wq_2 * q_2 + wq_3 * q_3)
             sum_qx[lane] += (wq_0 * x_0 + wq_1 * x_1) + (wq_2 * x_2 + wq_3 * x_3)
-
-
-@kernel(exact=True, inline=True)
-def _keep_better(lanes):
-    """The scale of least squares for the codes that were summed, where it lowers the error."""
-    sum_qq, sum_qx, gain, scale = lanes[SUM_QQ], lanes[SUM_QY], lanes[GAIN], lanes[SCALE]
-    for lane in range(LANES):
-        new_scale = sum_qx[lane] / sum_qq[lane]
-        new_gain = new_scale * sum_qx[lane]
-        old_gain, old_scale = gain[lane], scale[lane]
-        better = (new_gain > old_gain) & (sum_qq[lane] > _ZERO)
-        gain[lane] = new_gain if better else old_gain
-        scale[lane] = new_scale if better else old_scale
 
 
 @kernel(exact=True, inline=True)
