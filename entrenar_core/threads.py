@@ -64,6 +64,11 @@ class Threads:
         """Call ``function(*args, task, thread)`` for each task 0 ... n_tasks-1; a free thread takes the next one.
 
         Which thread (0 ... count-1) gets a task is left to chance: it may only choose scratch memory.
+
+        Raises:
+            RuntimeError: see `run`.
+            whatever `function` raises; with several failures, that of the lowest task. Tasks that were begun are
+                finished first; of later ones some may not be begun.
         """
         threads = min(self.count, n_tasks)
         if threads <= 1:
@@ -72,7 +77,10 @@ class Threads:
                 function(*args, task, 0)
             return
         tasks = iter(range(n_tasks))
-        self._dispatch([(_drain, (function, args, tasks, thread)) for thread in range(threads)])
+        errors: dict[int, Exception] = {}
+        self._dispatch([(_drain, (function, args, tasks, thread, errors)) for thread in range(threads)])
+        if errors:
+            raise errors[min(errors)]
 
     def close(self) -> None:
         """End the worker threads. The object cannot be used again, unless it has one thread."""
@@ -159,9 +167,21 @@ class _Worker:
             self._done.release()
 
 
-def _drain(function: Callable[..., None], args: tuple[Any, ...], tasks: Iterator[int], thread: int) -> None:
+def _drain(
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    tasks: Iterator[int],
+    thread: int,
+    errors: dict[int, Exception],
+) -> None:
+    """Do one task after another, up to the first that fails. They are begun in order, so the lowest one that fails is
+    always among those that were."""
     for task in tasks:
-        function(*args, task, thread)
+        try:
+            function(*args, task, thread)
+        except Exception as error:
+            errors[task] = error
+            return
 
 
 def _stop(workers: list[_Worker]) -> None:

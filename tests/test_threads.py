@@ -189,3 +189,22 @@ def test_the_default_is_every_core_the_process_may_use() -> None:
 def test_fewer_than_one_thread_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Threads(count)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_of_several_tasks_that_fail_the_lowest_is_heard(count: int) -> None:
+    begun: list[int] = []
+
+    def task(index: int, thread: int) -> None:
+        del thread
+        begun.append(index)
+        if index in (7, 9, 30):
+            time.sleep(0.01 if index == 7 else 0)
+            raise ArithmeticError(f"task {index}")
+
+    threads = Threads(count)
+    with pytest.raises(ArithmeticError, match="task 7"):
+        threads.run_tasks(task, 40)
+    assert set(range(8)) <= set(begun)
+    threads.run_tasks(lambda index, thread: begun.append(index), 3)
+    threads.close()

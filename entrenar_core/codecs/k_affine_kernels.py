@@ -40,7 +40,7 @@ from entrenar_core.codecs.k_lanes_kernels import (
 )
 from entrenar_core.jit import kernel
 
-_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ZERO, _TWO = np.float32(0.0), np.float32(2.0)
 _DETERMINED = np.float32(1e-5)  # smaller, relatively: all codes are the same, and what is left is rounding
 
 

@@ -21,7 +21,6 @@ from entrenar_core.codecs.base import (
     output_bytes,
 )
 from entrenar_core.codecs.refusal import UnfitValueError
-from entrenar_core.errors import FormatError
 from entrenar_core.threads import Threads
 
 PIECE_VALUES = 1 << 17
@@ -119,17 +118,12 @@ def _rows_of(n_values: int, width: int) -> int:
 
 def _run_pieces(work: Callable[[int, int, int], None], n_rows: int, height: int, threads: Threads) -> None:
     """Call ``work(start, stop, thread)`` on `height` rows at a time; the first bad piece's error comes at the end."""
-    errors: dict[int, FormatError] = {}
 
     def run_piece(task: int, thread: int) -> None:
         start = task * height
         try:
             work(start, min(start + height, n_rows), thread)
         except UnfitValueError as error:
-            errors[start] = error.moved_by(start)
-        except FormatError as error:
-            errors[start] = error
+            raise error.moved_by(start) from error
 
     threads.run_tasks(run_piece, -(-n_rows // height))
-    if errors:
-        raise errors[min(errors)]

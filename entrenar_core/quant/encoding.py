@@ -15,7 +15,7 @@ import numpy as np
 from entrenar_core.codecs.base import Bytes, Codec, Floats
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.refusal import UnfitValueError
-from entrenar_core.errors import EntrenarError, TrainingError
+from entrenar_core.errors import TrainingError
 from entrenar_core.gguf.tensor_info import packed_shape
 from entrenar_core.quant.error_sums import ErrorSums, added_up, measure
 from entrenar_core.quant.granularity import EachPiece, granular_codec, tensor_encoder
@@ -134,16 +134,10 @@ class TensorEncoding:
 def _side_by_side(threads: Threads, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
     """The results of `work` on all parts, in their order; of several errors, the first one is raised."""
     results: dict[int, Result] = {}
-    errors: dict[int, EntrenarError] = {}
 
     def run(task: int, thread: int) -> None:
         del thread
-        try:
-            results[task] = work(parts[task])
-        except EntrenarError as error:
-            errors[task] = error
+        results[task] = work(parts[task])
 
     threads.run_tasks(run, len(parts))
-    if errors:
-        raise errors[min(errors)]
     return [results[task] for task in range(len(parts))]
