@@ -41,7 +41,31 @@ class InputObserver(Protocol):
         ...
 
 
-class Linear(Module):
+class WeightedModule(Module):
+    """A module around one weight [out, in], which may be rounded on its way to where it is used."""
+
+    def __init__(self, name: str, weight: Tensor | PackedWeight) -> None:
+        self.name = name
+        self.weight = weight
+        self.rounding: Rounding | None = None
+
+    def rounded(self) -> RoundedWeight | None:
+        """The rounded weight, or None while it is used as it is."""
+        if self.rounding is None or not self.rounding.is_on:
+            return None
+        return self.rounding.rounded(self.versions(), self.effective_weight)
+
+    def effective_weight(self) -> Array:
+        """The weight before it is rounded, [out, in]; not to be changed."""
+        weight = self.weight
+        return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
+
+    def versions(self) -> Versions:
+        """How often the tensors that `effective_weight` is made of have changed."""
+        return (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
+
+
+class Linear(WeightedModule):
     """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best, or packed.
 
     `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `observer`, where one is set, is shown each input.
@@ -50,10 +74,8 @@ class Linear(Module):
     observer: InputObserver | None = None
 
     def __init__(self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
-        self.name = name
-        self.weight = weight
+        super().__init__(name, weight)
         self.bias = bias
-        self.rounding: Rounding | None = None
         self._handle: WeightHandle | None = None
         self._handle_version = 0
 
@@ -75,21 +97,6 @@ class Linear(Module):
             self._handle = self.weight.backend.prepare_weight(self.weight.data)
             self._handle_version = version
         return self._handle
-
-    def rounded(self) -> RoundedWeight | None:
-        """The rounded weight, or None while it is used as it is."""
-        if self.rounding is None or not self.rounding.is_on:
-            return None
-        return self.rounding.rounded(self.versions(), self.effective_weight)
-
-    def effective_weight(self) -> Array:
-        """What the layer multiplies by before it is rounded, [out, in]; not to be changed."""
-        weight = self.weight
-        return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
-
-    def versions(self) -> Versions:
-        """How often the tensors that `effective_weight` is made of have changed."""
-        return (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
 
     def show(self, x: Tensor) -> None:
         """Show an input to the observer, if there is one."""
@@ -118,25 +125,8 @@ class RMSNorm(Module):
             return norm.rms_norm(x, self.weight, self.eps)
 
 
-class Embedding(Module):
+class Embedding(WeightedModule):
     """Token embedding [V, D]; of one in blocks, only the rows at hand are decoded."""
-
-    def __init__(self, name: str, weight: Tensor | PackedWeight) -> None:
-        self.name = name
-        self.weight = weight
-        self.rounding: Rounding | None = None
-
-    def effective_weight(self) -> Array:
-        """The table before it is rounded, [V, D]; not to be changed."""
-        weight = self.weight
-        return weight.data if isinstance(weight, Tensor) else weight.backend.asarray(weight.numpy())
-
-    def rounded(self) -> RoundedWeight | None:
-        """The rounded table, or None while it is used as it is."""
-        if self.rounding is None or not self.rounding.is_on:
-            return None
-        versions = (self.weight.slot.version.count,) if isinstance(self.weight, Tensor) else ()
-        return self.rounding.rounded(versions, self.effective_weight)
 
     def table(self) -> Tensor | PackedWeight:
         """The table that rows are taken from; rounded if that is on."""

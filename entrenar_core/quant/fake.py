@@ -17,7 +17,7 @@ from entrenar_core.autograd.ops.quant import RoundedWeight
 from entrenar_core.backend.base import Array, Backend
 from entrenar_core.codecs.base import Codec
 from entrenar_core.errors import FormatError, ModelError
-from entrenar_core.model.layers import Embedding, Linear, Versions
+from entrenar_core.model.layers import Versions, WeightedModule
 from entrenar_core.model.module import Module
 from entrenar_core.quant.encoding import Encoding, Encodings, TensorEncoding
 from entrenar_core.threads import Threads
@@ -104,7 +104,7 @@ class FakeQuantization:
     """
 
     encodings: Encodings
-    layers: Mapping[str, Linear | Embedding]
+    layers: Mapping[str, WeightedModule]
     switch: Switch = field(default_factory=Switch)
 
     @property
@@ -135,7 +135,7 @@ def fake_quantize_weights(model: Module, encodings: Encodings, *, clipped: bool 
     Raises:
         ModelError: the model has no such matrix.
     """
-    layers: dict[str, list[Linear | Embedding]] = {}
+    layers: dict[str, list[WeightedModule]] = {}
     for layer in _holders(model):
         layers.setdefault(layer.weight.name, []).append(layer)
     if missing := encodings.keys() - layers.keys():
@@ -149,12 +149,12 @@ def fake_quantize_weights(model: Module, encodings: Encodings, *, clipped: bool 
     return quantization
 
 
-def _holders(module: Module) -> Iterator[Linear | Embedding]:
-    if isinstance(module, (Linear, Embedding)):
+def _holders(module: Module) -> Iterator[WeightedModule]:
+    if isinstance(module, WeightedModule):
         yield module
     for child in module.children():
         yield from _holders(child)
 
 
-def _master(layer: Linear | Embedding) -> Callable[[], np.ndarray]:
+def _master(layer: WeightedModule) -> Callable[[], np.ndarray]:
     return lambda: layer.weight.backend.to_host(layer.effective_weight())
