@@ -68,6 +68,12 @@ GGML_TYPES: tuple[GGMLType, ...] = (
 TYPE_BY_ID: dict[int, GGMLType] = {entry.id: entry for entry in GGML_TYPES}
 TYPE_BY_NAME: dict[str, GGMLType] = {entry.name: entry for entry in GGML_TYPES}
 
+
+def is_few_bits(type_name: str) -> bool:
+    """Whether values of this type share scales in blocks."""
+    return TYPE_BY_NAME[type_name].block_size > 1
+
+
 REMOVED_TYPES: dict[int, str] = {
     4: "Q4_2",
     5: "Q4_3",

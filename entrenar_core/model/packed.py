@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from entrenar_core.backend.base import Backend, WeightHandle
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, is_few_bits
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.codecs.parallel import convert_rows
 from entrenar_core.codecs.registry import codec_for
@@ -54,7 +54,7 @@ def own_blocks(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 def is_in_blocks(info: TensorInfo) -> bool:
     """Whether a tensor is a matrix of a type whose values share scales in blocks."""
-    return len(info.shape) == 2 and TYPE_BY_NAME[info.type_name].block_size > 1
+    return len(info.shape) == 2 and is_few_bits(info.type_name)
 
 
 def is_block_matrix(info: TensorInfo) -> bool:

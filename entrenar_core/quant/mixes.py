@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, is_few_bits
 from entrenar_core.errors import ConfigError
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
@@ -183,7 +183,7 @@ class _Chooser:
         return name == OUTPUT or (self.is_tied and name in _EMBEDDINGS)
 
     def _of_mix(self, name: str, row: int) -> str:
-        if self.request.pure or TYPE_BY_NAME[self.main].block_size == 1:
+        if self.request.pure or not is_few_bits(self.main):
             return self.main
         kind = _kind(name)
         place = self._place(name, kind)

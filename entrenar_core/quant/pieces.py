@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, is_few_bits
 from entrenar_core.codecs.registry import DECODABLE
 from entrenar_core.errors import ConfigError
 from entrenar_core.quant.plan import PlannedTensor
@@ -60,7 +60,7 @@ def buffer_sizes(plan: Sequence[PlannedTensor], piece_values: int, *, measures: 
 def holds_blocks(tensor: PlannedTensor) -> bool:
     """Whether values of the source share scales in blocks that can be decoded; a copy of them is looked into."""
     type_name = tensor.info.type_name
-    return type_name in DECODABLE and TYPE_BY_NAME[type_name].block_size > 1
+    return type_name in DECODABLE and is_few_bits(type_name)
 
 
 def rows_of_piece(tensor: PlannedTensor, piece_values: int) -> int:

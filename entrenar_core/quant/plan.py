@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, is_few_bits
 from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.errors import ConfigError, FormatError, ModelError
 from entrenar_core.gguf import keys
@@ -144,5 +144,4 @@ def named(names: Sequence[str]) -> str:
 
 
 def _is_rounded_again(one: PlannedTensor) -> bool:
-    source, target = TYPE_BY_NAME[one.info.type_name], TYPE_BY_NAME[one.type_name]
-    return not one.is_copied and source.block_size > 1 and target.block_size > 1
+    return not one.is_copied and is_few_bits(one.info.type_name) and is_few_bits(one.type_name)

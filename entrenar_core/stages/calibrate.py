@@ -30,7 +30,7 @@ from entrenar_core.model.load import read_rope_factors, read_spec
 from entrenar_core.model.packed import PackedWeight
 from entrenar_core.quant.calibrate import Calibrator, calibrate, importance_matrix
 from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
-from entrenar_core.quant.imatrix import Shaped, importance_of_tensors, read_imatrix, write_imatrix
+from entrenar_core.quant.imatrix import ImportanceMatrix, Shaped, importance_of_tensors, read_imatrix, write_imatrix
 from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.quant.plan import check_quantizable
@@ -85,7 +85,7 @@ def importance_for(
         with GGUFFile.open(model) as file:
             return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
     if calibration.imatrix is not None:
-        return read_importance(calibration.imatrix, model.tensors, reporter)
+        return importance_of(read_imatrix(calibration.imatrix), model.tensors, calibration.imatrix, reporter)
     return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
 
 
@@ -236,13 +236,14 @@ def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
     return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
-def read_importance(path: str, tensors: Mapping[str, Shaped], reporter: Reporter) -> dict[str, Floats]:
-    """The importance in a file for a model with these tensors; says which of its matrices were not measured.
+def importance_of(
+    matrix: ImportanceMatrix, tensors: Mapping[str, Shaped], path: str, reporter: Reporter
+) -> dict[str, Floats]:
+    """The importance in a file at `path` for a model with these tensors; says which of its matrices were not measured.
 
     Raises:
-        FormatError: the file cannot be used, or belongs to another model.
+        FormatError: it belongs to another model.
     """
-    matrix = read_imatrix(path)
     found = importance_of_tensors(matrix, tensors, path)
     for name, entry in matrix.entries.items():
         if entry.unmeasured:

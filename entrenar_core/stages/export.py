@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.errors import FormatError, TrainingError
 from entrenar_core.events import Progress, Reporter, Saved
 from entrenar_core.gguf.keys import (
@@ -208,7 +208,7 @@ def _encoded(target: _Target, source: Callable[[], Rows], output: _Output, place
 
 
 def _way_out(type_name: str) -> str:
-    wider = "f32 or bf16" if TYPE_BY_NAME[type_name].block_size == 1 else "f32"
+    wider = "f32" if is_few_bits(type_name) else "f32 or bf16"
     return f"set output.type, or with a quantize section the tensor's type in quantize.tensor_types, to {wider}"
 
 
@@ -216,7 +216,7 @@ def _still_true(
     entries: Sequence[tuple[str, MetadataValue]], targets: Sequence[_Target]
 ) -> Sequence[tuple[str, MetadataValue]]:
     """What the base says of its importance matrix goes when nothing is left of what was rounded by it."""
-    if any(one.source is None and TYPE_BY_NAME[one.encoding.type_name].block_size > 1 for one in targets):
+    if any(one.source is None and is_few_bits(one.encoding.type_name) for one in targets):
         return entries
     return [(key, value) for key, value in entries if not key.startswith(QUANTIZE_IMATRIX_PREFIX)]
 
@@ -231,7 +231,7 @@ def _with_types(
     result = list(entries)
     if wanted is not None:
         result = _with_key(result, GENERAL_FILE_TYPE, wanted)
-    if any(TYPE_BY_NAME[name].block_size > 1 for name in found):
+    if any(map(is_few_bits, found)):
         result = _with_key(result, GENERAL_QUANTIZATION_VERSION, QUANTIZATION_VERSION)
     return result
 

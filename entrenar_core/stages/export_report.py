@@ -13,12 +13,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.config.root import Config
 from entrenar_core.events import Notice, Reporter, Rounded, Saved
 from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.quant.rounding import TensorError
 from entrenar_core.stages.output_dir import MODEL, REPORT
-from entrenar_core.stages.output_types import is_few_bits
 
 SHOWN = 3
 """Tensors that are named."""

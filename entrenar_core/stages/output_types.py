@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.config.root import Config
 from entrenar_core.errors import ConfigError
@@ -73,11 +73,6 @@ def plan_output_types(sources: Sources, changed: Collection[str], config: Config
     return _mixed(sources, changed, chosen, config.output.type, allow_requantize=True)
 
 
-def is_few_bits(type_name: str) -> bool:
-    """Whether values of this type share scales in blocks."""
-    return TYPE_BY_NAME[type_name].block_size > 1
-
-
 def _own_types(sources: Sources, changed: Collection[str]) -> OutputTypes:
     plan = OutputTypes({})
     for name, (shape, present) in sources.items():
@@ -127,20 +122,20 @@ def _require_encodable(name: str, type_name: str, present: str, is_changed: bool
 
 def say_what_types_lose(plan: OutputTypes, reporter: Reporter) -> None:
     """Report where the types are not those that one would expect."""
-    if names := _counted(plan.not_encodable):
+    if names := counted(plan.not_encodable):
         message = f"changed tensors whose type can be read but not written become {READ_ONLY_BECOMES}: {names}"
         reporter.emit(Notice("warning", message))
-    if names := _counted(plan.requantized):
+    if names := counted(plan.requantized):
         message = f"tensors of few bits that training did not touch are quantized again, which loses quality: {names}"
         reporter.emit(Notice("warning", message))
-    if names := _counted(plan.left_alone):
+    if names := counted(plan.left_alone):
         message = f"tensors that have few bits already and were not trained stay as they are: {names}"
         reporter.emit(Notice("info", f"{message}; quantize.allow_requantize: true would encode them again"))
-    if names := _counted(plan.fell_back):
+    if names := counted(plan.fell_back):
         message = "matrices whose rows do not divide into the blocks of the mix get another type"
         reporter.emit(Notice("info", f"{message}: {names}"))
 
 
-def _counted(counts: Counter[str]) -> str:
+def counted(counts: Counter[str]) -> str:
     """``3 of Q4_0, 1 of Q6_K``, without types that none has."""
     return ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()) if count)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.root import Config
@@ -21,7 +22,7 @@ from entrenar_core.model.packed import is_block_matrix, is_in_blocks, own_blocks
 from entrenar_core.quant.mixes import choose_types, quantizes
 from entrenar_core.quant.plan import model_facts, shapes_and_types
 from entrenar_core.stages.mix_request import mix_request
-from entrenar_core.stages.output_types import is_few_bits
+from entrenar_core.stages.output_types import counted
 
 
 def held_types(config: Config, file: GGUFFile) -> dict[str, str]:
@@ -78,10 +79,10 @@ def say_how_it_is_held(config: Config, file: GGUFFile, held: Mapping[str, str], 
         reporter.emit(Notice("info", f"{message} ({dense[0].name} has rows of {dense[0].shape[1]})"))
     kept, twice = _fate_of_blocks(tensors, held)
     if kept:
-        message = f"matrices that are in blocks already stay as they are: {_counted(kept)}"
+        message = f"matrices that are in blocks already stay as they are: {counted(kept)}"
         reporter.emit(Notice("info", message))
     if twice:
-        message = f"matrices of few bits are quantized again, which loses quality: {_counted(twice)}"
+        message = f"matrices of few bits are quantized again, which loses quality: {counted(twice)}"
         reporter.emit(Notice("warning", f"{message}; a base in F16 or F32 loses less"))
 
 
@@ -101,7 +102,3 @@ def described_types(held: Mapping[str, str]) -> str:
     """The types of held matrices in words, the most frequent first: ``Q4_K and Q6_K``."""
     names = [name for name, _ in sorted(Counter(held.values()).items(), key=lambda pair: (-pair[1], pair[0]))]
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))

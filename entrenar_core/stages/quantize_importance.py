@@ -38,8 +38,10 @@ def known_importance(
     """
     if calibration is None:
         return KnownImportance()
+    if calibration.imatrix is not None:
+        return _of_file(calibration.imatrix, file, reporter)
     found: Mapping[str, Floats] = {}
-    if measures or calibration.imatrix is not None:
+    if measures:
         from entrenar_core.stages.calibrate import importance_for  # brings the engine with it
 
         found = importance_for(file, calibration, threads=threads, reporter=reporter)
@@ -47,8 +49,6 @@ def known_importance(
         from entrenar_core.data.files import find_files
 
         find_files(calibration.data)  # what is missing is said in a dry run too
-    if calibration.imatrix is not None:
-        return KnownImportance(found, _keys_of_file(calibration.imatrix))
     return KnownImportance(
         found,
         {
@@ -58,13 +58,17 @@ def known_importance(
     )
 
 
-def _keys_of_file(path: str) -> dict[str, MetadataValue]:
+def _of_file(path: str, model: GGUFFile, reporter: Reporter) -> KnownImportance:
     from entrenar_core.quant.imatrix import read_imatrix
+    from entrenar_core.stages.calibrate import importance_of
 
     matrix = read_imatrix(path)
-    return {
-        keys.QUANTIZE_IMATRIX_FILE: MetadataValue.string(path),
-        keys.QUANTIZE_IMATRIX_DATASET: MetadataValue.string(next(iter(matrix.datasets), "")),
-        keys.QUANTIZE_IMATRIX_ENTRIES: MetadataValue.uint32(len(matrix.entries)),
-        keys.QUANTIZE_IMATRIX_CHUNKS: MetadataValue.uint32(matrix.chunk_count),
-    }
+    return KnownImportance(
+        importance_of(matrix, model.tensors, path, reporter),
+        {
+            keys.QUANTIZE_IMATRIX_FILE: MetadataValue.string(path),
+            keys.QUANTIZE_IMATRIX_DATASET: MetadataValue.string(next(iter(matrix.datasets), "")),
+            keys.QUANTIZE_IMATRIX_ENTRIES: MetadataValue.uint32(len(matrix.entries)),
+            keys.QUANTIZE_IMATRIX_CHUNKS: MetadataValue.uint32(matrix.chunk_count),
+        },
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
+from entrenar_core.codecs.ggml_types import TYPE_BY_NAME, is_few_bits
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Progress, Reporter
 from entrenar_core.gguf.keys import FileType
@@ -116,8 +116,7 @@ def _stated(file: GGUFFile, request: MixRequest) -> dict[str, ChosenType]:
 
 
 def _candidates(info: TensorInfo, *, allow_requantize: bool) -> list[str]:
-    has_few_bits = TYPE_BY_NAME[info.type_name].block_size > 1
-    return [info.type_name] if has_few_bits and not allow_requantize else candidate_types(info)
+    return [info.type_name] if is_few_bits(info.type_name) and not allow_requantize else candidate_types(info)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from entrenar_core.events import Reporter
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.load import expected_shapes
 from entrenar_core.quant.calibrate_rows import TokenRows
-from entrenar_core.quant.imatrix import Shaped
+from entrenar_core.quant.imatrix import Shaped, read_imatrix
 from entrenar_core.stages.base_model import BaseModel
-from entrenar_core.stages.calibrate import ModelText, calibration_rows, measure_model, read_importance
+from entrenar_core.stages.calibrate import ModelText, calibration_rows, importance_of, measure_model
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def open_calibration(config: Config, base: BaseModel, reporter: Reporter) -> Run
         return None
     section = quantize.calibration
     if section.imatrix is not None:
-        return RunCalibration(section, None, read_importance(section.imatrix, _tensors(base), reporter), reporter)
+        known = importance_of(read_imatrix(section.imatrix), _tensors(base), section.imatrix, reporter)
+        return RunCalibration(section, None, known, reporter)
     text = ModelText(base.name, base.tokenizer, base.plain_metadata(), base.spec.context_length)
     return RunCalibration(section, calibration_rows(text, section, config.data, reporter), {}, reporter)
 
