@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.command import CommandFailed, Watched, read_metrics, train_command
 from benchmarks.random_gguf import write_random_gguf
-from benchmarks.real_data import ABSENT, shared_data
+from benchmarks.real_data import ABSENT, gsm8k_section, shared_data
 from benchmarks.shapes import BY_NAME
 
 LIMIT = 24 * 2**30
@@ -55,14 +55,7 @@ def run(shape_name: str = "tl1b", lora_steps: int = 3, full_steps: int = 2) -> l
 def _config(model: Path, data: Path, output: Path, steps: int) -> Config:
     return {
         "model": {"path": str(model)},
-        "data": {
-            "train": str(data / "gsm8k" / "train.parquet"),
-            "prompt": "question",
-            "completion": "answer",
-            "seq_len": 512,
-            "batch_size": 2,
-            "packing": True,
-        },
+        "data": gsm8k_section(data),
         "optimizer": {"name": "adamw", "lr": 1e-4},
         "training": {"max_steps": steps, "threads": 2, "output_dir": str(output)},
     }

@@ -7,13 +7,12 @@ GIL, on the same shares of rows. gguf-py packs an eighth, once: it is slow and k
 from __future__ import annotations
 
 import ctypes
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.interleave import medians_in_turn
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.parallel import convert_rows, decode_rows, encode_rows
 from entrenar_core.codecs.registry import codec_for
@@ -54,21 +53,21 @@ def _rows_of(
     codec, half, ggml = codec_for(name), codec_for("F16"), _Ggml(name)
     packed = np.zeros((ROWS, TYPE_BY_NAME[name].row_bytes(ROW)), np.uint8)
     theirs = np.zeros_like(packed)
-    encoding = _in_turn(
+    encoding = medians_in_turn(
         rounds,
         lambda: encode_rows(codec, values, workers, out=packed),
         lambda: workers.run(ggml.encode, ROWS, values, theirs),
     )
     if not np.array_equal(packed, theirs):
         raise RuntimeError(f"{name}: not the bytes of llama.cpp")
-    decoding = _in_turn(
+    decoding = medians_in_turn(
         rounds,
         lambda: decode_rows(codec, packed, workers, out=back),
         lambda: workers.run(ggml.decode, ROWS, packed, back),
     )
     lines = [_line(f"{name} encode", *encoding), _line(f"{name} decode", *decoding)]
     if name != "F16":
-        ours, copy = _in_turn(
+        ours, copy = medians_in_turn(
             rounds,
             lambda: convert_rows(half, halves, codec, workers, out=packed),
             lambda: workers.run(_copy, ROWS, halves, back),
@@ -104,18 +103,6 @@ class _Ggml:
 
     def decode(self, packed: np.ndarray, values: np.ndarray, start: int, stop: int) -> None:
         self.dequantize(packed[start:stop].ctypes.data, values[start:stop].ctypes.data, (stop - start) * ROW)
-
-
-def _in_turn(rounds: int, *contestants: Callable[[], object]) -> list[float]:
-    """Median seconds of each; a first round warms up."""
-    seconds: list[list[float]] = [[] for _ in contestants]
-    for counted in [False] + [True] * rounds:
-        for contestant, found in zip(contestants, seconds, strict=True):
-            started = time.perf_counter()
-            contestant()
-            if counted:
-                found.append(time.perf_counter() - started)
-    return [statistics.median(found) for found in seconds]
 
 
 def _line(what: str, ours: float, theirs: float) -> str:

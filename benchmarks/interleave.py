@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,3 +95,15 @@ def serve(step: Callable[[], dict[str, Any]]) -> None:
     print("ready", flush=True)
     for _ in sys.stdin:
         print(json.dumps(step()), flush=True)
+
+
+def medians_in_turn(rounds: int, *contestants: Callable[[], object]) -> list[float]:
+    """Median seconds of each of some calls in this process, made in turn; a first round warms up."""
+    seconds: list[list[float]] = [[] for _ in contestants]
+    for counted in [False] + [True] * rounds:
+        for contestant, found in zip(contestants, seconds, strict=True):
+            started = time.perf_counter()
+            contestant()
+            if counted:
+                found.append(time.perf_counter() - started)
+    return [statistics.median(found) for found in seconds]

@@ -8,13 +8,12 @@ ratio of the errors (root mean square), which must not be bought for it.
 from __future__ import annotations
 
 import ctypes
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.interleave import medians_in_turn
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.parallel import encode_rows
 from entrenar_core.codecs.registry import codec_for
@@ -40,7 +39,7 @@ def _row_of(name: str, values: np.ndarray, workers: Threads, rounds: int) -> str
     packed = np.zeros((ROWS, TYPE_BY_NAME[name].row_bytes(ROW)), np.uint8)
     some = values[: ROWS // SHARE]
     theirs = np.zeros((len(some), packed.shape[1]), np.uint8)
-    ours_seconds, their_seconds = _in_turn(
+    ours_seconds, their_seconds = medians_in_turn(
         rounds,
         lambda: encode_rows(codec, values, workers, out=packed),
         lambda: workers.run(quantize, len(some), some, theirs),
@@ -66,15 +65,3 @@ def _quantizer(name: str) -> Callable[[np.ndarray, np.ndarray, int, int], None]:
         quantize(kind, source.ctypes.data, target.ctypes.data, 0, stop - start, ROW, None)
 
     return encode
-
-
-def _in_turn(rounds: int, *contestants: Callable[[], object]) -> list[float]:
-    """Median seconds of each; a first round warms up."""
-    seconds: list[list[float]] = [[] for _ in contestants]
-    for counted in [False] + [True] * rounds:
-        for contestant, found in zip(contestants, seconds, strict=True):
-            started = time.perf_counter()
-            contestant()
-            if counted:
-                found.append(time.perf_counter() - started)
-    return [statistics.median(found) for found in seconds]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from pathlib import Path
+
+from entrenar_core.gguf.keys import FileType
 
 
 def llama_quantize(source: Path, target: Path, mix: str, threads: int = 2) -> None:
@@ -16,14 +19,9 @@ def llama_quantize(source: Path, target: Path, mix: str, threads: int = 2) -> No
     """
     import llama_cpp
 
-    from entrenar_core.quant.mixes import file_type
-
     llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
     params = llama_cpp.llama_model_quantize_default_params()
-    kind = file_type(mix)
-    if kind is None:
-        raise RuntimeError(f"llama.cpp has no type {mix}")
-    params.ftype, params.nthread = int(kind), threads
+    params.ftype, params.nthread = int(FileType[mix.upper()]), threads
     if code := llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
         raise RuntimeError(f"llama_model_quantize: {code}")
 
@@ -40,5 +38,13 @@ def _silent() -> object:
     return ignore
 
 
+def main(source: str, target: str, mix: str, threads: str, *options: str) -> None:
+    """One call as a command; ``sync`` forces the file to disk."""
+    llama_quantize(Path(source), Path(target), mix, int(threads))
+    if "sync" in options:
+        with Path(target).open("rb") as file:
+            os.fsync(file.fileno())
+
+
 if __name__ == "__main__":
-    llama_quantize(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(*sys.argv[1:])

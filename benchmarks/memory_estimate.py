@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.big_lora import texts
 from benchmarks.command import train_command
 from benchmarks.random_gguf import write_random_gguf
-from benchmarks.real_data import ABSENT, shared_data
+from benchmarks.real_data import ABSENT, gsm8k_section, shared_data
 from benchmarks.shapes import S134
 from entrenar_core.config.load import load_config
 from entrenar_core.events import SilentReporter
@@ -59,15 +59,7 @@ def _row(title: str, scratch: Path, data: Path, changes: dict[str, Any]) -> tupl
     """The line of one configuration, and by how many percent the estimate is too large."""
     config: dict[str, Any] = {
         "model": {"path": str(scratch / "base.gguf")},
-        "data": {
-            "train": str(data / "gsm8k" / "train.parquet"),
-            "prompt": "question",
-            "completion": "answer",
-            "seq_len": 512,
-            "batch_size": 2,
-            "packing": True,
-            "cache": False,
-        },
+        "data": gsm8k_section(data) | {"cache": False},
         "training": {"max_steps": STEPS, "threads": 2, "output_dir": str(scratch / title.replace(" ", "-"))},
     }
     for section, keys in changes.items():

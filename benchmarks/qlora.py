@@ -23,7 +23,7 @@ from benchmarks.big_lora import Config, texts
 from benchmarks.command import CommandFailed, Watched, read_metrics, train_command
 from benchmarks.lora_step_ours import random_batch, spec_of
 from benchmarks.random_gguf import write_random_gguf
-from benchmarks.real_data import ABSENT, shared_data
+from benchmarks.real_data import ABSENT, gsm8k_section, shared_data
 from benchmarks.shapes import BY_NAME
 
 KINDS = ("q4_0", "q8_0", "q4_k_m")
@@ -152,14 +152,7 @@ def _row(
     output = scratch / "run"
     config = {
         "model": {"path": str(model)},
-        "data": {
-            "train": str(data / "gsm8k" / "train.parquet"),
-            "prompt": "question",
-            "completion": "answer",
-            "seq_len": 512,
-            "batch_size": 2,
-            "packing": True,
-        },
+        "data": gsm8k_section(data),
         "optimizer": {"name": "adamw", "lr": 1e-4},
         "training": {
             "max_steps": steps,

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from benchmarks.random_gguf import write_random_gguf
 from benchmarks.shapes import TL1B
-from entrenar_core.gguf.keys import FileType
 
 MEMORY_FILES = Path("/dev/shm")
 DISK_FILES = Path("/var/tmp")
@@ -33,19 +32,6 @@ GOALS = {"q4_0": 3.0, "q8_0": 3.0, "q4_k_m": 8.0}
 
 MEMORY_GOAL = 512 << 20
 _POLL_SECONDS = 0.005
-
-_LLAMA_CPP = """
-import ctypes, os, sys
-import llama_cpp
-source, target, kind, threads, sync = sys.argv[1:]
-chosen = llama_cpp.llama_model_quantize_default_params()
-chosen.ftype, chosen.nthread = int(kind), int(threads)
-failed = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(chosen))
-if not failed and sync == "1":
-    descriptor = os.open(target, os.O_RDONLY)
-    os.fsync(descriptor)
-sys.exit(failed)
-"""
 
 
 @dataclass
@@ -106,11 +92,11 @@ def model_file(folder: Path) -> Iterator[Path]:
 def contestants(source: Path, kind: str, *, sync: bool) -> tuple[Contestant, Contestant]:
     """Ours and llama.cpp's command for one type."""
     ours, theirs = source.with_name("ours.gguf"), source.with_name("theirs.gguf")
-    numbers = (str(int(FileType[kind.upper()])), str(THREADS), "1" if sync else "0")
+    options = [str(source), str(theirs), kind, str(THREADS), *(["sync"] if sync else [])]
     entrenar = [sys.executable, "-m", "entrenar_cli", "quantize", str(source), "-o", str(ours), "--type", kind]
     return (
         Contestant([*entrenar, "--threads", str(THREADS)], ours),
-        Contestant([sys.executable, "-c", _LLAMA_CPP, str(source), str(theirs), *numbers], theirs),
+        Contestant([sys.executable, "-m", "benchmarks.llama_quantize", *options], theirs),
     )
 
 

@@ -6,6 +6,8 @@ reported together with wrong values of other keys; a section built in Python is 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,6 +119,12 @@ def _expanded(value: Any) -> Any:
 
 UserPath = BeforeValidator(_expanded)
 """A path in which ``~`` is the home of the user."""
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the plain values of a section (`model_dump`), in hex digits; equal values have equal hashes."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

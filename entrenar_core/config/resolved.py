@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, ClassVar
 
 import yaml
 
+from entrenar_core.config.base import content_hash
 from entrenar_core.config.environment import escape
 from entrenar_core.config.root import Config
 from entrenar_core.config.yaml_scalars import IMPLICIT_RESOLVERS, TAG
@@ -36,5 +35,4 @@ def config_hash(config: Config) -> str:
     elsewhere has the same hash."""
     content = config.model_dump(mode="json", by_alias=True)
     del content["training"]["output_dir"]
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return content_hash(content)

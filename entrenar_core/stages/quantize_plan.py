@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import entrenar_core
+from entrenar_core.config.base import content_hash
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig
 from entrenar_core.events import Reporter
@@ -147,12 +146,10 @@ def _calibration_files(section: Quantize) -> list[Path]:
 
 def provenance(section: Quantize) -> Mapping[str, str]:
     """Keys that say how the file came to be; equal settings give equal keys. Those of a training run stay."""
-    content = section.model_dump(mode="json", by_alias=True)
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return {
         "entrenar.quantize.version": entrenar_core.__version__,
         "entrenar.quantize.type": section.mix or "target_size",
-        "entrenar.quantize.settings_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "entrenar.quantize.settings_sha256": content_hash(section.model_dump(mode="json", by_alias=True)),
     }
 
 
