@@ -78,6 +78,20 @@ def _label(text: str, colour: str) -> str:
     return typer.style(text, fg=colour, bold=True)
 
 
+def reopen_closed_streams() -> None:
+    """Let standard streams that the caller has closed (``>&-``) lead nowhere.
+
+    Python has None for them, and their numbers would go to the next files that are opened: models, for example.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+
+
 def forget_stdout() -> None:
     """Send what is left of stdout nowhere, so that the interpreter does not stumble over it at its end."""
     devnull = os.open(os.devnull, os.O_WRONLY)

@@ -20,7 +20,7 @@ from entrenar_cli.commands.quantize import quantize
 from entrenar_cli.commands.schema import schema
 from entrenar_cli.commands.train import train
 from entrenar_cli.commands.validate import validate
-from entrenar_cli.failures import INTERRUPTED, ReportingCommand
+from entrenar_cli.failures import INTERRUPTED, ReportingCommand, reopen_closed_streams
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
 
@@ -83,4 +83,5 @@ def _report_usage(error: typer.BadParameter, *, as_json: bool) -> int:
 
 def run() -> NoReturn:
     """The entry point of the installed command."""
+    reopen_closed_streams()
     sys.exit(main(sys.argv[1:]))

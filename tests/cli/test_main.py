@@ -11,6 +11,8 @@ import pytest
 
 from entrenar_cli.main import main
 from entrenar_core import __version__
+from tests.e2e.command import environment
+from tests.stages.quantized import types_of, write_wide
 
 BROKEN = Path(__file__).parents[1] / "config" / "broken"
 RUN = "from entrenar_cli.main import run; run()"
@@ -100,3 +102,28 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     assert writer.stderr is not None
     assert writer.stderr.read() == b""
     assert writer.wait(timeout=30) == 141
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_work_is_done_where_standard_streams_are_closed(closed: str, tmp_path: Path) -> None:
+    """Descriptor 1 or 2 would be that of the model; what is said goes nowhere."""
+    write_wide(tmp_path / "model.gguf")
+    run = f"quantize model.gguf -o out.gguf --type q8_0 --show-report {closed}"
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m entrenar_cli {run}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert types_of(tmp_path / "out.gguf")["output.weight"] == "Q8_0"
+
+
+@pytest.mark.integration
+def test_the_version_can_be_asked_for_with_nobody_listening() -> None:
+    command = f"{sys.executable} -m entrenar_cli --version >&-"
+    done = subprocess.run(["sh", "-c", command], env=environment(), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
