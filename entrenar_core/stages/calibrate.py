@@ -247,8 +247,9 @@ def importance_of(
     found = importance_of_tensors(matrix, tensors, path)
     for name, entry in matrix.entries.items():
         if entry.unmeasured:
-            message = f"{name}: {entry.unmeasured} of {len(entry.counts)} matrices were never measured"
-            reporter.emit(Notice("warning", f"{path}: {message}; their columns count alike"))
+            was, whose = ("was", "its") if entry.unmeasured == 1 else ("were", "their")
+            message = f"{name}: {entry.unmeasured} of {len(entry.counts)} matrices {was} never measured"
+            reporter.emit(Notice("warning", f"{path}: {message}; {whose} columns count alike"))
     blocks = [name for name, one in tensors.items() if name.startswith("blk.") and quantizes(name, one.shape)]
     if missing := [name for name in blocks if name not in found]:
         message = f"nothing on {len(missing)} of {len(blocks)} matrices ({missing[0]} ...)"

@@ -85,7 +85,8 @@ def _summary(errors: Sequence[tuple[float, TensorError]]) -> Notice:
     worst = ", ".join(f"{error.name} {share:.2g}" for share, error in errors[:SHOWN])
     types = ", ".join(sorted({error.type_name for _, error in errors}))
     typical = statistics.median(share for share, _ in errors)
-    message = f"{len(errors)} changed tensors are rounded to {types}: the error is {typical:.2g} of the change"
+    what = "1 changed tensor is" if len(errors) == 1 else f"{len(errors)} changed tensors are"
+    message = f"{what} rounded to {types}: the error is {typical:.2g} of the change"
     return Notice("info", f"{message} (median); worst: {worst}")
 
 

@@ -77,7 +77,8 @@ class QuantizePlan:
         """What is not as it was asked for."""
         fell_back = Counter((one.wanted, one.type_name) for one in self.tensors if one.fell_back)
         for (wanted, got), count in fell_back.items():
-            yield f"{_tensors(count)} get {got} instead of {wanted}: rows do not divide into its blocks"
+            verb = "gets" if count == 1 else "get"
+            yield f"{_tensors(count)} {verb} {got} instead of {wanted}: rows do not divide into its blocks"
         rounded = Counter(one.type_name for one in self.tensors if not one.is_copied)
         if self.granularity != "block":
             yield from self._scales_of_blocks(rounded)
@@ -87,10 +88,12 @@ class QuantizePlan:
     def _scales_of_blocks(self, rounded: Counter[str]) -> Iterator[str]:
         """Which tensors share no scales; `rounded`: how many are encoded, by type."""
         for got in sorted(rounded.keys() - SHARED_TYPES.keys()):
-            yield f"{_tensors(rounded[got])} of {got} cannot share scales and keep those of their blocks"
+            kept = "keeps those of its blocks" if rounded[got] == 1 else "keep those of their blocks"
+            yield f"{_tensors(rounded[got])} of {got} cannot share scales and {kept}"
         copied = Counter(one.type_name for one in self.tensors if one.is_copied)
         for got in sorted(copied.keys() & SHARED_TYPES.keys()):
-            yield f"{_tensors(copied[got])} of {got} are copied with the scales that their blocks have"
+            verb, whose = ("is", "its") if copied[got] == 1 else ("are", "their")
+            yield f"{_tensors(copied[got])} of {got} {verb} copied with the scales that {whose} blocks have"
 
 
 def _tensors(count: int) -> str:

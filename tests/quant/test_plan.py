@@ -153,6 +153,12 @@ def test_few_bits_are_rounded_again_only_when_asked_for(tmp_path: Path) -> None:
         assert [one.is_copied for one in wide] == [False, False, False, False, True, False]
 
 
+def test_a_single_tensor_of_few_bits_is_said_in_the_singular(tmp_path: Path) -> None:
+    with a_file(tmp_path, few=((4, 32), "Q8_0"), f=((4, 32), "F16")) as file, pytest.raises(FormatError) as error:
+        plan_tensors(file, dict.fromkeys(file.tensors, ChosenType("Q4_0")))
+    assert error.value.message == "1 tensor has few bits already (Q8_0): few; rounding it again loses quality"
+
+
 def test_three_names_are_said_and_the_rest_counted() -> None:
     assert named(["a", "b", "c"]) == "a, b, c"
     assert named(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

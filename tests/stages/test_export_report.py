@@ -55,6 +55,11 @@ def test_without_rounding_there_is_no_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_changed_tensor_is_said_in_the_singular() -> None:
+    (notice,) = notices(SMALL)
+    assert notice.message.startswith("1 changed tensor is rounded to Q4_0: the error is 0.1 of the change")
+
+
 def test_blocks_of_few_bits_are_summed_up_with_the_worst() -> None:
     (notice,) = notices(SMALL, replace(SMALL, name="w", change_rms=0.02), HALF, COPIED)
     assert notice == Notice(

@@ -23,7 +23,7 @@ def test_types_with_scales_of_their_own_keep_them_and_it_is_said(source: Path, t
     heard = Listener()
     quantize(source, tmp_path / "out.gguf", heard, type="q4_0", granularity="per_channel")
     (notice,) = heard.of(Notice)
-    assert notice.message == "1 tensor of Q6_K cannot share scales and keep those of their blocks"
+    assert notice.message == "1 tensor of Q6_K cannot share scales and keeps those of its blocks"
 
 
 def test_copies_that_keep_the_scales_of_their_blocks_are_said(tmp_path: Path) -> None:
@@ -32,6 +32,20 @@ def test_copies_that_keep_the_scales_of_their_blocks_are_said(tmp_path: Path) ->
     quantize(path, tmp_path / "out.gguf", heard, type="q8_0", granularity="per_channel")
     (notice,) = heard.of(Notice)
     assert notice.message == "14 tensors of Q8_0 are copied with the scales that their blocks have"
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (1, "1 tensor gets Q4_0 instead of Q3_K: rows do not divide into its blocks"),
+        (2, "2 tensors get Q4_0 instead of Q3_K: rows do not divide into its blocks"),
+    ],
+)
+def test_types_that_do_not_fit_are_said_of_one_tensor_and_of_several(layers: int, says: str, tmp_path: Path) -> None:
+    path = write_wide(tmp_path / "narrow.gguf", columns=64, layers=layers)
+    heard = Listener()
+    quantize(path, tmp_path / "out.gguf", heard, type="q8_0", tensor_types={"attn_v": "q3_k"})
+    assert [notice.message for notice in heard.of(Notice)] == [says]
 
 
 @pytest.mark.parametrize(
