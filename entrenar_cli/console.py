@@ -16,8 +16,17 @@ from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
 from entrenar_cli.quantities import duration, rate, short_count, size
 from entrenar_cli.quantize_summary import MEBIBYTE, progress_text, quantized_facts
-from entrenar_cli.summary import Fact, RunSummary, before_the_run, prediction_facts, quality, quantization_line
+from entrenar_cli.summary import (
+    Fact,
+    RunSummary,
+    before_the_run,
+    compiling_line,
+    prediction_facts,
+    quality,
+    quantization_line,
+)
 from entrenar_core.events import (
+    Compiling,
     Eval,
     Event,
     Finished,
@@ -105,7 +114,7 @@ class RichReporter:
                 self._stop()
                 self.console.print()
                 self._facts(self.summary.facts(event))
-            case Eval() | QuantizationStarted() | Saved() | Notice():
+            case Compiling() | Eval() | QuantizationStarted() | Saved() | Notice():
                 self._above_the_bar(event)
 
     def close(self) -> None:
@@ -142,7 +151,7 @@ class RichReporter:
         self.out.flush()
         self.line_is_open = not event.text.endswith("\n")
 
-    def _above_the_bar(self, event: Eval | QuantizationStarted | Saved | Notice) -> None:
+    def _above_the_bar(self, event: Compiling | Eval | QuantizationStarted | Saved | Notice) -> None:
         from rich.text import Text
 
         line = Text()
@@ -152,6 +161,8 @@ class RichReporter:
                 line.append(f"step {event.step}  loss ").append(f"{event.loss:.4f}", style="bold")
                 line.append(f"  {'  '.join(quality(event))}  {duration(event.seconds)}")
                 line.append("  best so far" if event.is_best else "", style="green")
+            case Compiling():
+                line.append("note    ", style="blue").append(compiling_line(event))
             case QuantizationStarted():
                 line.append("note    ", style="blue").append(quantization_line(event))
             case Saved():

@@ -10,6 +10,7 @@ from entrenar_cli.summary import (
     Fact,
     RunSummary,
     before_the_run,
+    compiling_line,
     eval_line,
     prediction_facts,
     quantization_line,
@@ -17,6 +18,7 @@ from entrenar_cli.summary import (
     step_line,
 )
 from entrenar_core.events import (
+    Compiling,
     Eval,
     Event,
     Finished,
@@ -63,7 +65,7 @@ class PlainReporter:
                 self.line_is_open = not event.text.endswith("\n")
             case RunStarted():
                 self._facts(before_the_run(event))
-            case Eval() | QuantizationStarted() | Saved() | Notice():
+            case Compiling() | Eval() | QuantizationStarted() | Saved() | Notice():
                 self._line(_line_of(event))
             case Predicted():
                 self._facts(prediction_facts(event))
@@ -100,8 +102,10 @@ class PlainReporter:
         print(text, file=self.log, flush=True)
 
 
-def _line_of(event: Eval | QuantizationStarted | Saved | Notice) -> str:
+def _line_of(event: Compiling | Eval | QuantizationStarted | Saved | Notice) -> str:
     match event:
+        case Compiling():
+            return compiling_line(event)
         case Eval():
             return eval_line(event)
         case QuantizationStarted():

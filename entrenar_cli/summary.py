@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from entrenar_cli.quantities import duration, exact_count, few_digits, perplexity, rate, short_count, size
-from entrenar_core.events import Eval, Event, Finished, Predicted, QuantizationStarted, RunStarted, Saved, Step
+from entrenar_core.events import (
+    Compiling,
+    Eval,
+    Event,
+    Finished,
+    Predicted,
+    QuantizationStarted,
+    RunStarted,
+    Saved,
+    Step,
+)
 
 _RESULTS = ("model", "adapter", "head")
 """Kinds of files that a person wants to find again; the others are beside them."""
@@ -43,6 +53,11 @@ def step_line(event: Step) -> str:
         f"  lr {event.lr:.2e}  grad norm {event.grad_norm:.3g}"
         f"  {short_count(rate(event.tokens, event.seconds))} tok/s  {size(event.peak_memory_bytes)}"
     )
+
+
+def compiling_line(event: Compiling) -> str:
+    """Why nothing else happens for some seconds."""
+    return f"compiling the kernels for {event.what} (once on this machine)"
 
 
 def eval_line(event: Eval) -> str:

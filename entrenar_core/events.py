@@ -93,6 +93,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Compiling:
+    """Kernels that the cache of this machine does not hold are compiled now; `what` they are for (GGML types, a model).
+    Sent before the first of them."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something skipped, approximated or worth knowing. `level`: info or warning."""
 
@@ -192,6 +200,7 @@ Event = (
     | QuantizationStarted
     | Saved
     | Progress
+    | Compiling
     | Notice
     | Generated
     | Predicted

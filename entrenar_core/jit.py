@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +59,33 @@ def kernel(*, exact: bool = False, ordered: bool = False, inline: bool = False) 
         )
 
     return compile_lazily
+
+
+@contextmanager
+def before_compiling(announce: Callable[[], None]) -> Iterator[None]:
+    """Call `announce` once, when this thread is about to compile a kernel inside the block.
+
+    Kernels that the cache holds are not compiled. Other threads announce nothing: who listens lives on this one.
+    """
+    if not jit_enabled():
+        yield
+        return
+    from numba.core.event import Event, Listener, install_listener
+
+    here, announced = threading.get_ident(), False
+
+    class FirstCompilation(Listener):
+        def on_start(self, event: Event) -> None:
+            nonlocal announced
+            if not announced and threading.get_ident() == here:
+                announced = True
+                announce()
+
+        def on_end(self, event: Event) -> None:
+            """Nothing is said then."""
+
+    with install_listener("numba:compile", FirstCompilation()):
+        yield
 
 
 @cache

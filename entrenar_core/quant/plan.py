@@ -128,14 +128,18 @@ def plan_tensors(
         )
     again = [one.name for one in plan if _is_rounded_again(one)]
     if again and not allow_requantize:
-        kinds = ", ".join(sorted({file.tensors[name].type_name for name in again}))
-        who, them = ("1 tensor has", "it") if len(again) == 1 else (f"{len(again)} tensors have", "them")
-        raise FormatError(
-            f"{who} few bits already ({kinds}): {named(again)}; rounding {them} again loses quality",
-            where=str(file.paths[0]),
-            hint="quantize the F16 or F32 model; or do it all the same with --allow-requantize",
-        )
+        raise _few_bits_already(again, file)
     return plan
+
+
+def _few_bits_already(names: Sequence[str], file: GGUFFile) -> FormatError:
+    kinds = ", ".join(sorted({file.tensors[name].type_name for name in names}))
+    who, them = ("1 tensor has", "it") if len(names) == 1 else (f"{len(names)} tensors have", "them")
+    return FormatError(
+        f"{who} few bits already ({kinds}): {named(names)}; rounding {them} again loses quality",
+        where=str(file.paths[0]),
+        hint="quantize the F16 or F32 model; or do it all the same with --allow-requantize",
+    )
 
 
 def named(names: Sequence[str]) -> str:

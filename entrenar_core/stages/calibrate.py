@@ -35,6 +35,7 @@ from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.quant.plan import check_quantizable
 from entrenar_core.stages.dataset import template_of, templated_tasks
+from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
@@ -153,13 +154,14 @@ def measure_model(
     model: LanguageModel, rows: TokenRows, calibration: Calibration, reporter: Reporter, *, with_output: bool = False
 ) -> Calibrator:
     """Run a model that is loaded, maybe with adapters, over rows of tokens."""
-    return calibrate(
-        model,
-        rows.batches,
-        lambda n_columns: statistic_of(calibration, n_columns),
-        with_output=with_output,
-        after_rows=lambda done: reporter.emit(Progress("calibrate", done, rows.count)),
-    )
+    with compiling_said("the model", reporter):
+        return calibrate(
+            model,
+            rows.batches,
+            lambda n_columns: statistic_of(calibration, n_columns),
+            with_output=with_output,
+            after_rows=lambda done: reporter.emit(Progress("calibrate", done, rows.count)),
+        )
 
 
 def calibration_rows(text: ModelText, calibration: Calibration, data: Data | None, reporter: Reporter) -> TokenRows:

@@ -9,10 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from entrenar_core.codecs.base import Codec
-from entrenar_core.codecs.registry import codec_for
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig, Running
 from entrenar_core.errors import ConfigError, OutputError
@@ -26,6 +23,7 @@ from entrenar_core.quant.pieces import holds_blocks, piece_size
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
+from entrenar_core.stages.kernels import load_codecs
 from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
 from entrenar_core.threads import available_cores
@@ -90,16 +88,9 @@ def run_quantize(
     return result
 
 
-def load_kernels(plan: Sequence[PlannedTensor], *, measures: bool = False) -> None:
-    """Call each decoder and encoder once, so that compiled code is there before memory and time are measured."""
-    for source in sorted({one.info.type_name for one in plan if holds_blocks(one) or not one.is_copied}):
-        reader = codec_for(source)
-        reader.decode(np.zeros((1, reader.block_bytes), np.uint8))
-    for target in sorted({one.type_name for one in plan if not one.is_copied}):
-        codec = codec_for(target)
-        packed = codec.encode(np.zeros((1, codec.block_size), np.float32))
-        if measures:
-            codec.decode(packed)
+def _load_codecs(plan: Sequence[PlannedTensor], reporter: Reporter, *, measures: bool) -> None:
+    decoded = {one.info.type_name for one in plan if holds_blocks(one) or not one.is_copied}
+    load_codecs(decoded, {one.type_name for one in plan if not one.is_copied}, reporter, measures=measures)
 
 
 def private_bytes() -> int:
@@ -141,7 +132,7 @@ def _write(
 
     def fill(file: BinaryIO) -> None:
         with reserved(file.fileno(), plan.layout.total):
-            load_kernels(plan.tensors, measures=measures)
+            _load_codecs(plan.tensors, reporter, measures=measures)
         piece_values, workers = _work_sizes(config.run, plan, reporter, measures=measures)
         conversion = Conversion(
             plan.tensors, plan.layout.tensors, piece_values, workers, plan.importance, measures=measures

@@ -77,8 +77,7 @@ class QuantizePlan:
         """What is not as it was asked for."""
         fell_back = Counter((one.wanted, one.type_name) for one in self.tensors if one.fell_back)
         for (wanted, got), count in fell_back.items():
-            verb = "gets" if count == 1 else "get"
-            yield f"{_tensors(count)} {verb} {got} instead of {wanted}: rows do not divide into its blocks"
+            yield f"{_tensors(count, 'gets', 'get')} {got} instead of {wanted}: rows do not divide into its blocks"
         rounded = Counter(one.type_name for one in self.tensors if not one.is_copied)
         if self.granularity != "block":
             yield from self._scales_of_blocks(rounded)
@@ -92,12 +91,13 @@ class QuantizePlan:
             yield f"{_tensors(rounded[got])} of {got} cannot share scales and {kept}"
         copied = Counter(one.type_name for one in self.tensors if one.is_copied)
         for got in sorted(copied.keys() & SHARED_TYPES.keys()):
-            verb, whose = ("is", "its") if copied[got] == 1 else ("are", "their")
-            yield f"{_tensors(copied[got])} of {got} {verb} copied with the scales that {whose} blocks have"
+            how = "is copied with the scales that its" if copied[got] == 1 else "are copied with the scales that their"
+            yield f"{_tensors(copied[got])} of {got} {how} blocks have"
 
 
-def _tensors(count: int) -> str:
-    return f"{count} tensor{'s' if count != 1 else ''}"
+def _tensors(count: int, singular: str = "", plural: str = "") -> str:
+    """So many tensors, and the verb that belongs to them."""
+    return f"1 tensor {singular}".rstrip() if count == 1 else f"{count} tensors {plural}".rstrip()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from entrenar_core.quant.mixes import ChosenType, MixRequest, quantizes, stated_
 from entrenar_core.quant.plan import PlannedTensor, shapes_and_types
 from entrenar_core.quant.sensitivity import candidate_types, measure_sensitivity
 from entrenar_core.quant.source import RowSource
+from entrenar_core.stages.kernels import load_codecs
 
 _FILE_TYPES: Mapping[str, FileType] = {
     "Q3_K": FileType.Q3_K_M,
@@ -89,6 +90,8 @@ def _measured(
     def watch(done: int) -> None:
         reporter.emit(Progress(_TASK, done, len(free)))
 
+    encoded = {kind for one, types in zip(free, kinds, strict=True) for kind in types if kind != one.info.type_name}
+    load_codecs({one.info.type_name for one in free}, encoded, reporter, measures=True)
     with RowSource(file) as source:
         errors = measure_sensitivity(free, kinds, source, importance, n_workers, watch)
     return [

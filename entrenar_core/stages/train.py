@@ -24,6 +24,7 @@ from entrenar_core.optim.build import build_schedule
 from entrenar_core.stages.assemble import Run, assemble, head_spec
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
+from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_dir import (
     ADAPTER,
     METRICS,
@@ -138,7 +139,7 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
     make_output_dir(run.folder)
     reporter.emit(_run_started(run, state))
     _write_resolved(run, reporter)
-    with StopSignal() as stop:
+    with compiling_said("the model", reporter), StopSignal() as stop:
         trainer = Trainer(
             learner=run.model,
             optimizer=run.optimizer,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from entrenar_cli.lines import PlainReporter
-from entrenar_core.events import Event, Generated, QuantizationStarted, Saved
+from entrenar_core.events import Compiling, Event, Generated, QuantizationStarted, Saved
 from tests.cli.run_events import (
     CLASS_EVAL,
     EVAL,
@@ -29,6 +29,10 @@ def log_of(*events: Event, log_every: int = 1) -> tuple[list[str], str]:
         reporter.emit(event)
     reporter.close()
     return log.getvalue().splitlines(), out.getvalue()
+
+
+def test_compiling_is_said_before_it_takes_its_time() -> None:
+    assert log_of(Compiling("F16, Q4_K")) == (["compiling the kernels for F16, Q4_K (once on this machine)"], "")
 
 
 def test_a_run_from_start_to_end() -> None:
