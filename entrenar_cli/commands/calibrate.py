@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from entrenar_cli.calibration_options import (
+    ColumnsOption,
+    RowsOption,
+    SeqLenOption,
+    TaskOption,
+    TemplateOption,
+    calibration_values,
+    given_options,
+    option_names,
+)
 from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
 
 
@@ -21,10 +31,11 @@ def calibrate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The importance matrix to write, as GGUF.")
     ] = Path("imatrix.gguf"),
-    rows: Annotated[int, typer.Option(min=1, metavar="N", help="Most rows of tokens that are read.")] = 128,
-    seq_len: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Tokens of a row; default: 512, or the model's context.")
-    ] = None,
+    rows: RowsOption = None,
+    seq_len: SeqLenOption = None,
+    columns: ColumnsOption = None,
+    task: TaskOption = None,
+    chat_template: TemplateOption = None,
     with_output: Annotated[
         bool, typer.Option("--output-matrix", help="Measure the inputs of the output matrix too.")
     ] = False,
@@ -35,12 +46,18 @@ def calibrate(
 ) -> None:
     """Measure on texts what quantization should be careful with."""
     from entrenar_cli.console import open_reporter
-    from entrenar_core.config.quantize import Calibration
+    from entrenar_core.config.key_names import keys_named, options_named
+    from entrenar_core.config.quantize_file import calibration_of
     from entrenar_core.stages.calibrate import run_calibrate
 
-    given = Calibration(data=data, rows=rows)
-    calibration = given if seq_len is None else Calibration(data=data, rows=rows, seq_len=seq_len)
-    with open_reporter(json_lines=json_lines) as reporter:
+    values = [
+        ("DATA", "quantize.calibration.data", data),
+        *calibration_values(rows, seq_len, columns, task, chat_template),
+    ]
+    names = option_names(values)
+    with options_named(names):
+        calibration = calibration_of(list(given_options(values)))
+    with keys_named(names), open_reporter(json_lines=json_lines) as reporter:
         run_calibrate(
             model,
             output,

@@ -5,10 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from entrenar_cli.calibration_options import (
+    ColumnsOption,
+    RowsOption,
+    SeqLenOption,
+    TaskOption,
+    TemplateOption,
+    Values,
+    calibration_values,
+    given_options,
+    option_names,
+)
 from entrenar_cli.options import DebugOption, JsonOption, SetOption, ThreadsOption
 
 if TYPE_CHECKING:
@@ -58,6 +69,11 @@ def quantize(
     imatrix: Annotated[
         Path | None, typer.Option(metavar="PATH", help="An importance matrix (GGUF), instead of texts.")
     ] = None,
+    rows: RowsOption = None,
+    seq_len: SeqLenOption = None,
+    columns: ColumnsOption = None,
+    task: TaskOption = None,
+    chat_template: TemplateOption = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Most private memory.  [default: 512MiB]")] = None,
     threads: ThreadsOption = None,
     report: Annotated[
@@ -71,6 +87,7 @@ def quantize(
     debug: DebugOption = False,
 ) -> None:
     """Write a model in few bits."""
+    from entrenar_core.config.key_names import keys_named, options_named
     from entrenar_core.config.quantize_file import Option, quantize_config
 
     values = [
@@ -88,29 +105,28 @@ def quantize(
         ("--calibrate", "quantize.calibration.data", calibrate),
         ("--calibration-method", "quantize.calibration.method", calibration_method),
         ("--imatrix", "quantize.calibration.imatrix", imatrix),
+        *calibration_values(rows, seq_len, columns, task, chat_template),
         ("--memory", "run.memory", memory),
         ("--threads", "run.threads", threads),
         ("--report", "output.report", report),
     ]
     is_config = model.suffix.lower() in _CONFIG_SUFFIXES
     source = [] if is_config else [Option("MODEL", ("model", "path"), str(model))]
-    options = [*source, *_given(values), *_overrides(overrides or [])]
+    options = [*source, *given_options(_with_texts(values)), *_overrides(overrides or [])]
     if not is_config:
         _check_complete(options)
-    config = quantize_config(model if is_config else None, options)
-    if dry_run:
-        _show_plan(config, overwrite=overwrite, json_lines=json_lines)
-    else:
-        _write(config, overwrite=overwrite, show_report=show_report, json_lines=json_lines)
+    names = option_names(values)
+    with options_named(names):
+        config = quantize_config(model if is_config else None, options)
+    with keys_named({} if is_config else names):
+        if dry_run:
+            _show_plan(config, overwrite=overwrite, json_lines=json_lines)
+        else:
+            _write(config, overwrite=overwrite, show_report=show_report, json_lines=json_lines)
 
 
-def _given(values: Sequence[tuple[str, str, Any]]) -> Iterator[Option]:
-    """The options that were set, with paths as texts."""
-    from entrenar_core.config.quantize_file import Option
-
-    for name, key, value in values:
-        if value is not None:
-            yield Option(name, tuple(key.split(".")), str(value) if isinstance(value, Path) else value)
+def _with_texts(values: Values) -> Values:
+    return [(name, key, str(value) if isinstance(value, Path) else value) for name, key, value in values]
 
 
 def _check_complete(options: Sequence[Option]) -> None:

@@ -121,7 +121,7 @@ def _cycle(path: FilePath, chain: tuple[FilePath, ...]) -> tuple[str, str | None
 def _remove(source: Source, keys: tuple[str, ...]) -> None:
     for key in keys:
         source.data.pop(key, None)
-        _forget(source, (key,))
+        source.forget((key,))
 
 
 def _lay_over(result: Source, layer: Source) -> None:
@@ -140,13 +140,6 @@ def _merged(result: Source, above: Mapping[str, Any], below: Mapping[str, Any], 
         if isinstance(value, dict) and isinstance(lower, dict):
             merged[key] = _merged(result, value, lower, here)
         else:
-            _forget(result, here)
+            result.forget(here)
             merged[key] = value
     return merged
-
-
-def _forget(source: Source, path: KeyPath) -> None:
-    """Drop the places of a key and of everything below it."""
-    for places in (source.keys, source.values):
-        for old in [known for known in places if known[: len(path)] == path]:
-            del places[old]

@@ -107,7 +107,7 @@ def _hint_for_type(value: object, field: FieldInfo, kind: str) -> str | None:
     """A remedy for a value that only looks right: quoted numbers, yes and no, one name where a list belongs."""
     wanted = get_args(field.annotation) or (field.annotation,)
     if isinstance(value, str):
-        return _hint_for_text(value, wanted)
+        return None if kind == NOT_ALLOWED and int in wanted else _hint_for_text(value, wanted)  # sizes may be quoted
     if isinstance(value, float) and kind in ("int_type", "int_from_float") and value.is_integer():
         return f"write {int(value)}"
     if str in wanted and isinstance(value, (int, float, bool)):

@@ -26,6 +26,7 @@ from entrenar_core.config.base import (
 )
 from entrenar_core.config.compose import compose_text, read_composed
 from entrenar_core.config.describe import describe
+from entrenar_core.config.kinds import refuse_quantizing_files
 from entrenar_core.config.ludwig import translate_features
 from entrenar_core.config.overrides import apply_overrides
 from entrenar_core.config.problem import ConfigProblems, Problem
@@ -58,10 +59,12 @@ def load_config(path: FilePath, overrides: Sequence[str] = ()) -> Config:
         overrides: ``section.key=value`` texts, their values in YAML.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or is for another command.
         ConfigProblems: everything that is wrong with it (a ConfigError).
     """
-    return _checked(read_composed(path), overrides, default_output_dir=f"runs/{path.stem}")
+    source = read_composed(path)
+    refuse_quantizing_files(source.data, str(path))
+    return _checked(source, overrides, default_output_dir=f"runs/{path.stem}")
 
 
 def config_from_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
@@ -176,6 +179,8 @@ def _conflict_problems(source: Source, root: type[Section]) -> Iterator[Placed]:
 
 def _in_other_files(message: str, where: str, source: Source) -> str:
     """Where the keys of a message stand that were not set in the same file."""
+    if where.startswith("-"):  # options name each other
+        return ""
     for word in message.split():
         other = source.keys.get(tuple(word.strip(",;:").split(".")))
         if "." in word and other is not None and other.where.split(":")[0] != where.split(":", maxsplit=1)[0]:

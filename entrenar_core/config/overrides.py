@@ -46,8 +46,16 @@ def set_value(source: Source, path: tuple[str, ...], value: object, place: Place
             return ".".join(path[:depth])
         section = inner
     section[path[-1]] = value
-    for places in (source.keys, source.values):
-        for old in [known for known in places if known[: len(path)] == path]:
-            del places[old]
-        places[path] = place
+    source.forget(path)
+    source.keys[path] = source.values[path] = place
     return None
+
+
+def take_away(source: Source, path: tuple[str, ...]) -> None:
+    """Remove one key, if it is there."""
+    section: Any = source.data
+    for name in path[:-1]:
+        section = section.get(name) if isinstance(section, dict) else None
+    if isinstance(section, dict) and path[-1] in section:
+        del section[path[-1]]
+        source.forget(path)

@@ -13,7 +13,8 @@ from entrenar_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Problem:
-    """`where` is ``file.yaml:line:column`` or ``--set key``; `key` is dotted, empty for the file as a whole."""
+    """`where` is ``file.yaml:line:column``, ``--set key`` or another ``--option``; `key` is dotted, empty for the file
+    as a whole."""
 
     where: str
     key: str
@@ -24,9 +25,14 @@ class Problem:
         return f"{self.where}: {self.text}"
 
     @property
+    def is_of_an_option(self) -> bool:
+        """Whether an option of its own set the key: its name says enough."""
+        return self.where.startswith("-") and not self.where.startswith("--set")
+
+    @property
     def text(self) -> str:
         """The problem on one line, without its place."""
-        says_key = self.key and self.where != f"--set {self.key}"
+        says_key = self.key and not self.is_of_an_option and self.where != f"--set {self.key}"
         head = f"{self.key}: {self.message}" if says_key else self.message
         return f"{head}; {self.hint}" if self.hint else head
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from entrenar_core.config.base import AnyCase, Conflict, NamesOrAll, Section, UserPath, names_or_all, not_allowed
+from entrenar_core.config.column_conflicts import column_conflicts
+from entrenar_core.config.data import ColumnNames
+from entrenar_core.config.roles import TaskName
 from entrenar_core.config.sizes import Size
 
 MixName = Literal[
@@ -75,20 +78,40 @@ class Calibration(Section):
     decay: float = Field(default=0.9, ge=0, lt=1, description="moving_average: weight of the past at each batch")
     rows: int = Field(default=128, ge=1, description="most rows of tokens that are read")
     seq_len: int = Field(default=512, ge=2, description="tokens of a row")
+    task: Annotated[TaskName | None, AnyCase] = Field(
+        default=None, description="what calibration.data is for; default: inferred from the columns"
+    )
+    columns: ColumnNames | None = Field(
+        default=None, description="columns of calibration.data by role, such as {text: review}; default: inferred"
+    )
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="how chats of calibration.data are written, as data.chat_template has it; default: as in the run, "
+        "or the model's own",
+    )
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
-        if "imatrix" in given:
-            for key in ("data", "method", "percentile", "decay", "rows", "seq_len"):
-                if key in given:
-                    yield Conflict(
-                        key, "cannot go together with calibration.imatrix, which is measured already", "remove one"
-                    )
+        yield from _read_conflicts(given, cls.model_fields)
+        yield from column_conflicts(given)
         method = _word(given.get("method"))
         if "percentile" in given and method != "percentile":
             yield Conflict("percentile", "has no meaning for this method", "set method: percentile, or remove it")
         if "decay" in given and method != "moving_average":
             yield Conflict("decay", "has no meaning for this method", "set method: moving_average, or remove it")
+
+
+def _read_conflicts(given: Mapping[str, Any], keys: Iterable[str]) -> Iterator[Conflict]:
+    """An importance is read or measured; only what is measured on its own data is described."""
+    message = "cannot go together with quantize.calibration.imatrix, which is measured already"
+    if "imatrix" in given:
+        for key in keys:
+            if key != "imatrix" and key in given:
+                yield Conflict(key, message, "remove one")
+    elif "data" not in given:
+        for key in [key for key in ("task", "columns", "chat_template") if key in given]:
+            yield Conflict(key, "is about calibration.data, and there are none", f"set data.{key} for the run")
 
 
 class Qat(Section):

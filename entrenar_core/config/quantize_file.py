@@ -14,13 +14,17 @@ from pydantic import Field, model_validator
 
 from entrenar_core.config.base import Conflict, Section, UserPath
 from entrenar_core.config.compose import read_composed
+from entrenar_core.config.kinds import refuse_training_files
 from entrenar_core.config.load import checked_section
-from entrenar_core.config.overrides import set_value
-from entrenar_core.config.quantize import Quantize
+from entrenar_core.config.overrides import set_value, take_away
+from entrenar_core.config.quantize import Calibration, Quantize
 from entrenar_core.config.sizes import Size
 from entrenar_core.config.yaml_places import Place, Source
 
 _AFTER_THE_FILES = 10**9
+
+_CHOICES = (("quantize", ("bits", "type", "target_size")), ("quantize", ("granularity", "per_channel")))
+"""Keys that say one thing in different ways: an option for one of them takes the others of a file away."""
 
 
 class SourceModel(Section):
@@ -77,8 +81,18 @@ class QuantizeConfig(Section):
             yield Conflict(
                 "quantize.calibration",
                 "needs texts or an importance matrix",
-                "set calibration.data or calibration.imatrix",
+                "set quantize.calibration.data or quantize.calibration.imatrix",
             )
+
+
+class _Measured(Section):
+    calibration: Calibration = Field(description="data, and how they are read")
+
+
+class CalibrateConfig(Section):
+    """What `entrenar calibrate` measures on, under the keys that `entrenar quantize` has for it."""
+
+    quantize: _Measured = Field(description="what is measured")
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,33 @@ def quantize_config(file: FilePath | None, options: Sequence[Option]) -> Quantiz
         ConfigProblems: everything that is wrong.
     """
     source = Source("the command line", {}) if file is None else read_composed(file)
+    if file is not None:
+        refuse_training_files(source.data, str(file))
+    _replace_choices(source, options)
+    _set_options(source, options)
+    return checked_section(source, QuantizeConfig)
+
+
+def calibration_of(options: Sequence[Option]) -> Calibration:
+    """What the options of `entrenar calibrate` say; their keys begin with ``quantize.calibration``.
+
+    Raises:
+        ConfigProblems: everything that is wrong.
+    """
+    source = Source("the command line", {})
+    _set_options(source, options)
+    return checked_section(source, CalibrateConfig).quantize.calibration
+
+
+def _set_options(source: Source, options: Sequence[Option]) -> None:
     for index, option in enumerate(options):
         place = Place(option.name, (_AFTER_THE_FILES, index, 0), str(option.value))
         set_value(source, option.key, option.value, place)
-    return checked_section(source, QuantizeConfig)
+
+
+def _replace_choices(source: Source, options: Sequence[Option]) -> None:
+    given = {option.key for option in options}
+    for section, keys in _CHOICES:
+        if any((section, key) in given for key in keys):
+            for key in keys:
+                take_away(source, (section, key))

@@ -9,6 +9,9 @@ from difflib import get_close_matches
 from entrenar_core.config.base import Path
 from entrenar_core.config.foreign_keys import COLUMN_ROLES, EXPLAINED, RENAMED, SPECIAL_VALUES
 
+_SECOND_DATA: Path = ("quantize", "calibration")
+"""Has keys of `data` once more, which are meant less often."""
+
 
 def hint_for_key(path: Path, known: Iterable[Path]) -> str:
     """What to do about the unknown key `path`; `known` are all keys of the schema."""
@@ -28,9 +31,10 @@ def hint_for_key(path: Path, known: Iterable[Path]) -> str:
 
 def _elsewhere(name: str, known: Sequence[Path]) -> str | None:
     """The same key in other sections, or the column that it names."""
-    elsewhere = [_dotted(key) for key in known if key[-1] == name]
+    elsewhere = [key for key in known if key[-1] == name]
+    elsewhere = [key for key in elsewhere if key[:-1] != _SECOND_DATA] or elsewhere
     if elsewhere:
-        return f"use {' or '.join(elsewhere[:3])}"
+        return f"use {' or '.join([_dotted(key) for key in elsewhere[:3]])}"
     return _column_hint(("data",), name) if name in COLUMN_ROLES else None
 
 

@@ -47,6 +47,12 @@ class Source:
                 return found
         return Place(f"{self.name}:1:1", (0, 1, 1))
 
+    def forget(self, path: KeyPath) -> None:
+        """Drop the places of a key and of everything below it."""
+        for places in (self.keys, self.values):
+            for old in [known for known in places if known[: len(path)] == path]:
+                del places[old]
+
 
 def fail(place: Place, message: str, hint: str | None = None) -> NoReturn:
     """Raise the one problem that stands at `place`."""

@@ -19,7 +19,11 @@ _KNOWN_STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x80\x02", "a pickle (an old PyTorch checkpoint?), which is never opened", _CONVERT),
     (b"\x80\x04", "a pickle, which is never opened", _CONVERT),
     (b"\x89HDF", "an HDF5 file", _CONVERT),
-    (b"PAR1", "a parquet file", "data files belong under data.train; model.path takes a GGUF file"),
+    (
+        b"PAR1",
+        "a parquet file",
+        "a GGUF model is needed here; in the YAML of a run, data belong under data.train",
+    ),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself", "fetch the file with: git lfs pull"),
@@ -44,5 +48,5 @@ def foreign_file_error(path: str, start: bytes) -> FormatError:
     return FormatError(
         f"not a GGUF file: it begins with {start[:4]!r} instead of {MAGIC!r}",
         where=path,
-        hint="check the path; model.path takes a GGUF file",
+        hint="check the path: a GGUF file is needed here",
     )

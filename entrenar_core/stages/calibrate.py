@@ -18,7 +18,9 @@ from entrenar_core.backend.select import select_backend
 from entrenar_core.codecs.base import Floats
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.config.data import Data, Source
+from entrenar_core.config.key_names import keys_named
 from entrenar_core.config.quantize import Calibration
+from entrenar_core.config.roles import ROLE_NAMES, SHORT_ROLES
 from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.opening import OpenedSource, open_sources
 from entrenar_core.errors import ConfigError, ModelError
@@ -42,7 +44,15 @@ from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 ModelFile = str | os.PathLike[str] | GGUFFile
 _MATRIX_AXES = 2
-_FILE_HINT = "measure it with llama-imatrix, and give its file: --imatrix FILE, or calibration.imatrix"
+_KEYS_OF_DATA = {
+    "under data": "under quantize.calibration",
+    **{f"data.{key}": f"quantize.calibration.{key}" for key in ("task", "columns", "chat_template")},
+    **{f"data.columns.{role}": f"quantize.calibration.columns.{role}" for role in ROLE_NAMES},
+    **{f"data.{role}": f"quantize.calibration.columns.{role}" for role in SHORT_ROLES},
+}
+"""Where a calibration's own data are described."""
+
+_FILE_HINT = "measure it with llama-imatrix, and give its file: --imatrix FILE, or quantize.calibration.imatrix"
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,11 @@ def calibration_rows(text: ModelText, calibration: Calibration, data: Data | Non
     Raises:
         ConfigError, DataError, TokenizerError: see there.
     """
+    with keys_named({} if calibration.data is None else _KEYS_OF_DATA):
+        return _calibration_rows(text, calibration, data, reporter)
+
+
+def _calibration_rows(text: ModelText, calibration: Calibration, data: Data | None, reporter: Reporter) -> TokenRows:
     section, sources = _sources(calibration, data)
     metadata, tokenizer = text.metadata, text.tokenizer
     templated = templated_tasks(section.chat_template, metadata)
@@ -196,16 +211,17 @@ def _sources(calibration: Calibration, data: Data | None) -> tuple[Data, tuple[O
         if data is None:
             raise ConfigError(
                 "there is nothing to calibrate on",
-                where="calibration",
-                hint="set calibration.data or calibration.imatrix",
+                where="quantize.calibration",
+                hint="set quantize.calibration.data or quantize.calibration.imatrix",
             )
         return data, open_sources(data, data.train)
-    entry = Source(path=calibration.data)
+    entry = Source(path=calibration.data, task=calibration.task, columns=calibration.columns)
     if data is None:
-        section = Data(train=(entry,))
+        section = Data(train=(entry,), chat_template=calibration.chat_template)
         return section, open_sources(section, section.train)
     unnamed: dict[str, Any] = dict.fromkeys(("task", "columns", "text", "prompt", "completion"))
-    section = data.model_copy(update={"train": (entry,), **unnamed})
+    template = calibration.chat_template or data.chat_template
+    section = data.model_copy(update={"train": (entry,), **unnamed, "chat_template": template})
     return section, open_sources(section, section.train, like=open_sources(data, data.train))
 
 
@@ -219,7 +235,7 @@ def row_length(calibration: Calibration, context: int, model: str) -> int:
         return calibration.seq_len
     if "seq_len" in calibration.model_fields_set:
         raise ConfigError(
-            f"calibration.seq_len is {calibration.seq_len}, but {model} was made for {context} tokens",
+            f"quantize.calibration.seq_len is {calibration.seq_len}, but {model} was made for {context} tokens",
             hint=f"set it to {context} or less",
         )
     return context

@@ -75,6 +75,7 @@ def run_quantize(
     started = time.monotonic()
     path = _output_path(config)
     _check_report(config, path, overwrite=overwrite)
+    _memory_taken(config.run)
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
@@ -106,17 +107,30 @@ def private_bytes() -> int:
 def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measures: bool) -> tuple[int, int]:
     """Values of a piece, and threads, for the memory that is left."""
     threads = run.threads or available_cores()
-    taken = min(private_bytes(), PROGRAM_BYTES) + MEMORY_MARGIN
-    if taken >= run.memory:
-        raise ConfigError(
-            f"{run.memory // 2**20} MiB are too little: the program itself takes {taken // 2**20} MiB",
-            where="run.memory",
-            hint="leave --memory out, or raise it",
-        )
-    piece_values, workers = piece_size(plan.tensors, threads, run.memory - taken, measures=measures)
+    piece_values, workers = piece_size(plan.tensors, threads, run.memory - _memory_taken(run), measures=measures)
     if workers < threads:
         reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
     return piece_values, workers
+
+
+def _memory_taken(run: Running) -> int:
+    """Bytes that are not left for buffers.
+
+    Raises:
+        ConfigError: nothing would be left.
+    """
+    taken = min(private_bytes(), PROGRAM_BYTES) + MEMORY_MARGIN
+    if taken >= run.memory:
+        raise ConfigError(
+            f"{_size(run.memory)} are too little: the program itself takes {taken // 2**20} MiB",
+            where="run.memory",
+            hint="leave --memory out, or raise it",
+        )
+    return taken
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes // 2**20} MiB" if n_bytes >= 2**20 else f"{n_bytes} bytes"
 
 
 def _write(

@@ -131,7 +131,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no type": (["model.gguf", "-o", "o.gguf"], "--type q4_k_m"),
     "unknown type": (["model.gguf", "-o", "o.gguf", "--type", "q4_km"], "q4_k_m"),
     "two types": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--bits", "4"], "cannot go together"),
-    "unknown tensor type": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--output-type", "q9"], "output_type"),
+    "unknown tensor type": (
+        ["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--output-type", "q9"],
+        "--output-type: value",
+    ),
     "pattern without a type": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--tensor-type", "x"], "PATTERN=TYPE"),
     "bad pattern": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--tensor-type", "(=q8_0"], "regular expression"),
     "pattern of nothing": (
@@ -161,6 +164,24 @@ BAD: dict[str, tuple[list[str], str]] = {
     "bad override": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--set", "pure"], "section.key=value"),
     "unknown key": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--set", "quantize.pur=true"], "quantize.pure"),
     "no yaml": (["absent.yaml"], "absent.yaml"),
+    "a training run": (["train.yaml"], "entrenar train train.yaml"),
+    "no memory": (["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--memory", "0"], '--memory: value "0"; must be a'),
+    "rows of no data": (
+        ["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--rows", "4"],
+        "set --calibrate or --imatrix",
+    ),
+    "data and importance": (
+        ["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--imatrix", "i.gguf", "--seq-len", "8"],
+        "--seq-len: cannot go together with --imatrix, which is measured already; remove one",
+    ),
+    "column": (
+        ["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--calibrate", "x", "--columns", "text"],
+        "--columns: 'text' is no ROLE=COLUMN",
+    ),
+    "role": (
+        ["model.gguf", "-o", "o.gguf", "--type", "q4_0", "--calibrate", "x", "--columns", "texts=a"],
+        "--columns texts: is not a role that a column can have; did you mean text?",
+    ),
 }
 
 
@@ -169,6 +190,7 @@ def test_mistakes_end_with_2_and_say_what_to_do(name: str, folder: Path) -> None
     (folder / "data.parquet").write_bytes(b"PAR1 and more")
     (folder / "there.gguf").write_bytes(b"old")
     (folder / "only.yaml").write_text("model: {path: model.gguf}\n")
+    (folder / "train.yaml").write_text("model: {path: model.gguf}\ndata: {train: a.parquet}\n")
     before = sorted(path.name for path in folder.iterdir())
     arguments, says = BAD[name]
     done = call("quantize", *arguments, cwd=folder)

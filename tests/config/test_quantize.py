@@ -95,7 +95,10 @@ def test_a_scale_is_shared_by_a_block_a_row_or_the_tensor(keys: str, group: str)
         ("type: q6_k, per_channel: true", "per_channel: q6_k has scales of its own inside each block"),
         ("type: f16, granularity: per_tensor", "granularity: f16 stores no scales"),
         ("bits: 4, qat: {}, stage: output", "qat: has no meaning in stage output"),
-        ("bits: 4, calibration: {imatrix: a.gguf, rows: 3}", "calibration.rows: cannot go together with calibration"),
+        (
+            "bits: 4, calibration: {imatrix: a.gguf, rows: 3}",
+            "calibration.rows: cannot go together with quantize.calibration",
+        ),
         ("bits: 4, calibration: {percentile: 99.0}", "calibration.percentile: has no meaning for this method"),
         ("bits: 4, calibration: {method: minmax, decay: 0.5}", "calibration.decay: has no meaning for this method"),
         ("bits: 4, tensor_types: {attn: q9}", 'tensor_types: value {"attn": "q9"}; must be a type for each pattern'),

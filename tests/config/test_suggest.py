@@ -74,6 +74,8 @@ def test_no_key_is_both_renamed_and_explained() -> None:
         ("load_in_4bit", "use quantize.bits"),
         ("merge_method", "use merge.method"),
         ("chat_template", "use data.chat_template"),
+        ("task", "use data.train.task or data.task"),
+        ("percentile", "use quantize.calibration.percentile"),
         ("roles_to_train", "use data.train_turns"),
         ("dataset_prepared_path", "use data.cache_dir"),
         ("messages", "use data.columns: {messages: COLUMN}"),

@@ -82,3 +82,28 @@ def test_what_cannot_be_is_said_in_a_line(folder: Path, arguments: tuple[str, ..
     assert message in done.err
     assert "Traceback" not in done.err
     assert sorted(folder.iterdir()) == before
+
+
+def test_options_say_how_the_data_are_read(folder: Path) -> None:
+    turns = [{"role": "user", "content": "red ball"}, {"role": "assistant", "content": "blue hat"}]
+    rows = [{"talk": turns, "body": "old key", "other": "green lamp"}] * 3
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sums = {}
+    for name, options in {
+        "body": ["--columns", "text=body"],
+        "other": ["--columns", "text=other"],
+        "talk": ["--columns", "messages=talk", "--task", "chat", "--chat-template", "chatml"],
+    }.items():
+        done = call(
+            "calibrate", "base.gguf", "rows.jsonl", "-o", f"{name}.gguf", "--threads", "1", *options, cwd=folder
+        )
+        assert done.code == 0, done.err
+        sums[name] = read_imatrix(folder / f"{name}.gguf").entries["blk.0.attn_q.weight"].sums.tobytes()
+    assert len(set(sums.values())) == 3
+
+
+def test_what_is_wrong_with_the_data_is_said_in_options(folder: Path) -> None:
+    done = call("calibrate", "base.gguf", "texts.jsonl", "--columns", "text=body", cwd=folder)
+    assert (done.code, "--columns text: there is no column 'body'" in done.err) == (2, True)
+    done = call("calibrate", "base.gguf", "texts.jsonl", "--seq-len", "4096", cwd=folder)
+    assert (done.code, "--seq-len is 4096, but base.gguf was made for" in done.err) == (2, True)

@@ -155,6 +155,32 @@ def test_other_data_are_read_like_those_of_the_run(folder: Path) -> None:
     assert rows == [tokens_in(folder, " ".join(stories()[0]))]
 
 
+def test_columns_of_calibration_data_can_be_named(folder: Path) -> None:
+    path = write_rows(folder / "b.jsonl", [{"body": "red ball", "other": "blue hat"}])
+    for column, text in (("body", "red ball"), ("other", "blue hat")):
+        assert rows_of(folder, data=path, columns={"text": column}) == [tokens_in(folder, text)]
+        run = Data.model_validate({"train": texts_of(folder)})
+        assert rows_of(folder, run, data=path, columns={"text": column}) == [tokens_in(folder, text)]
+
+
+def test_chats_can_have_a_template_of_their_own(folder: Path) -> None:
+    turns = [{"role": "user", "content": "red ball"}, {"role": "assistant", "content": "blue hat"}]
+    path = write_rows(folder / "c.jsonl", [{"messages": turns}])
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    (row,) = rows_of(folder, data=path, chat_template=template)
+    assert row[:4] == tokens_in(folder, "red ball blue hat ")[:4] != tokens_in(folder, "red ball\nblue hat\n")[:4]
+
+
+def test_what_is_wrong_with_calibration_data_names_keys_of_calibration(folder: Path) -> None:
+    path = texts_of(folder)
+    with pytest.raises(DataError) as caught:
+        rows_of(folder, data=path, columns={"text": "body"})
+    assert "quantize.calibration.columns.text: there is no column 'body'" in caught.value.message
+    with pytest.raises(DataError) as caught:
+        rows_of(folder, Data.model_validate({"train": path, "columns": {"text": "body"}}))
+    assert "data.text: there is no column 'body'" in caught.value.message
+
+
 def test_without_data_or_a_file_there_is_nothing_to_do(folder: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to calibrate on"):
         importance_for(folder / "base.gguf", calibration(), reporter=Listener())
