@@ -9,9 +9,12 @@ from pydantic.fields import FieldInfo
 
 from entrenar_core.config.base import Available, Section, entry_section, key_of, nested_section
 from entrenar_core.config.describe import allowed_words
+from entrenar_core.config.quantize import Quantize
+from entrenar_core.config.quantize_file import QuantizeConfig
 from entrenar_core.config.roles import TASK_ROLES
 from entrenar_core.config.root import Config
 
+MEBIBYTE = 1 << 20
 TARGET = Path(__file__).with_name("config.md")
 
 HEAD = """\
@@ -66,6 +69,15 @@ is the column to read. Other keys and types of features are refused.
 """
 
 
+QUANTIZING = """
+# The YAML of `entrenar quantize`
+
+`entrenar quantize FILE.yaml` reads a file of its own: `model`, the section `quantize` as above (its `stage` and `qat`
+are for training), `output` and `run`. Options lie over it; [quantize.md](quantize.md) has an example.
+`entrenar schema quantize` writes its JSON Schema. `base`, `include` and variables work as in a training run.
+"""
+
+
 def roles_table() -> Iterator[str]:
     """Which columns each task has."""
     yield "\n| task | columns | optional |\n|---|---|---|"
@@ -88,6 +100,8 @@ def default_text(field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(str(item) for item in value) + "]"
+    if isinstance(value, int) and value >= MEBIBYTE:
+        return f"{value // MEBIBYTE}MiB"
     return repr(value).replace("'", '"') if isinstance(value, str) and not value.isalnum() else str(value)
 
 
@@ -126,6 +140,11 @@ def reference() -> str:
         section = nested_section(field)
         if section is not None:
             lines.extend(tables(section, key))
+    lines.append(QUANTIZING.rstrip())
+    for key, field in QuantizeConfig.model_fields.items():
+        section = nested_section(field)
+        if section is not None and section is not Quantize:
+            lines.extend(tables(section, f"{key} (entrenar quantize)"))
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,7 @@ def quantized_facts(event: Quantized) -> list[Fact]:
     ]
     if event.rmse is not None:
         noise = "" if event.sqnr_db is None else f", {event.sqnr_db:.1f} dB above the noise"
-        facts.append(("error", f"RMSE {event.rmse:.3g}{noise}"))
+        facts.append(("rounding error", f"RMSE {event.rmse:.3g}{noise}"))
     speed = size(int(rate(event.source_bytes, event.seconds)))
     facts.append(("time", f"{duration(event.seconds)} ({speed}/s), peak memory {size(event.peak_memory_bytes)}"))
     return facts

@@ -66,15 +66,15 @@ def plan_document(plan: QuantizePlan) -> dict[str, object]:
 
 
 def report_sections(result: QuantizeResult) -> list[Section]:
-    """One row a tensor, and one for all."""
+    """One row a tensor, and one for all. Shapes and sizes are in the JSON: a row shall fit in 80 columns."""
     total = total_errors(result.tensors)
     weighted = total.weighted_rmse is not None
-    columns = ["tensor", "shape", "type", "size", "RMSE", "max error", "SQNR"]
+    columns = ["tensor", "type", "RMSE", "max error", "SQNR"]
     rows = [_tensor_row(one, weighted=weighted) for one in result.tensors]
-    rows.append(["all rounded", "", "", "", *_error_cells(total if total.count else None, weighted=weighted)])
+    rows.append(["all rounded", "", *_error_cells(total if total.count else None, weighted=weighted)])
     if weighted:
-        columns.append("weighted RMSE")
-    return [Table("errors", columns, rows, frozenset(range(3, len(columns))))]
+        columns.append("weighted")
+    return [Table("errors", columns, rows, frozenset(range(2, len(columns))))]
 
 
 @dataclass
@@ -114,8 +114,7 @@ def _group_row(group: _Group) -> Sequence[str]:
 
 
 def _tensor_row(one: TensorReport, *, weighted: bool) -> list[str]:
-    shape = " x ".join(str(axis) for axis in one.shape)
-    return [one.name, shape, one.type_name, size(one.n_bytes), *_error_cells(one.errors, weighted=weighted)]
+    return [one.name, one.type_name, *_error_cells(one.errors, weighted=weighted)]
 
 
 def _error_cells(errors: ErrorSums | None, *, weighted: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,17 @@ from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import DebugOption, JsonOption
 
 
+class Command(StrEnum):
+    """Whose file the schema is for."""
+
+    TRAIN = "train"
+    QUANTIZE = "quantize"
+
+
 def schema(
+    command: Annotated[
+        Command, typer.Argument(metavar="COMMAND", help="Whose YAML: train or quantize.", show_default=True)
+    ] = Command.TRAIN,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of stdout.")
     ] = None,
@@ -21,9 +32,9 @@ def schema(
     debug: DebugOption = False,
 ) -> None:
     """Print the JSON Schema of the YAML, by which editors complete and check it."""
-    from entrenar_core.config.json_schema import json_schema
+    from entrenar_core.config.json_schema import json_schema, quantize_schema
 
-    content = json_schema()
+    content = quantize_schema() if command is Command.QUANTIZE else json_schema()
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     if output is None:
         typer.echo(json.dumps(content, ensure_ascii=False) if json_lines else text.rstrip())

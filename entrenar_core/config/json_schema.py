@@ -1,8 +1,8 @@
 """The JSON Schema of the YAML, by which editors complete and check it (draft 2020-12).
 
-It is Pydantic's schema of `Config`, opened for what is allowed before the check: names in any case, variables in
-place of values, empty sections, `base` and `include`, Ludwig's features. Keys that a parent file may hold are
-required only in a file that has none. Conflicts between keys are not part of it; `load_config` reports them.
+It is Pydantic's schema of `Config`, or of `QuantizeConfig`, opened for what is allowed before the check: names in any
+case, variables in place of values, empty sections, `base` and `include`, Ludwig's features. Keys that a parent file may
+hold are required only in a file that has none. Conflicts between keys are not part of it; `load_config` reports them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from entrenar_core.config.base import Path, Section, key_of, nested_section, schema_fields
 from entrenar_core.config.compose import COMPOSING_KEYS
 from entrenar_core.config.ludwig import FEATURE_KEYS, INPUT, INPUT_TYPES, OUTPUT, OUTPUT_TASKS
+from entrenar_core.config.quantize_file import QuantizeConfig
 from entrenar_core.config.root import MAY_BE_EMPTY, Config
 
 Schema = dict[str, Any]
@@ -23,31 +24,37 @@ _FILE: Schema = {"type": "string", "minLength": 1}
 
 
 def json_schema() -> Schema:
-    """The schema as JSON values; a new copy at each call."""
-    made = Config.model_json_schema(by_alias=True)
-    sections: Mapping[str, Schema] = made["$defs"]
-    for section in (made, *sections.values()):
-        section["properties"] = {key: _opened(value) for key, value in section["properties"].items()}
-    for name in _required_by_place():
-        _definition(made, name).pop("required", None)
-    properties = {**made["properties"], **_composition(), **_features()}
+    """The schema of a training run as JSON values; a new copy at each call."""
+    schema = _schema_of(Config, "entrenar configuration")
+    properties = {**schema["properties"], **_features()}
     for key in MAY_BE_EMPTY:
         properties[key] = _with_alternative(properties[key], {"type": "null"})
+    return {**schema, "properties": properties, "$defs": {**schema["$defs"], **_feature_definitions()}}
+
+
+def quantize_schema() -> Schema:
+    """The schema of a file of `entrenar quantize`."""
+    return _schema_of(QuantizeConfig, "entrenar quantize")
+
+
+def _schema_of(root: type[Section], title: str) -> Schema:
+    made = root.model_json_schema(by_alias=True)
+    sections: Mapping[str, Schema] = made["$defs"]
+    for part in (made, *sections.values()):
+        part["properties"] = {key: _opened(value) for key, value in part["properties"].items()}
+    for section in _required_by_place(root):
+        (made if section is root else sections[section.__name__]).pop("required", None)
     return {
         "$schema": DIALECT,
-        "title": "entrenar configuration",
-        "description": Config.__doc__,
+        "title": title,
+        "description": root.__doc__,
         "type": "object",
-        "properties": properties,
+        "properties": {**made["properties"], **_composition()},
         "additionalProperties": False,
         "if": {"not": {"anyOf": [{"required": [key]} for key in COMPOSING_KEYS]}},
-        "then": _requirements(),
-        "$defs": {**sections, "Variable": _variable(), **_feature_definitions()},
+        "then": _requirements(root),
+        "$defs": {**sections, "Variable": _variable()},
     }
-
-
-def _definition(made: Schema, section: type[Section]) -> Schema:
-    return made if section is Config else made["$defs"][section.__name__]
 
 
 def _variable() -> Schema:
@@ -158,16 +165,16 @@ def _feature_definitions() -> Schema:
     }
 
 
-def _required_by_place() -> dict[type[Section], Path]:
+def _required_by_place(root: type[Section]) -> dict[type[Section], Path]:
     """Sections that may be spread over files: where each stands. Entries of lists are not: a list is replaced."""
-    nested = {section: path for path, field in schema_fields(Config) if (section := nested_section(field)) is not None}
-    return {Config: (), **nested}
+    nested = {section: path for path, field in schema_fields(root) if (section := nested_section(field)) is not None}
+    return {root: (), **nested}
 
 
-def _requirements() -> Schema:
+def _requirements(root: type[Section]) -> Schema:
     """What a file without a parent must hold, section by section."""
     demands: Schema = {}
-    for section, path in _required_by_place().items():
+    for section, path in _required_by_place(root).items():
         required = [key_of(name, field) for name, field in section.model_fields.items() if field.is_required()]
         if not required:
             continue

@@ -225,7 +225,7 @@ def test_the_summary_names_the_error_where_it_was_measured() -> None:
     summary = Quantized(Path("o.gguf"), 4 << 20, 1 << 20, 4.5, {"Q4_0": 2}, 2.0, 99 << 20, 0.00123, 23.04)
     facts = dict(quantized_facts(summary))
     assert facts["size"] == "4.0 MiB to 1.0 MiB (25 %), 4.50 bits a weight"
-    assert facts["error"] == "RMSE 0.00123, 23.0 dB above the noise"
+    assert facts["rounding error"] == "RMSE 0.00123, 23.0 dB above the noise"
     assert facts["time"] == "2.0 s (2.0 MiB/s), peak memory 99.0 MiB"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from entrenar_core.config.base import Section, entry_section, key_of, nested_section
 from entrenar_core.config.compose import COMPOSING_KEYS
-from entrenar_core.config.json_schema import DIALECT, json_schema
+from entrenar_core.config.json_schema import DIALECT, json_schema, quantize_schema
 from entrenar_core.config.load import config_from_text
 from entrenar_core.config.ludwig import INPUT, OUTPUT
+from entrenar_core.config.quantize_file import QuantizeConfig, quantize_config
 from entrenar_core.config.resolved import resolved_yaml
 from entrenar_core.config.root import Config
 from entrenar_core.config.yaml_source import read_text
@@ -149,11 +151,47 @@ def sections(section: type[Section]) -> Iterator[type[Section]]:
 
 @pytest.mark.parametrize("section", dict.fromkeys(sections(Config)), ids=lambda section: section.__name__)
 def test_schema_and_sections_have_the_same_keys(section: type[Section]) -> None:
-    known = {key_of(name, field) for name, field in section.model_fields.items()}
-    schema: Mapping[str, Any] = SCHEMA if section is Config else SCHEMA["$defs"][section.__name__]
     more = {*COMPOSING_KEYS, INPUT, OUTPUT} if section is Config else set()
-    assert set(schema["properties"]) == known | more
-    assert schema["additionalProperties"] is False
+    assert keys_in(SCHEMA, Config, section) == keys_of(section) | more
+
+
+@pytest.mark.parametrize("section", dict.fromkeys(sections(QuantizeConfig)), ids=lambda section: section.__name__)
+def test_a_file_of_quantize_has_a_schema_of_its_own(section: type[Section]) -> None:
+    more = set(COMPOSING_KEYS) if section is QuantizeConfig else set()
+    assert keys_in(quantize_schema(), QuantizeConfig, section) == keys_of(section) | more
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("model: {path: a}\nquantize: {type: Q8_0}", True),
+        ("model: {path: a}\nquantize: {bits: 4}\noutput: {path: b, report: c}\nrun: {memory: 1GiB, threads: 2}", True),
+        ("model: {path: a}\nquantize: {bits: 4, calibration: {data: c, columns: {text: t}}}\nrun: {memory: 9}", True),
+        ("base: parent.yaml\nrun: {threads: 1}", True),
+        ("quantize: {bits: 4}", False),
+        ("model: {path: a}\nquantize: {bits: 4}\nrun: {thread: 2}", False),
+        ("model: {path: a}\nquantize: {bits: 4}\nrun: {threads: 0}", False),
+        ("model: {path: a}\nquantize: {bits: 4}\ndata: {train: a}", False),
+    ],
+)
+def test_the_schema_of_quantize_agrees_with_its_check(text: str, is_right: bool, tmp_path: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(quantize_schema())
+    check = jsonschema.Draft202012Validator(quantize_schema())
+    assert check.is_valid(read_text(text, "q.yaml").data) is is_right
+    (tmp_path / "parent.yaml").write_text("model: {path: a}\nquantize: {bits: 4}\n")
+    (tmp_path / "q.yaml").write_text(text)
+    with nullcontext() if is_right else pytest.raises(ConfigError):
+        quantize_config(tmp_path / "q.yaml", [])
+
+
+def keys_of(section: type[Section]) -> set[str]:
+    return {key_of(name, field) for name, field in section.model_fields.items()}
+
+
+def keys_in(whole: Mapping[str, Any], root: type[Section], section: type[Section]) -> set[str]:
+    part = whole if section is root else whole["$defs"][section.__name__]
+    assert part["additionalProperties"] is False
+    return set(part["properties"])
 
 
 def test_every_key_has_a_description_and_known_defaults_are_given() -> None:
