@@ -7,10 +7,10 @@ infinite is a FormatError, because the weight it stands for would be lost withou
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 
+from entrenar_core.codecs import float_arrays
 from entrenar_core.codecs.base import (
     Bytes,
     Codec,
@@ -22,7 +22,14 @@ from entrenar_core.codecs.base import (
 )
 from entrenar_core.codecs.float_arrays import Halves
 from entrenar_core.codecs.refusal import UnfitValueError
-from entrenar_core.jit import jit_enabled
+from entrenar_core.stored_kernels import StoredKernel
+
+_KERNELS = "entrenar_core.codecs.float_kernels"
+
+_decode_f16 = StoredKernel(_KERNELS, "decode_f16", plain=float_arrays.decode_f16)
+_encode_f16 = StoredKernel(_KERNELS, "encode_f16", "boolean", float_arrays.encode_f16)
+_decode_bf16 = StoredKernel(_KERNELS, "decode_bf16", plain=float_arrays.decode_bf16)
+_encode_bf16 = StoredKernel(_KERNELS, "encode_bf16", "boolean", float_arrays.encode_bf16)
 
 
 class F32Codec:
@@ -55,11 +62,11 @@ class F16Codec:
     block_bytes = 2
 
     def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
-        return _decode(self, _kernels().decode_f16, raw, out)
+        return _decode(self, _decode_f16, raw, out)
 
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         del importance
-        return _encode(self, _kernels().encode_f16, values, out, smallest_lost=65520.0)
+        return _encode(self, _encode_f16, values, out, smallest_lost=65520.0)
 
 
 class BF16Codec:
@@ -70,22 +77,11 @@ class BF16Codec:
     block_bytes = 2
 
     def decode(self, raw: Bytes, out: Floats | None = None) -> Floats:
-        return _decode(self, _kernels().decode_bf16, raw, out)
+        return _decode(self, _decode_bf16, raw, out)
 
     def encode(self, values: Floats, importance: Floats | None = None, out: Bytes | None = None) -> Bytes:
         del importance
-        return _encode(self, _kernels().encode_bf16, values, out, smallest_lost=(2.0 - 2.0**-8) * 2.0**127)
-
-
-def _kernels() -> ModuleType:
-    """Compiled at the first use: importing numba takes longer than opening a model."""
-    if jit_enabled():
-        from entrenar_core.codecs import float_kernels
-
-        return float_kernels
-    from entrenar_core.codecs import float_arrays
-
-    return float_arrays
+        return _encode(self, _encode_bf16, values, out, smallest_lost=(2.0 - 2.0**-8) * 2.0**127)
 
 
 def _decode(codec: Codec, widen: Callable[[Halves, Floats], None], raw: Bytes, out: Floats | None) -> Floats:

@@ -12,6 +12,19 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Floats
+from entrenar_core.stored_kernels import StoredKernel
+
+LANE_ROWS = 16
+"""What the kernels know of each part of a block: see `k_lanes_kernels`."""
+
+_AFFINE = "entrenar_core.codecs.k_affine_pack_kernels"
+_SYMMETRIC = "entrenar_core.codecs.k_symmetric_kernels"
+
+_encode_q2_k = StoredKernel(_AFFINE, "encode_q2_k")
+_encode_q3_k = StoredKernel(_SYMMETRIC, "encode_q3_k")
+_encode_q4_k = StoredKernel(_AFFINE, "encode_q4_k")
+_encode_q5_k = StoredKernel(_AFFINE, "encode_q5_k")
+_encode_q6_k = StoredKernel(_SYMMETRIC, "encode_q6_k")
 
 _SUPER_BLOCK = 256
 _LINE = 64
@@ -29,42 +42,32 @@ def encode_q2_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     Returns:
         The number of the first block, counted through all rows, that the type cannot hold; None when all is well.
     """
-    from entrenar_core.codecs.k_affine_pack_kernels import encode_q2_k as kernel
-
     factors = _steps_around(0.0, 0.6, 5)
-    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=80, n_steps=2)
+    return encode_blocks(_encode_q2_k, rows, importance, packed, factors, part=16, steps_at=80, n_steps=2)
 
 
 def encode_q3_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 110]; see `encode_q2_k`."""
-    from entrenar_core.codecs.k_symmetric_kernels import encode_q3_k as kernel
-
     factors = _steps_around(0.0, 0.8, 4)
-    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
+    return encode_blocks(_encode_q3_k, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
 
 
 def encode_q4_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 144]; see `encode_q2_k`."""
-    from entrenar_core.codecs.k_affine_pack_kernels import encode_q4_k as kernel
-
     factors = _steps_around(0.0, 0.9, 5)
-    return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(_encode_q4_k, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
 def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 176]; see `encode_q2_k`."""
-    from entrenar_core.codecs.k_affine_pack_kernels import encode_q5_k as kernel
-
     factors = _steps_around(0.0, 0.9, 5)
-    return encode_blocks(kernel, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(_encode_q5_k, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
 
 
 def encode_q6_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 210]; see `encode_q2_k`."""
-    from entrenar_core.codecs.k_symmetric_kernels import encode_q6_k as kernel
-
     factors = _steps_around(0.0, 0.9, 4)
-    return encode_blocks(kernel, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
+    return encode_blocks(_encode_q6_k, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
 
 
 def aligned_floats(n_rows: int) -> Floats:
@@ -105,13 +108,11 @@ def encode_blocks(
 
     Returns the number of the first block whose steps are not finite float16 numbers, if any.
     """
-    from entrenar_core.codecs.k_lanes_kernels import N_ROWS
-
     blocks = rows.reshape(-1, block)
     targets = packed.reshape(len(blocks), -1)
     weighting = np.empty(0, np.float32) if importance is None else _normalized(importance)
     steps = np.empty((len(blocks), n_steps), np.float32)
-    scratch = aligned_floats(part), aligned_floats(part), aligned_floats(N_ROWS)
+    scratch = aligned_floats(part), aligned_floats(part), aligned_floats(LANE_ROWS)
     with np.errstate(all="ignore"):  # values that are not finite, or too large, are found by their steps
         kernel(blocks, weighting.reshape(-1, block), factors, *scratch, steps, targets)
         halves = steps.astype("<f2")

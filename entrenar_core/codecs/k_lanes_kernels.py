@@ -7,7 +7,7 @@ one block of 16 parts, two of 8 or sixteen of 1; for blocks that do not exist, t
 Sums are kept in memory (LLVM cannot tell that the arrays do not overlap), so loops take four values at a time and go
 through memory once for all of them: sizes of parts are multiples of 4.
 
-What is known of each lane stands in the rows of `lanes` float32 [N_ROWS, 16]. All scratch memory comes from
+What is known of each lane stands in the rows of `lanes` float32 [LANE_ROWS, 16]. All scratch memory comes from
 `aligned_floats`: a row that crosses a cache line costs half of the speed.
 """
 
@@ -20,7 +20,6 @@ from entrenar_core.jit import kernel
 LANES = 16
 SUPER_BLOCK = 256
 
-N_ROWS = 16
 LOW, WIDTH, ENERGY, SUM_W, SUM_WY, INVERSE, SUM_Q, SUM_QQ, SUM_QY, GAIN, SCALE, OFFSET, SCALE_CODE, MIN_CODE = range(14)
 """Rows of `lanes`. The symmetric types keep the value of largest magnitude in WIDTH."""
 

@@ -1,9 +1,10 @@
 """Decoders of the K-types: N blocks of 256 values at a time, with every bit as in gguf-py.
 
 All of them take blocks uint8 [N, block_bytes] and values float32 [N, 256]; `scales` float32 holds the float16 numbers
-of each block ([N, 1]: d, or [N, 2]: d and dmin). Float operations keep the order of gguf-py. An inner loop runs over
-the size of a slice and writes straight to its place: that LLVM vectorises, where it would unroll a constant range. The
-values that share a byte, and the two scales of 32 values (`left` and not), are taken in one loop for the same reason.
+of each block ([N, 1]: d, or [N, 2]: d and dmin), and `parts` float32 [2, 16] is scratch. Float operations keep the
+order of gguf-py. An inner loop runs over the size of a slice and writes straight to its place: that LLVM vectorises,
+where it would unroll a constant range. The values that share a byte, and the two scales of 32 values (`left` and not),
+are taken in one loop for the same reason.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def _centred(code, centre, left, left_scale, right_scale):
 
 
 @kernel(exact=True)
-def decode_q2_k(blocks, scales, values):
+def decode_q2_k(blocks, scales, parts, values):
     """x = (d·scale)·code - dmin·minimum: 16 nibble pairs of scale and minimum, 64 bytes of codes, d, dmin."""
-    steps, minima = np.empty(16, np.float32), np.empty(16, np.float32)
+    steps, minima = parts[0], parts[1]
     for n in range(blocks.shape[0]):
         d, dmin = scales[n, 0], scales[n, 1]
         for part in range(16):
@@ -71,9 +72,9 @@ def decode_q2_k(blocks, scales, values):
 
 
 @kernel(exact=True)
-def decode_q3_k(blocks, scales, values):
+def decode_q3_k(blocks, scales, parts, values):
     """x = (d·(scale - 32))·(code - 4): 32 bytes of high bits, 64 of low bits, 12 of scales, d."""
-    steps = np.empty(16, np.float32)
+    steps = parts[0]
     for n in range(blocks.shape[0]):
         d = scales[n, 0]
         for part in range(16):
@@ -94,9 +95,9 @@ def decode_q3_k(blocks, scales, values):
 
 
 @kernel(exact=True)
-def decode_q4_k(blocks, scales, values):
+def decode_q4_k(blocks, scales, parts, values):
     """x = (d·scale)·code - dmin·minimum: d, dmin, 12 bytes of scales and minima, 128 of codes."""
-    steps, minima = np.empty(8, np.float32), np.empty(8, np.float32)
+    steps, minima = parts[0], parts[1]
     for n in range(blocks.shape[0]):
         _scales_and_minima(blocks[n, 4:16], scales[n, 0], scales[n, 1], steps, minima)
         for pair in range(4):
@@ -110,9 +111,9 @@ def decode_q4_k(blocks, scales, values):
 
 
 @kernel(exact=True)
-def decode_q5_k(blocks, scales, values):
+def decode_q5_k(blocks, scales, parts, values):
     """x = (d·scale)·code - dmin·minimum: as Q4_K, with 32 bytes of fifth bits before the codes."""
-    steps, minima = np.empty(8, np.float32), np.empty(8, np.float32)
+    steps, minima = parts[0], parts[1]
     for n in range(blocks.shape[0]):
         _scales_and_minima(blocks[n, 4:16], scales[n, 0], scales[n, 1], steps, minima)
         fifths = blocks[n, 16:48]
@@ -131,9 +132,9 @@ def decode_q5_k(blocks, scales, values):
 
 
 @kernel(exact=True)
-def decode_q6_k(blocks, scales, values):
+def decode_q6_k(blocks, scales, parts, values):
     """x = (d·scale)·(code - 32): 128 bytes of low bits, 64 of high bits, 16 int8 scales, d."""
-    steps = np.empty(16, np.float32)
+    steps = parts[0]
     for n in range(blocks.shape[0]):
         for part in range(16):
             steps[part] = scales[n, 0] * np.float32(np.int8(blocks[n, 192 + part]))

@@ -7,7 +7,6 @@ A block is a float16 scale d, for the types _1 a float16 minimum m, and codes:
 - Q8_0: x = d·code, code from -127 to 127.
 
 With an importance, the types of 4 and 5 bits search the scale that loses least (`legacy_search_kernels`).
-The kernels are compiled when the first block is met: importing numba takes longer than opening a model.
 """
 
 from __future__ import annotations
@@ -18,6 +17,20 @@ import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Floats, decoded_shape, output_array
 from entrenar_core.codecs.block_encoder import EncodingBlockCodec
+from entrenar_core.stored_kernels import StoredKernel
+
+_KERNELS = "entrenar_core.codecs.legacy_kernels"
+
+decode_q4_0 = StoredKernel(_KERNELS, "decode_q4_0")
+decode_q4_1 = StoredKernel(_KERNELS, "decode_q4_1")
+decode_q5_0 = StoredKernel(_KERNELS, "decode_q5_0")
+decode_q5_1 = StoredKernel(_KERNELS, "decode_q5_1")
+decode_q8_0 = StoredKernel(_KERNELS, "decode_q8_0")
+encode_q4_0 = StoredKernel(_KERNELS, "encode_q4_0", "int64")
+encode_q4_1 = StoredKernel(_KERNELS, "encode_q4_1", "int64")
+encode_q5_0 = StoredKernel(_KERNELS, "encode_q5_0", "int64")
+encode_q5_1 = StoredKernel(_KERNELS, "encode_q5_1", "int64")
+encode_q8_0 = StoredKernel(_KERNELS, "encode_q8_0", "int64")
 
 _SMALLEST = np.finfo(np.float32).smallest_normal
 
@@ -49,13 +62,9 @@ class Q4_0Codec(LegacyCodec):
     block_bytes = 18
 
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
-        from entrenar_core.codecs.legacy_kernels import decode_q4_0
-
         decode_q4_0(blocks, values)
 
     def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
-        from entrenar_core.codecs.legacy_kernels import encode_q4_0
-
         if importance is None:
             return int(encode_q4_0(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_0
@@ -70,13 +79,9 @@ class Q4_1Codec(LegacyCodec):
     block_bytes = 20
 
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
-        from entrenar_core.codecs.legacy_kernels import decode_q4_1
-
         decode_q4_1(blocks, values)
 
     def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
-        from entrenar_core.codecs.legacy_kernels import encode_q4_1
-
         if importance is None:
             return int(encode_q4_1(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_1
@@ -91,13 +96,9 @@ class Q5_0Codec(LegacyCodec):
     block_bytes = 22
 
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
-        from entrenar_core.codecs.legacy_kernels import decode_q5_0
-
         decode_q5_0(blocks, values)
 
     def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
-        from entrenar_core.codecs.legacy_kernels import encode_q5_0
-
         if importance is None:
             return int(encode_q5_0(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_0
@@ -112,13 +113,9 @@ class Q5_1Codec(LegacyCodec):
     block_bytes = 24
 
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
-        from entrenar_core.codecs.legacy_kernels import decode_q5_1
-
         decode_q5_1(blocks, values)
 
     def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
-        from entrenar_core.codecs.legacy_kernels import encode_q5_1
-
         if importance is None:
             return int(encode_q5_1(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_1
@@ -137,13 +134,9 @@ class Q8_0Codec(LegacyCodec):
         return super().encode(values, out=out)
 
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
-        from entrenar_core.codecs.legacy_kernels import decode_q8_0
-
         decode_q8_0(blocks, values)
 
     def _encode(self, rows: Floats, importance: Floats | None, packed: Bytes) -> int:
-        from entrenar_core.codecs.legacy_kernels import encode_q8_0
-
         del importance
         return int(encode_q8_0(rows, packed))
 
