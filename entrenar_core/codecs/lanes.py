@@ -164,6 +164,15 @@ def fit_sums(values, row, column, minimum, inverse, rounding, zero, largest, wei
     return _sum(weighted), _sum(weighted * levels), _sum(weighted * moved)
 
 
+@lanes
+def line_error(values, row, column, minimum, scale, inverse, rounding, zero, largest, weights, unit):
+    """The sum of w·(unit·loss)² when the codes of `fit_sums` are stored and decoded as scale·k + minimum."""
+    x = values[row, column : column + 32]
+    codes = np.clip(((x - minimum) * inverse + rounding).astype(np.int32), 0, largest)
+    lost = (((codes - zero).astype(np.float32) * scale + minimum) - x) * unit
+    return _sum(weights[:32] * (lost * lost))
+
+
 def _sum(lanes32):
     """A sum of 32 numbers by halves, as vectors add up."""
     while lanes32.size > 1:

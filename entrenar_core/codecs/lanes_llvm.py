@@ -318,6 +318,23 @@ def fit_sums(typingctx, values, row, column, minimum, inverse, rounding, zero, l
     return types.UniTuple(types.float32, 3)(values, _INDEX, _INDEX, *numbers, weights), emit
 
 
+@intrinsic
+def line_error(typingctx, values, row, column, minimum, scale, inverse, rounding, zero, largest, weights, unit):
+    def emit(context, builder, signature, args):
+        values, row, column, minimum, scale, inverse, rounding, zero, largest, weights, unit = args
+        pointer = _pointer(context, builder, signature.args[0], values, row, column, _vector(_F32))
+        x, low = builder.load(pointer, align=1), _spread(builder, minimum)
+        codes = _codes(builder, builder.fsub(x, low), inverse, rounding, _spread(builder, largest))
+        levels = builder.sitofp(builder.sub(codes, _spread(builder, zero)), _vector(_F32))
+        decoded = builder.fadd(builder.fmul(levels, _spread(builder, scale)), low)
+        lost = builder.fmul(builder.fsub(decoded, x), _spread(builder, unit))
+        w = builder.load(_flat_pointer(context, builder, signature.args[9], weights, _I64(0)), align=1)
+        return _sum(builder, builder.fmul(w, builder.fmul(lost, lost)))
+
+    numbers = [types.float32] * 4 + [types.int32] * 2
+    return types.float32(values, _INDEX, _INDEX, *numbers, weights, types.float32), emit
+
+
 def _flat_pointer(context, builder, array_type, array, index):
     """Where element [index] of a contiguous array begins 32 float32 values."""
     fields = context.make_array(array_type)(context, builder, array)

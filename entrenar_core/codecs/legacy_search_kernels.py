@@ -2,8 +2,10 @@
 
 A value's weight is importance·sqrt(mean square of its row + x²), as in llama.cpp. For each of some scales around the
 plain one the codes are fixed, and then scale (and minimum) that fit those codes best have a closed form by least
-squares. The codes that are stored are those of the best scale after it has been rounded to float16. A block without any
-weight counts all its values alike. What an encoder returns is said in `legacy_kernels`.
+squares. The codes that are stored are those of the best scale after it has been rounded to float16. Each search moves
+on from the best that it has met and need not meet the plain scale, so at the end both are measured as the decoder sees
+them, and the plain one is kept unless the other loses less. A block without any weight counts all its values alike.
+What an encoder returns is said in `legacy_kernels`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from entrenar_core.codecs.half_kernels import float_of_half, half_of_float
 from entrenar_core.codecs.lanes import (
     fit_sums,
     float_of_bits,
+    line_error,
     store_weights,
     sum_of_squares,
     weighted_sum,
@@ -77,9 +80,9 @@ def best_scale(values, row, column, weights, extreme, level):
     extreme: the value of largest magnitude, not 0; level: float32 8 or 16.
     """
     zero, largest = np.int32(level), np.int32(level + level - _ONE)
-    best, best_gain = -extreme / level, _ZERO
+    best, best_gain, of_extreme = -extreme / level, _ZERO, -_ONE / extreme
     for step in range(-_STEPS, _STEPS + 1 + _REFINEMENTS):
-        inverse = -(level + _STEP * np.float32(step)) / extreme if step <= _STEPS else _ONE / best
+        inverse = (level + _STEP * np.float32(step)) * of_extreme if step <= _STEPS else _ONE / best
         if not abs(inverse * extreme) <= _FURTHEST * level:
             continue
         _, squares, products = fit_sums(values, row, column, _ZERO, inverse, level + _HALF, zero, largest, weights)
@@ -106,12 +109,11 @@ def fitted_line(firsts, squares, products, mass, total):
 
 
 @kernel(exact=True)
-def best_line(values, row, column, weights, total, levels):
+def best_line(values, row, column, weights, total, low, scale, levels):
     """The minimum and scale with the least weighted error, for codes 0 ... levels (float32 15 or 31).
 
-    total: the sum of the weights. The scale is NaN or infinite when a value is, 0 when all values are the same.
+    total: the sum of the weights; low, scale: those of the plain line, returned where the range is 0 or nearly.
     """
-    low, scale, _, _ = lowest_and_scale(values, row, column, levels)
     width, largest = scale * levels, np.int32(levels)
     if not (width > _ZERO and _ONE / width <= _LARGEST and width <= _LARGEST):
         return low, scale
@@ -139,6 +141,14 @@ def best_line(values, row, column, weights, total, levels):
     return low + offset, scale
 
 
+@kernel(exact=True, inline=True)
+def stored_error(values, row, column, low, half, rounding, zero, largest, weights, unit):
+    """The weighted error of the line that the float16 bits `low` and `half` stand for, times unit²."""
+    minimum, scale = float_of_half(low), float_of_half(half)
+    inverse, _ = inverse_of(scale)
+    return line_error(values, row, column, minimum, scale, inverse, rounding, zero, largest, weights, unit)
+
+
 @kernel(exact=True)
 def weighted_scale(values, row, column, weights, level):
     """float16 bits of a block's best scale, and the inverse of what they stand for (0 where it has none).
@@ -150,7 +160,11 @@ def weighted_scale(values, row, column, weights, level):
     if overflows(half) or extreme == _ZERO:
         return half, _ZERO
     best = half_of_float(best_scale(values, row, column, weights, extreme, level))
-    half = half if overflows(best) else best
+    if best != half and not overflows(best):
+        zero, largest, unit = np.int32(level), np.int32(level + level - _ONE), level / extreme
+        ours = stored_error(values, row, column, _NO_ZERO, best, level + _HALF, zero, largest, weights, unit)
+        if ours < stored_error(values, row, column, _NO_ZERO, half, level + _HALF, zero, largest, weights, unit):
+            half = best
     inverse, usable = inverse_of(float_of_half(half))
     return half, inverse if usable else _ZERO
 
@@ -158,13 +172,15 @@ def weighted_scale(values, row, column, weights, level):
 @kernel(exact=True)
 def weighted_line(values, row, column, weights, total, levels):
     """float16 bits of a block's best minimum and scale, the minimum they stand for, and the inverse of the scale."""
-    minimum, scale, _, _ = lowest_and_scale(values, row, column, levels)
+    minimum, scale, unit, _ = lowest_and_scale(values, row, column, levels)
     low, half = half_of_float(minimum), half_of_float(scale)
     if not (overflows(low) or overflows(half)):
-        minimum, scale = best_line(values, row, column, weights, total, levels)
-        best_low, best_half = half_of_float(minimum), half_of_float(scale)
+        minimum, scale = best_line(values, row, column, weights, total, minimum, scale, levels)
+        best_low, best_half, largest = half_of_float(minimum), half_of_float(scale), np.int32(levels)
         if not (overflows(best_low) or overflows(best_half)):
-            low, half = best_low, best_half
+            ours = stored_error(values, row, column, best_low, best_half, _HALF, _NO_ZERO, largest, weights, unit)
+            if ours < stored_error(values, row, column, low, half, _HALF, _NO_ZERO, largest, weights, unit):
+                low, half = best_low, best_half
     inverse, usable = inverse_of(float_of_half(half))
     return low, half, float_of_half(low), inverse if usable else _ZERO
 

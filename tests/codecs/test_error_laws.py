@@ -1,8 +1,7 @@
 """Laws of what a type loses (ENT-026), for every type that can be written, as far as a law applies to it.
 
-Bounds are derived from the formats. A scale stored as float16 is off by at most 2^-11 of itself, or by 2^-25 where it
-is subnormal; a code is off by half a step by rounding; Q4_0 and Q5_0 have a code for -8 (-16) steps but none for +8
-(+16), so that a value at that end is off by a whole step.
+Bounds are derived from the formats (`error_bounds`): a code is off by half a step by rounding; Q4_0 and Q5_0 have a
+code for -8 (-16) steps but none for +8 (+16), so that a value at that end is off by a whole step.
 """
 
 from __future__ import annotations
@@ -17,11 +16,7 @@ from hypothesis import strategies as st
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import ENCODABLE, codec_for
-
-HALF_UNIT = 2.0**-11
-SMALLEST_HALF_UNIT = 2.0**-25
-SLACK = 1.0 + 2.0**-20
-"""For the few float32 roundings on the way."""
+from tests.codecs.error_bounds import HALF_STEP, SLACK, symmetric_bound
 
 ROW = 512
 """Two of the largest blocks."""
@@ -47,29 +42,13 @@ def gaussian(seed: int, rows: int = 4, size: float = 1.0) -> np.ndarray:
     return (size * np.random.default_rng(seed).standard_normal((rows, ROW))).astype(np.float32)
 
 
-def symmetric_bound(blocks: np.ndarray, levels: int, steps: float) -> np.ndarray:
-    """`steps` of largest/levels, and what float16 does to a scale, `levels` times over."""
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
-    return steps * largest / levels + np.maximum(largest * HALF_UNIT, levels * SMALLEST_HALF_UNIT)
-
-
-def range_bound(blocks: np.ndarray, levels: int) -> np.ndarray:
-    """Half a step of range/levels, and what float16 does to the scale and to the minimum."""
-    low, high = blocks.min(axis=1, keepdims=True), blocks.max(axis=1, keepdims=True)
-    scale = np.maximum((high - low) * HALF_UNIT, levels * SMALLEST_HALF_UNIT)
-    rounding = 2.0**-23 * (np.abs(low) + high - low)  # the decoder's own sum
-    return 0.5 * (high - low) / levels + scale + np.maximum(np.abs(low) * HALF_UNIT, SMALLEST_HALF_UNIT) + rounding
-
-
 BOUNDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "F32": lambda blocks: 0.0 * blocks,
     "F16": lambda blocks: np.maximum(np.abs(blocks) * 2.0**-11, 2.0**-25),
     "BF16": lambda blocks: np.maximum(np.abs(blocks) * 2.0**-8, 2.0**-134),
-    "Q4_0": lambda blocks: symmetric_bound(blocks, 8, 1.0),
-    "Q5_0": lambda blocks: symmetric_bound(blocks, 16, 1.0),
-    "Q8_0": lambda blocks: symmetric_bound(blocks, 127, 0.5),
-    "Q4_1": lambda blocks: range_bound(blocks, 15),
-    "Q5_1": lambda blocks: range_bound(blocks, 31),
+    **HALF_STEP,
+    "Q4_0": lambda blocks: symmetric_bound(blocks, 8, steps=1.0),
+    "Q5_0": lambda blocks: symmetric_bound(blocks, 16, steps=1.0),
 }
 """The largest error of each value of blocks float64 [N, block]. The searched types give up such a bound for a smaller
 mean; what holds for them is `test_no_block_loses_more_than_zeros_would`."""

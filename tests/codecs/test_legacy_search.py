@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entrenar_core.codecs.registry import codec_for
@@ -18,11 +18,15 @@ from tests.codecs.blocks import adversarial_blocks, largest_of, random_rows
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|divide by zero) encountered:RuntimeWarning")
 
 TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
+ROUNDING = 1.0 + 2.0**-13
+"""float32 may take the other of two codes that are equally near: up to 128 steps from 0 it knows x/scale to 2^-16, and
+(1/2 + 2^-16)² is 1/4 and 2^-14 of it. The encoder's own sums are off by less than 2^-19 of themselves."""
 
 
 def weighted_error(type_name: str, values: np.ndarray, importance: np.ndarray, packed: np.ndarray) -> float:
     """The weighted mean square of what a block type loses, with the weights of the search."""
-    weights = importance * np.sqrt((values.astype(np.float64) ** 2).mean(axis=-1, keepdims=True) + values**2)
+    squares = values.astype(np.float64) ** 2
+    weights = importance * np.sqrt(squares.mean(axis=-1, keepdims=True) + squares)
     return float((weights * (codec_for(type_name).decode(packed) - values) ** 2).sum() / weights.sum())
 
 
@@ -39,15 +43,26 @@ def test_the_weighted_error_falls_well_below_that_of_the_plain_encoder(type_name
 
 @pytest.mark.property
 @pytest.mark.parametrize("type_name", TYPES)
-@given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-12, 12))
-def test_no_block_gets_much_worse_than_a_plain_one(type_name: str, seed: int, exponent: int) -> None:
-    """The search maximises what float32 sums say, and rounds its scale to float16 afterwards: a hair may be lost."""
+@given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-20, 12), offset=st.floats(-4.0, 4.0))
+@example(seed=524288, exponent=0, offset=0.0)  # the searches of Q4_1 and Q5_1 pass by the plain line here,
+@example(seed=4352, exponent=0, offset=0.0)  # and end at one that loses more
+def test_no_block_loses_more_than_with_the_plain_encoder(
+    type_name: str, seed: int, exponent: int, offset: float
+) -> None:
+    """In the measure of the search. It says nothing of the error weighted by the importance alone."""
     rng = np.random.default_rng(seed)
-    values = (rng.standard_normal((1, 32)) * 2.0**exponent).astype(np.float32)
+    values = ((rng.standard_normal((1, 32)) + offset) * 2.0**exponent).astype(np.float32)
     importance = rng.exponential(size=32).astype(np.float32)
     codec = codec_for(type_name)
     plain = weighted_error(type_name, values, importance, codec.encode(values))
-    assert weighted_error(type_name, values, importance, codec.encode(values, importance)) <= 1.02 * plain
+    assert weighted_error(type_name, values, importance, codec.encode(values, importance)) <= ROUNDING * plain
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_values_on_the_grid_of_the_plain_encoder_stay_exact(type_name: str) -> None:
+    codec, importance = codec_for(type_name), np.random.default_rng(1).exponential(size=512).astype(np.float32)
+    values = codec.decode(codec.encode(np.random.default_rng(2).standard_normal((8, 512)).astype(np.float32)))
+    assert np.array_equal(codec.decode(codec.encode(values, importance)), values)
 
 
 @pytest.mark.parametrize("type_name", TYPES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
@@ -12,6 +12,7 @@ from entrenar_core.codecs.registry import ENCODABLE, codec_for
 from entrenar_core.codecs.round_trip import CODES, in_range, round_trip
 from entrenar_core.errors import FormatError
 from tests.codecs.blocks import random_rows
+from tests.codecs.error_bounds import HALF_STEP, SLACK
 
 BLOCK_TYPES = sorted(name for name in ENCODABLE if TYPE_BY_NAME[name].block_size > 1)
 LEGACY = [name for name in BLOCK_TYPES if TYPE_BY_NAME[name].block_size == 32 and name != "IQ4_NL"]
@@ -117,16 +118,15 @@ def test_a_second_round_trip_changes_nothing(type_name: str, seed: int) -> None:
 
 
 @pytest.mark.property
-@pytest.mark.parametrize("type_name", BLOCK_TYPES)
+@pytest.mark.parametrize("type_name", LEGACY)
 @given(seed=st.integers(0, 2**32 - 1))
+@example(seed=34592)  # Q8_0: its float16 scale moves the extreme by 127·2^-11 steps, an eighth of half a step
 def test_only_clipped_values_are_more_than_half_a_step_off(type_name: str, seed: int) -> None:
-    """For types whose codes are evenly spaced and rounded to the nearest: the legacy ones."""
-    if type_name not in LEGACY:
-        return
+    """Apart from what float16 does to the scale; for types whose codes are evenly spaced and rounded to the nearest."""
     codec = codec_for(type_name)
-    values = np.random.default_rng(seed).standard_normal((2, 64)).astype(np.float32)
+    values = np.random.default_rng(seed).standard_normal((4, 32)).astype(np.float32)
     raw = codec.encode(values)
-    inside, errors = in_range(codec, raw, values), np.abs(codec.decode(raw) - values)
-    span = np.abs(values).reshape(2, -1, 32).max(axis=-1) * 2
-    half_step = np.repeat(span, 32, axis=-1) / (CODES[type_name].levels - 1) / 2
-    assert (errors[inside] <= half_step[inside] * 1.1).all()
+    errors = np.abs(codec.decode(raw).astype(np.float64) - values)
+    bound = np.broadcast_to(HALF_STEP[type_name](values.astype(np.float64)) * SLACK, values.shape)
+    inside = in_range(codec, raw, values)
+    assert (errors[inside] <= bound[inside]).all()
