@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +49,7 @@ def kernel(*, exact: bool = False, ordered: bool = False, inline: bool = False) 
             return function
         import numba  # importing numba takes most of a second and plain Python mode has no need of it
 
+        _listen_to_numba()
         folder = cache_folder()
         if folder is not None:
             numba.config.CACHE_DIR = str(folder)
@@ -61,31 +62,38 @@ def kernel(*, exact: bool = False, ordered: bool = False, inline: bool = False) 
     return compile_lazily
 
 
+_announcement: ContextVar[Callable[[], None] | None] = ContextVar("announcement", default=None)
+
+
 @contextmanager
 def before_compiling(announce: Callable[[], None]) -> Iterator[None]:
     """Call `announce` once, when this thread is about to compile a kernel inside the block.
 
     Kernels that the cache holds are not compiled. Other threads announce nothing: who listens lives on this one.
     """
-    if not jit_enabled():
+    before = _announcement.set(announce)
+    try:
         yield
-        return
-    from numba.core.event import Event, Listener, install_listener
+    finally:
+        _announcement.reset(before)
 
-    here, announced = threading.get_ident(), False
 
-    class FirstCompilation(Listener):
+@cache
+def _listen_to_numba() -> None:
+    """Have numba's compilations announced. It is not imported for that: a process may never need it."""
+    from numba.core.event import Event, Listener, register
+
+    class Compilations(Listener):
         def on_start(self, event: Event) -> None:
-            nonlocal announced
-            if not announced and threading.get_ident() == here:
-                announced = True
+            announce = _announcement.get()
+            if announce is not None:
+                _announcement.set(None)
                 announce()
 
         def on_end(self, event: Event) -> None:
             """Nothing is said then."""
 
-    with install_listener("numba:compile", FirstCompilation()):
-        yield
+    register("numba:compile", Compilations())
 
 
 @cache

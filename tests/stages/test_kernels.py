@@ -69,3 +69,25 @@ def test_nothing_is_said_where_nothing_is_compiled() -> None:
     with compiling_said("nothing", heard):
         pass
     assert heard.events == []
+
+
+@pytest.mark.integration
+def test_quantizing_with_kept_kernels_does_not_import_numba(tmp_path: Path) -> None:
+    write_wide(tmp_path / "model.gguf")
+    code = """
+import atexit, runpy, sys
+atexit.register(lambda: print("numba" in sys.modules))
+sys.argv = ["entrenar", "quantize", "model.gguf", "-o", "out.gguf", "--type", "q4_0", "--overwrite"]
+runpy.run_module("entrenar_cli", run_name="__main__")
+"""
+    for compiles in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**environment(), "ENTRENAR_JIT": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert done.stdout.splitlines()[-1] == str(compiles)
