@@ -29,7 +29,7 @@ from entrenar_core.model.load import expected_shapes, load_model, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.merge_result import MergePlan, open_merge
-from entrenar_core.stages.packing import held_types, say_how_it_is_held
+from entrenar_core.stages.packing import held_types, say_how_it_is_held, say_how_it_is_written
 from entrenar_core.stages.qat import check_layers
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
@@ -152,6 +152,7 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
     try:
         base = replace(_base_of(file), held_as=held_types(config, file))
         say_how_it_is_held(config, file, base.held_as, reporter)
+        say_how_it_is_written(config, file, base.held_as, reporter)
         if config.merge is None:
             return base
         return replace(base, merge=open_merge(config.merge, file, reporter))

@@ -30,6 +30,7 @@ from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_ver
 from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
 from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
+from entrenar_core.stages.output_types import fall_backs
 from entrenar_core.stages.packing import described_types
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
@@ -166,7 +167,9 @@ def _check_result(config: Config, base: BaseModel, opened: OpenedData, reporter:
     open_calibration(config, base, reporter)
     head = head_spec(opened)
     if writes_model(config):
-        output_plan(config, base, trained_shapes(config, base, head))
+        types = output_plan(config, base, trained_shapes(config, base, head))
+        if message := fall_backs(types):
+            reporter.emit(Notice("warning", message))
     rounded_encodings(config, base, head)
 
 

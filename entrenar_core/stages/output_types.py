@@ -131,9 +131,14 @@ def say_what_types_lose(plan: OutputTypes, reporter: Reporter) -> None:
     if names := counted(plan.left_alone):
         message = f"tensors that have few bits already and were not trained stay as they are: {names}"
         reporter.emit(Notice("info", f"{message}; quantize.allow_requantize: true would encode them again"))
-    if names := counted(plan.fell_back):
-        message = "matrices whose rows do not divide into the blocks of the mix get another type"
-        reporter.emit(Notice("info", f"{message}: {names}"))
+    if message := fall_backs(plan):
+        reporter.emit(Notice("info", message))
+
+
+def fall_backs(plan: OutputTypes) -> str:
+    """The types that matrices have instead of those of the mix; empty where all fit."""
+    names = counted(plan.fell_back)
+    return f"matrices whose rows do not divide into the blocks of the mix get another type: {names}" if names else ""
 
 
 def counted(counts: Counter[str]) -> str:

@@ -23,6 +23,7 @@ from entrenar_core.quant.mixes import choose_types, quantizes
 from entrenar_core.quant.plan import model_facts, shapes_and_types
 from entrenar_core.stages.mix_request import mix_request
 from entrenar_core.stages.output_types import counted
+from entrenar_core.stages.qat import keeps_own_types
 
 
 def held_types(config: Config, file: GGUFFile) -> dict[str, str]:
@@ -84,6 +85,15 @@ def say_how_it_is_held(config: Config, file: GGUFFile, held: Mapping[str, str], 
     if twice:
         message = f"matrices of few bits are quantized again, which loses quality: {counted(twice)}"
         reporter.emit(Notice("warning", f"{message}; a base in F16 or F32 loses less"))
+
+
+def say_how_it_is_written(config: Config, file: GGUFFile, held: Mapping[str, str], reporter: Reporter) -> None:
+    """Report that a base is only held in the blocks of the `quantize` section: the written model has its own types."""
+    own = {name: one.type_name for name, one in file.tensors.items() if held.get(name, one.type_name) != one.type_name}
+    if own and config.quantize is not None and keeps_own_types(config):
+        message = f"the base is held in {described_types(held)} while training; model.gguf is written in"
+        remedy = f"output.type: {config.quantize.mix} would write it in few bits"
+        reporter.emit(Notice("info", f"{message} {described_types(own)}, as the base file is: {remedy}"))
 
 
 def _fate_of_blocks(tensors: Mapping[str, TensorInfo], held: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:

@@ -40,14 +40,22 @@ def qat_section(config: Config) -> Qat | None:
 def described_output(config: Config) -> str:
     """In which types a run writes, and maybe trains, its weights, as the end of a sentence; empty for their own."""
     section, quantize = qat_section(config), config.quantize
-    if quantize is None or quantize.stage == "base":
+    if quantize is None:
         return ""
+    if quantize.stage == "base":
+        return "; written in the types of the base file" if keeps_own_types(config) else ""
     if section is None:
         return f"; written as {quantize.mix}"
     what = "all matrices" if section.layers == "all" else ", ".join(section.layers)
     gradient = section.gradient.replace("_", " ")
     start = f" after {section.warmup} steps in full precision" if section.warmup else ""
     return f"; with {what} quantized to {quantize.mix} while training{start}, gradients {gradient}"
+
+
+def keeps_own_types(config: Config) -> bool:
+    """Whether a model is written that is not of few bits although its base is held so."""
+    output = config.output
+    return output.gguf and output.merge_adapter and output.type == "auto"
 
 
 def check_layers(config: Config) -> None:

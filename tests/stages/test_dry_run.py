@@ -328,7 +328,10 @@ def test_warnings_of_the_data_are_kept_for_the_end(folder: Path) -> None:
         ("lora", "LoRA of rank 4 on all"),
         ("full", "all weights"),
         ("scratch", "a new model from random weights"),
-        ("qlora", "LoRA of rank 4 on all on a base in Q4_0 and Q8_0 blocks (QLoRA)"),
+        (
+            "qlora",
+            "LoRA of rank 4 on all on a base in Q4_0 and Q8_0 blocks (QLoRA); written in the types of the base file",
+        ),
         ("quantized", "all weights; written as q8_0"),
         ("classification", "LoRA of rank 4 on all, and a head for classification into 2 classes (bad, good)"),
     ],

@@ -11,7 +11,7 @@ from entrenar_core.config.root import Config
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.stages.packing import described_types, held_types, say_how_it_is_held
+from entrenar_core.stages.packing import described_types, held_types, say_how_it_is_held, say_how_it_is_written
 from tests.model.tiny import lively_weights
 from tests.stages.tiny_base import base_spec, write_base
 from tests.train.tiny_model import Listener
@@ -83,6 +83,33 @@ def test_few_bits_are_not_quantized_again_unless_that_is_allowed(tmp_path: Path)
     assert kept.message.endswith("1 of Q8_0")
     assert twice.level == "warning"
     assert twice.message.startswith("matrices of few bits are quantized again, which loses quality: 15 of Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("type_name", "sections", "says"),
+    [
+        (
+            "F16",
+            {},
+            "the base is held in Q4_0 and Q8_0 while training; model.gguf is written in F16",
+        ),
+        ("Q4_0", {}, None),
+        ("F16", {"output": {"type": "q4_0"}}, None),
+        ("F16", {"output": {"merge_adapter": False}}, None),
+        ("F16", {"quantize": None}, None),
+    ],
+)
+def test_a_result_that_is_not_in_few_bits_is_said(
+    type_name: str, sections: dict[str, Any], says: str | None, tmp_path: Path
+) -> None:
+    path = write_base(tmp_path / "base.gguf", type_name=type_name)
+    content = {"model": {"path": str(path)}, "data": {"train": "t"}, "lora": {}, "quantize": {"bits": 4}, **sections}
+    config, listener = Config.model_validate({k: v for k, v in content.items() if v is not None}), Listener()
+    with GGUFFile.open(path) as file:
+        say_how_it_is_written(config, file, held_types(config, file), listener)
+    assert [one.message for one in listener.of(Notice)] == (
+        [] if says is None else [f"{says}, as the base file is: output.type: q4_0 would write it in few bits"]
+    )
 
 
 def test_a_model_without_any_whole_block_is_refused(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_a_plan_and_a_check_say_what_is_quantized(folder: Path, section: dict[st
     assert check_run(load_config(path), SilentReporter()).method == said
 
 
+@pytest.mark.parametrize("stage", ["qat", "output"])
+def test_types_that_matrices_have_instead_are_warned_of(stage: str, folder: Path) -> None:
+    """Rows of 32 and 64 fit no K-type: Q4_K becomes Q5_0, Q6_K (one value and one down projection) Q8_0."""
+    path = write_config(folder, quantize={"stage": stage, "type": "q4_k_m"}, lora=None)
+    says = "matrices whose rows do not divide into the blocks of the mix get another type: 13 of Q5_0, 2 of Q8_0"
+    for look in (check_run, plan_run):
+        assert says in look(load_config(path), SilentReporter()).warnings
+
+
 @pytest.mark.parametrize(
     ("qat", "sections", "expected"),
     [
