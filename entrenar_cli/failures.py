@@ -1,6 +1,7 @@
 """Every way a command can end badly: one clear message, one exit code, no traceback unless it is asked for.
 
-2: the input was wrong. 1: the run failed. 70: a bug. 130: interrupted. 141: the reader of the output went away.
+2: the input was wrong. 1: the run failed. 70: a bug. 130: interrupted. 129, 143: SIGHUP, SIGTERM. 141: the reader of
+the output went away.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from signal import Signals
 from typing import Any
 
 import typer
@@ -15,6 +17,7 @@ from typer.core import TyperCommand
 
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
+from entrenar_cli.signals import Terminated, ending_signals_raised
 from entrenar_core.errors import EntrenarError
 
 INTERRUPTED = 130
@@ -30,12 +33,13 @@ class ReportingCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with ending_signals_raised():
+                result = super().invoke(ctx)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as interrupt:
-            raise typer.Exit(report_interrupt(ctx.ensure_object(Call))) from interrupt
+            raise typer.Exit(report_interrupt(ctx.ensure_object(Call), interrupt)) from interrupt
         except BrokenPipeError as error:
             forget_stdout()
             raise typer.Exit(READER_LEFT) from error
@@ -56,14 +60,17 @@ def report_failure(error: Exception, call: Call) -> int:
     return code
 
 
-def report_interrupt(call: Call) -> int:
-    """Say that Ctrl-C ended the command outside the training loop, which has words of its own for it."""
+def report_interrupt(call: Call, interrupt: KeyboardInterrupt) -> int:
+    """Say that Ctrl-C or a signal ended the command outside the training loop, which has words of its own for it."""
+    code, by = INTERRUPTED, ""
+    if isinstance(interrupt, Terminated):
+        code, by = SIGNAL_CODES + interrupt.number, f" by {Signals(interrupt.number).name}"
     if call.json_lines:
-        content = {"event": "error", "kind": "Interrupted", "exit_code": INTERRUPTED}
-        write_line(sys.stdout, content | {"message": "interrupted", "where": None, "hint": None})
+        content = {"event": "error", "kind": "Interrupted", "exit_code": code}
+        write_line(sys.stdout, content | {"message": f"interrupted{by}", "where": None, "hint": None})
     else:
-        typer.echo(_label("interrupted", "yellow"), err=True, color=_colour())
-    return INTERRUPTED
+        typer.echo(f"{_label('interrupted', 'yellow')}{by}", err=True, color=_colour())
+    return code
 
 
 def say_error(message: str, hint: str | None = None, *, is_interrupt: bool = False) -> None:

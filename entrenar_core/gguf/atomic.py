@@ -26,9 +26,7 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
     `check` gets the path of the complete temporary file before it takes its name, and may raise to prevent that.
     Raises OutputError when the folder is missing or cannot be written, or the disk is full.
     """
-    if path.is_symlink():  # the file that a link leads to is replaced, not the link
-        path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
+    path, temporary = _names(path)
     try:
         if path.is_dir():
             raise OutputError("there is a folder of this name", where=str(path), hint="choose another file name")
@@ -45,12 +43,34 @@ def atomic_file(path: Path, check: Callable[[Path], None] | None = None) -> Iter
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise OutputError(
-            f"the file cannot be written: {error.strerror or error}", where=str(path), hint=_hint(path)
-        ) from error
+        raise _not_writable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """See that `atomic_file` could begin to write `path`: its temporary file is made and removed.
+
+    Raises:
+        OutputError: it cannot be made: the folder does not allow it, the name is too long ...
+    """
+    path, temporary = _names(path)
+    try:
+        open_new(temporary).close()
+        temporary.unlink()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _names(path: Path) -> tuple[Path, Path]:
+    """The file that will be replaced (not a link that leads to it), and a temporary name beside it."""
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return path, path.with_name(f".{path.name}.{secrets.token_hex(_RANDOM_BYTES)}{_PARTIAL}")
+
+
+def _not_writable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"the file cannot be written: {error.strerror or error}", where=str(path), hint=_hint(path))
 
 
 def remove_partial_files(path: Path) -> None:

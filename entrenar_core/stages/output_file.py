@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entrenar_core.errors import OutputError
+from entrenar_core.gguf.atomic import check_writable
 
 
 def plain_files(*paths: str | None) -> list[Path]:
@@ -18,9 +19,17 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
     """See that the output may be written, before any work is done.
 
     Raises:
-        OutputError: it is one of the inputs (by another name too), is there already, or its folder is not there or may
-            not be written.
+        OutputError: it is one of the inputs (by another name too), is there already, or cannot be made in its folder.
     """
+    try:
+        _check_place(path, inputs, overwrite=overwrite)
+    except OSError as error:
+        message = f"the file cannot be written: {error.strerror or error}"
+        raise OutputError(message, where=str(path), hint="choose another name with -o") from error
+    check_writable(path)
+
+
+def _check_place(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(
             "there is a folder of this name", where=str(path), hint=f"name a file in it: -o {path}/NAME.gguf"

@@ -81,8 +81,10 @@ class QuantizePlan:
         rounded = Counter(one.type_name for one in self.tensors if not one.is_copied)
         if self.granularity != "block":
             yield from self._scales_of_blocks(rounded)
+        elif not rounded:
+            yield "nothing becomes smaller: every tensor keeps the type that it has, and is copied"
         elif self.is_weighed and rounded.keys() <= WITHOUT_CHOICE:
-            yield f"the importance changes nothing: {', '.join(sorted(rounded)) or 'a copy'} has no choice to make"
+            yield f"the importance changes nothing: {', '.join(sorted(rounded))} has no choice to make"
 
     def _scales_of_blocks(self, rounded: Counter[str]) -> Iterator[str]:
         """Which tensors share no scales; `rounded`: how many are encoded, by type."""

@@ -10,6 +10,7 @@ import typer
 
 from entrenar_cli.failures import ReportingCommand
 from entrenar_cli.options import Call, DebugOption, JsonOption
+from entrenar_cli.signals import Terminated
 from entrenar_core.config.problem import ConfigProblems, Problem
 from entrenar_core.errors import ConfigError, FormatError, TrainingError
 from entrenar_core.train.interrupt import Interrupted
@@ -72,6 +73,13 @@ def test_ctrl_c_outside_the_loop_is_said(arguments: list[str], capsys: pytest.Ca
     assert exit_code_of(KeyboardInterrupt(), *arguments) == 130
     captured = capsys.readouterr()
     assert "interrupted" in (captured.out if arguments else captured.err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_signal_that_ends_the_command_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(Terminated(15), *arguments) == 143
+    captured = capsys.readouterr()
+    assert "interrupted by SIGTERM" in (captured.out if arguments else captured.err)
 
 
 def test_json_carries_the_same_facts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.gguf.reader import GGUFFile
-from tests.e2e.command import COMMAND, entrenar, environment, tree
+from tests.e2e.command import COMMAND, call, entrenar, environment, tree
 from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
 from tests.stages.quantized import write_wide
 
@@ -45,7 +45,10 @@ def big_model(folder: Path) -> Path:
     return write_wide(folder / "model.gguf", layers=2, rows=2048, columns=1024)
 
 
-def test_ctrl_c_leaves_nothing_behind_and_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "interrupted by SIGTERM\n")]
+)
+def test_an_interrupt_leaves_nothing_behind(number: signal.Signals, words: str, tmp_path: Path) -> None:
     big_model(tmp_path)
     before = set(tree(tmp_path))
     command = [*COMMAND, "quantize", "model.gguf", "-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
@@ -57,10 +60,10 @@ def test_ctrl_c_leaves_nothing_behind_and_ends_with_130(tmp_path: Path) -> None:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted" in said
+    assert process.returncode == 128 + number, said
+    assert said.endswith(words)
     assert "Traceback" not in said
     assert set(tree(tmp_path)) == before
 
@@ -74,6 +77,19 @@ def test_a_disk_that_becomes_full_is_said_and_nothing_is_left(tmp_path: Path) ->
     assert done.code == 2, done.err
     assert "out.gguf: the file cannot be written" in done.err
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_a_name_that_no_file_can_have_is_refused_before_the_work(option: str, tmp_path: Path) -> None:
+    write_wide(tmp_path / "model.gguf")
+    before = tree(tmp_path)
+    for name in (f"{'x' * 250}.gguf", "x" * 300, f"{'x' * 300}/o.gguf"):
+        names = {"-o": "o.gguf", option: name}
+        options = [word for pair in names.items() for word in pair]
+        done = call("quantize", "model.gguf", "--type", "q8_0", *options, cwd=tmp_path)
+        assert done.code == 2
+        assert "error: xxx" in done.err, "nothing is said before"
+        assert tree(tmp_path) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

@@ -34,6 +34,14 @@ def test_copies_that_keep_the_scales_of_their_blocks_are_said(tmp_path: Path) ->
     assert notice.message == "14 tensors of Q8_0 are copied with the scales that their blocks have"
 
 
+@pytest.mark.parametrize("keys", [{"target_size": "1GB"}, {"type": "f16"}])
+def test_a_mere_copy_is_said(keys: dict[str, object], source: Path, tmp_path: Path) -> None:
+    heard = Listener()
+    quantize(source, tmp_path / "out.gguf", heard, **keys)
+    (notice,) = heard.of(Notice)
+    assert notice.message == "nothing becomes smaller: every tensor keeps the type that it has, and is copied"
+
+
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
