@@ -15,6 +15,7 @@ from entrenar_core.errors import FormatError
 from entrenar_core.gguf.foreign import MAGIC
 from entrenar_core.gguf.header import DEFAULT_ALIGNMENT, checked_alignment
 from entrenar_core.gguf.keys import GENERAL_ALIGNMENT, SPLIT_COUNT
+from entrenar_core.gguf.shards import shard_count
 from entrenar_core.gguf.tensor_info import TensorInfo, tensor_bytes
 from entrenar_core.gguf.values import MetadataValue, encode_string
 
@@ -54,6 +55,7 @@ def lay_out(metadata: Iterable[tuple[str, MetadataValue]], tensors: Iterable[Ten
         FormatError: keys or tensors clash or do not fit the format.
     """
     entries = _unique_entries(metadata, target)
+    _refuse_shard(entries, target)
     alignment = _alignment(entries, target)
     infos = _offsets(tensors, alignment, target)
     header = _header(entries, infos)
@@ -81,12 +83,14 @@ def _unique_entries(metadata: Iterable[tuple[str, MetadataValue]], target: Path)
         if key in entries or not 0 < len(key.encode()) <= 65535:
             reason = "the key occurs twice" if key in entries else "a key has 1 to 65535 bytes"
             raise FormatError(reason, where=f"{target}: key {key[:100]}")
-        if key == SPLIT_COUNT and value.value > 1:
-            raise FormatError(
-                f"one whole file is written, not one of {value.value} shards", where=f"{target}: key {key}"
-            )
         entries[key] = value
     return entries
+
+
+def _refuse_shard(entries: Mapping[str, MetadataValue], target: Path) -> None:
+    count = shard_count(entries, target)
+    if count > 1:
+        raise FormatError(f"one whole file is written, not one of {count} shards", where=f"{target}: key {SPLIT_COUNT}")
 
 
 def _alignment(entries: Mapping[str, MetadataValue], target: Path) -> int:

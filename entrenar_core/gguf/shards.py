@@ -6,16 +6,22 @@ Any shard leads to all of them. The first one carries the metadata of the model,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.header import Header
 from entrenar_core.gguf.keys import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS_COUNT
 from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.gguf.values import MetadataValue
 
 _SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _SAME_MODEL_HINT = "put the shards of one model, all from one download, into one folder"
+
+
+def shard_count(entries: Mapping[str, MetadataValue], path: Path) -> int:
+    """``split.count``, 0 where a file has none. Raises FormatError when it is no whole number."""
+    return _integer(entries, SPLIT_COUNT, path, default=0)
 
 
 def shard_paths(path: Path, header: Header) -> list[Path]:
@@ -23,7 +29,7 @@ def shard_paths(path: Path, header: Header) -> list[Path]:
 
     Raises FormatError when the name does not fit ``split.count``, or files are missing (it names them).
     """
-    count = _integer(header, SPLIT_COUNT, path, default=0)
+    count = shard_count(header.entries, path)
     if count <= 1:
         return [path]
     match = _SHARD_NAME.fullmatch(path.name)
@@ -49,14 +55,14 @@ def check_shards(paths: Sequence[Path], headers: Sequence[Header]) -> None:
     """Raises FormatError unless number, count and total of tensors agree in all shards."""
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
         for key, expected in ((SPLIT_NO, number), (SPLIT_COUNT, len(paths))):
-            found = _integer(header, key, path)
+            found = _integer(header.entries, key, path)
             if found != expected:
                 raise FormatError(
                     f"the value is {found}, but the file's name means {expected}",
                     where=f"{path}: key {key}",
                     hint=_SAME_MODEL_HINT,
                 )
-    promised = _integer(headers[0], SPLIT_TENSORS_COUNT, paths[0])
+    promised = _integer(headers[0].entries, SPLIT_TENSORS_COUNT, paths[0])
     total = sum(len(header.tensors) for header in headers)
     if promised != total:
         raise FormatError(
@@ -81,8 +87,8 @@ def joined_tensors(paths: Sequence[Path], headers: Sequence[Header]) -> dict[str
     return tensors
 
 
-def _integer(header: Header, key: str, path: Path, default: int | None = None) -> int:
-    entry = header.entries.get(key)
+def _integer(entries: Mapping[str, MetadataValue], key: str, path: Path, default: int | None = None) -> int:
+    entry = entries.get(key)
     if entry is None and default is not None:
         return default
     value = None if entry is None else entry.value
