@@ -30,9 +30,24 @@ def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], No
         begun are finished first, later ones are not begun.
     """
     state = _State(itertools.count(), n_pieces)
+    run_workers(lambda worker: _take_pieces(work, state, worker), min(n_workers, n_pieces), state.stop, watch)
+    if state.errors:
+        raise state.errors[min(state.errors)]
+
+
+def run_workers(
+    work: Callable[[int], None], n_workers: int, stop: Callable[[], None], watch: Callable[[], None] | None = None
+) -> None:
+    """Call ``work(worker)`` on each of `n_workers` threads and wait for them.
+
+    Args:
+        work: may not raise; who works keeps errors for the caller.
+        n_workers: threads.
+        stop: makes all of them return soon; called in the end, whatever happened.
+        watch: called on the caller's thread a few times a second; what it raises ends the wait.
+    """
     threads = [
-        threading.Thread(target=_take_pieces, args=(work, state, worker), name="entrenar-piece", daemon=True)
-        for worker in range(min(n_workers, n_pieces))
+        threading.Thread(target=work, args=(worker,), name="entrenar-piece", daemon=True) for worker in range(n_workers)
     ]
     try:
         for thread in threads:
@@ -43,11 +58,9 @@ def run_pieces(work: Work, n_pieces: int, n_workers: int, watch: Callable[[], No
                 if watch is not None:
                     watch()
     finally:
-        state.stopped = True
+        stop()
         for thread in threads:
             _outlive(thread)
-    if state.errors:
-        raise state.errors[min(state.errors)]
 
 
 @dataclass
@@ -56,6 +69,9 @@ class _State:
     n_pieces: int
     stopped: bool = False
     errors: dict[int, BaseException] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def _take_pieces(work: Work, state: _State, worker: int) -> None:
@@ -66,7 +82,7 @@ def _take_pieces(work: Work, state: _State, worker: int) -> None:
             work(piece, worker)
         except BaseException as error:
             state.errors[piece] = error
-            state.stopped = True
+            state.stop()
             return
 
 
