@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.quant.imatrix import read_imatrix
@@ -107,3 +108,20 @@ def test_what_is_wrong_with_the_data_is_said_in_options(folder: Path) -> None:
     assert (done.code, "--columns text: there is no column 'body'" in done.err) == (2, True)
     done = call("calibrate", "base.gguf", "texts.jsonl", "--seq-len", "4096", cwd=folder)
     assert (done.code, "--seq-len is 4096, but base.gguf was made for" in done.err) == (2, True)
+
+
+def test_a_kept_importance_gives_the_tensors_of_a_measured_one(folder: Path) -> None:
+    measured, kept = ["--calibrate", "texts.jsonl", "--rows", "3"], ["--imatrix", "im.gguf"]
+    for arguments in (
+        ["calibrate", "base.gguf", "texts.jsonl", "-o", "im.gguf", "--rows", "3"],
+        ["quantize", "base.gguf", "-o", "measured.gguf", "--type", "q4_0", *measured],
+        ["quantize", "base.gguf", "-o", "kept.gguf", "--type", "q4_0", *kept],
+        ["quantize", "base.gguf", "-o", "plain.gguf", "--type", "q4_0"],
+    ):
+        done = call(*arguments, "--threads", "1", cwd=folder)
+        assert done.code == 0, done.err
+    raw = {}
+    for name in ("measured", "kept", "plain"):
+        with GGUFFile.open(folder / f"{name}.gguf") as file:
+            raw[name] = {tensor: file.raw(tensor).tobytes() for tensor in file.tensors}
+    assert raw["measured"] == raw["kept"] != raw["plain"]
