@@ -36,6 +36,8 @@ QUANTIZE_IMATRIX_DATASET = "quantize.imatrix.dataset"
 QUANTIZE_IMATRIX_ENTRIES = "quantize.imatrix.entries_count"
 QUANTIZE_IMATRIX_CHUNKS = "quantize.imatrix.chunks_count"
 
+EXPERT_COUNT = "expert_count"
+EXPERT_USED_COUNT = "expert_used_count"
 VOCAB_SIZE = "vocab_size"
 CONTEXT_LENGTH = "context_length"
 EMBEDDING_LENGTH = "embedding_length"
@@ -56,6 +58,7 @@ ROPE_SCALING_TYPE = "rope.scaling.type"
 ROPE_SCALING_FACTOR = "rope.scaling.factor"
 ROPE_SCALING_ATTENTION_FACTOR = "rope.scaling.attn_factor"
 ROPE_SCALING_ORIGINAL_CONTEXT_LENGTH = "rope.scaling.original_context_length"
+ROPE_SCALING_FINETUNED = "rope.scaling.finetuned"
 ROPE_SCALE_LINEAR = "rope.scale_linear"  # the key of old files; gguf-py has dropped it
 
 TOKENIZER_MODEL = "tokenizer.ggml.model"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -84,24 +85,34 @@ def write_gguf(
 
 
 def write_filled(target: Path, layout: Layout, fill: Callable[[BinaryIO], None]) -> None:
-    """Write the header of a file, let `fill` write its tensors, and give it its name.
+    """Write the header of a file, let `fill` write its tensors, and give it its name. See `filled_file`.
 
     Args:
         target: the path; a file that is there is replaced at the very end.
         layout: see `lay_out`.
-        fill: gets the file, which stands at the start of the data; what it leaves out is zeros. It may write through
-            the descriptor, from several threads, at the offsets that the layout has.
+        fill: gets the file, which stands at the start of the data.
+    """
+    with filled_file(target, layout) as file:
+        fill(file)
+
+
+@contextmanager
+def filled_file(target: Path, layout: Layout) -> Iterator[BinaryIO]:
+    """A file with its header, for the block to write the tensors to; it takes its name when the block ends.
+
+    The file stands at the start of the data; what the block leaves out is zeros. It may write through the descriptor,
+    from several threads, at the offsets that the layout has.
 
     Raises:
         OutputError: the file cannot be written, or does not read back as it was meant. Nothing is left behind, as
-            after any error of `fill`.
+            after any error of the block.
     """
     check_space(target, layout.total)
     with atomic_file(target, lambda temporary: _verify(temporary, target, layout)) as file:
         file.write(layout.header)
         _pad(file, layout.data_start - len(layout.header))
         file.flush()
-        fill(file)
+        yield file
         file.flush()
         file.truncate(layout.total)
 

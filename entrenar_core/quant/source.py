@@ -7,21 +7,34 @@ buffer costs a copy. What comes next is asked of the disk beforehand.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from entrenar_core.codecs.base import Bytes
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.errors import FormatError
-from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.tensor_info import TensorInfo
 
 AHEAD_BYTES = 32 << 20
 
 
+class TensorFiles(Protocol):
+    """Files of which each tensor's place is known: a GGUF model, a safetensors folder."""
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+    def is_big_endian(self, shard: int) -> bool:
+        """Whether the numbers of a file have their high byte first."""
+        ...
+
+
 class RowSource:
     """The files of a model, open for reading."""
 
-    def __init__(self, file: GGUFFile) -> None:
+    def __init__(self, file: TensorFiles) -> None:
         self._file = file
         self._descriptors: list[int] = []
         self._asked: list[int] = []

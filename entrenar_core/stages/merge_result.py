@@ -7,9 +7,8 @@ training, and stay open until the result is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,9 +19,9 @@ from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import TOKENIZER_TOKENS
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.merge.fit import check_fit, facts_of_file
 from entrenar_core.merge.registry import MergeMethod, merge_method
 from entrenar_core.model.load import read_spec
-from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.changes import Changes, Values
 
 
@@ -124,38 +123,13 @@ def _finite(file: GGUFFile, name: str) -> np.ndarray:
 
 
 def _check_fits(file: GGUFFile, base: GGUFFile, reporter: Reporter) -> None:
-    source, spec = str(file.paths[0]), read_spec(file)
-    for problem in _tensor_problems(file, base):
-        hint = f"only models of the shape of {base.paths[0]} can be merged with it"
-        raise ModelError(problem, where=source, hint=hint)
-    for difference in _spec_differences(spec, read_spec(base)):
-        raise ModelError(difference, where=source, hint="the models compute differently, so they have no common base")
+    source = str(file.paths[0])
+    read_spec(file)
+    check_fit(facts_of_file(file), facts_of_file(base))
     _check_decodable(file, source)
     if not _same_tokens(file, base):
         message = f"{source} has another vocabulary than the base; the result has that of the base"
         reporter.emit(Notice("warning", message))
-
-
-def _tensor_problems(file: GGUFFile, base: GGUFFile) -> Iterator[str]:
-    for name, info in base.tensors.items():
-        other = file.tensors.get(name)
-        if other is None:
-            if name != ROPE_FREQS:
-                yield f"the tensor {name} of the base is missing"
-        elif other.shape != info.shape:
-            yield f"the tensor {name} has shape {list(other.shape)}, in the base {list(info.shape)}"
-    for name in file.tensors:
-        if name not in base.tensors and name != ROPE_FREQS:
-            yield f"the base has no tensor {name}"
-
-
-def _spec_differences(spec: DecoderSpec, base: DecoderSpec) -> Iterator[str]:
-    if spec.architecture != base.architecture:
-        yield f"the architecture is {spec.architecture}, in the base {base.architecture}"
-    for field in fields(DecoderSpec):
-        ours, theirs = getattr(spec, field.name), getattr(base, field.name)
-        if field.name not in ("context_length", "norm_eps") and ours != theirs:
-            yield f"{field.name} is {ours}, in the base {theirs}"
 
 
 def _check_decodable(file: GGUFFile, source: str) -> None:

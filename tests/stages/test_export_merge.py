@@ -146,7 +146,7 @@ def test_a_model_with_more_or_fewer_tensors_is_refused_with_the_first(base: GGUF
 
 def test_a_model_that_turns_by_other_angles_is_refused(base: GGUFFile, tmp_path: Path) -> None:
     path = write_base(tmp_path / "long.gguf", base_spec(rope_theta=5e5))
-    assert refusal(base, path).message == "rope_theta is 500000.0, in the base 100.0"
+    assert refusal(base, path).message == "llama.rope.freq_base is 500000.0, in the base 100.0"
 
 
 def test_a_file_that_is_no_model_is_said_to_be_none(base: GGUFFile, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""A GGUF file, or one in several shards, as an input of a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from entrenar_core.errors import ModelError
+from entrenar_core.gguf.keys import GENERAL_ARCHITECTURE, GENERAL_TYPE, TOKENIZER_TOKENS
+from entrenar_core.gguf.names import TOKEN_EMBD
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.merge.model_tensors import Entries, Floats, Shape
+from entrenar_core.merge.stored_rows import StoredRows, digest_of_files
+
+
+class GGUFModel:
+    """See `ModelTensors`. The file belongs to the model, which closes it.
+
+    Raises:
+        ModelError: this is no language model.
+        FormatError: a tensor has a type that nobody decodes.
+    """
+
+    def __init__(self, file: GGUFFile) -> None:
+        self.path = str(file.paths[0])
+        self.architecture = _architecture(file, self.path)
+        self.shapes: dict[str, Shape] = {name: tuple(info.shape) for name, info in file.tensors.items()}
+        self._file = file
+        self._rows = StoredRows(file, file.tensors.values())
+
+    @cached_property
+    def metadata(self) -> Entries:
+        return self._file.metadata_entries()
+
+    @cached_property
+    def tokens(self) -> Sequence[str]:
+        tokens = self._file.metadata.get(TOKENIZER_TOKENS)
+        return tokens if isinstance(tokens, list) else []
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._file.paths)
+
+    def type_name(self, name: str) -> str:
+        return self._file.tensors[name].type_name
+
+    def read(self, name: str, first_row: int, out: Floats) -> None:
+        self._rows.read(self._file.tensors[name], first_row, out)
+
+    def digest(self) -> str:
+        return digest_of_files(self._file.paths)
+
+    def close(self) -> None:
+        self._rows.close()
+        self._file.close()
+
+
+def _architecture(file: GGUFFile, source: str) -> str:
+    architecture = file.metadata.get(GENERAL_ARCHITECTURE)
+    if file.metadata.get(GENERAL_TYPE) == "adapter":
+        raise ModelError("this is an adapter, not a model", where=source, hint="give it as the adapter of its base")
+    if not isinstance(architecture, str) or TOKEN_EMBD not in file.tensors:
+        raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=source, hint="this is no language model")
+    return architecture
