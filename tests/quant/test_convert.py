@@ -25,7 +25,6 @@ from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.shared_scales import ShareOptions, shared_codecs
 from entrenar_core.quant.source import RowSource
 from entrenar_core.quant.workers import WATCH_SECONDS
-from tests.gguf.build_small import small_model
 
 SHAPES = {"first": (5, 64), "stack": (2, 3, 32), "norm": (64,), "last": (4, 64)}
 
@@ -203,40 +202,6 @@ def test_a_value_that_its_type_cannot_hold_is_named(make_file: Callable[..., GGU
     assert error.value.where == f"{tmp_path / 'source.gguf'}: tensor last"
     with pytest.raises(FormatError, match="tensor last"):
         converted(file, {"last": "F16"}, tmp_path / "out")
-
-
-def test_a_file_that_becomes_shorter_is_said(make_file: Callable[..., GGUFFile], tmp_path: Path) -> None:
-    file = make_file(drawn())
-    with RowSource(file) as source:
-        os.truncate(tmp_path / "source.gguf", file.tensors["last"].offset + 256 * 3)
-        out = np.empty(256, np.uint8)
-        source.read(file.tensors["last"], 512, out)
-        assert np.array_equal(out.view("<f4"), drawn()["last"][2])
-        with pytest.raises(FormatError, match=r"tensor last: the file has become shorter"):
-            source.read(file.tensors["last"], 768, out)
-
-
-def test_the_other_byte_order_is_turned_where_a_type_allows_it(tmp_path: Path) -> None:
-    blocks = bytes(range(36))
-    small = small_model(">").tensor("q", (32, 2), 2, blocks)
-    with GGUFFile.open(small.write(tmp_path / "big.gguf")) as file, RowSource(file) as source:
-        for name, dtype, row in (("token_embd.weight", "<f4", 4), ("blk.0.attn_q.weight", "<f2", 4)):
-            out = np.empty(row * np.dtype(dtype).itemsize, np.uint8)
-            source.read(file.tensors[name], out.nbytes, out)
-            assert out.view(dtype).tolist() == [4.5, 5.5, 6.5, 7.5]
-        with pytest.raises(FormatError, match="Q4_0 blocks of a big-endian file cannot be read") as error:
-            source.read(file.tensors["q"], 0, np.empty(18, np.uint8))
-        assert error.value.where == f"{tmp_path / 'big.gguf'}: tensor q"
-        assert "gguf_convert_endian.py" in str(error.value.hint)
-
-
-def test_a_closed_source_reads_nothing(make_file: Callable[..., GGUFFile]) -> None:
-    file = make_file(drawn())
-    source = RowSource(file)
-    source.close()
-    source.close()
-    with pytest.raises(IndexError):
-        source.read(file.tensors["last"], 0, np.empty(256, np.uint8))
 
 
 def shared(

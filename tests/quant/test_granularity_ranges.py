@@ -88,6 +88,37 @@ def _check_end(found: float, exact: float, furthest: float) -> None:
     assert exact <= found <= min(furthest, exact + abs(exact) / 128 + 1e-30)
 
 
+BOTH_SIGNS = [-9.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 5.0, 8.0]
+POSITIVE = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "symmetric", "ends"),
+    [
+        (BOTH_SIGNS, True, (-5, 5)),  # magnitudes 1 1 2 2 3 3 4 5, 8 9
+        (BOTH_SIGNS, False, (-3, 3)),
+        (POSITIVE, True, (1, 8)),
+        (POSITIVE, False, (3, 8)),
+        ([-value for value in POSITIVE], True, (-8, -1)),
+        ([-value for value in POSITIVE], False, (-8, -3)),
+    ],
+)
+def test_the_eightieth_percentile_of_ten_values(row: list[float], symmetric: bool, ends: tuple[int, int]) -> None:
+    """Two values lie beyond each end (symmetric: two magnitudes). A tensor's ends are those of the values' bins."""
+    values = np.array([row], np.float32)
+    found = row_ranges(np.concatenate([values, 2 * values]), 80.0, symmetric=symmetric)
+    assert (found.low.tolist(), found.high.tolist()) == ([ends[0], 2 * ends[0]], [ends[1], 2 * ends[1]])
+    pieces = [piece_range(part, with_counts=True) for part in (values[:, :3], values[:, 3:])]
+    whole = tensor_range(pieces, 80.0, symmetric=symmetric)
+    low, high = max(min(row), -from_above(-ends[0])), min(max(row), from_above(ends[1]))
+    assert (whole.low.tolist(), whole.high.tolist()) == ([low], [high])
+
+
+def from_above(value: float) -> float:
+    """The upper end of the bin of a value of at most eight binary digits, which is the end nearer to zero itself."""
+    return value + 2.0 ** (math.floor(math.log2(value)) - 7) if value > 0 else value
+
+
 def test_without_percentiles_the_range_is_the_whole() -> None:
     values = values_of(4)
     found = tensor_range(

@@ -15,6 +15,7 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.quant import source as source_module
 from entrenar_core.quant.source import RowSource
+from tests.gguf.build_small import SmallGGUF, floats, small_model
 
 
 def test_rows_are_read_where_they_are(tmp_path: Path) -> None:
@@ -24,6 +25,33 @@ def test_rows_are_read_where_they_are(tmp_path: Path) -> None:
         out = np.empty(32, np.uint8)
         source.read(file.tensors["b"], 2 * 16, out)
     assert np.array_equal(out.view("<f4"), (values[2:4] + 1).reshape(-1))
+
+
+def test_each_shard_is_read_from_its_own_file(tmp_path: Path) -> None:
+    for number, size in enumerate((2, 3)):
+        small = SmallGGUF().string("general.architecture", b"llama").entry("split.tensors.count", 5, b"\2\0\0\0")
+        small.entry("split.no", 2, small.pack("H", number)).entry("split.count", 2, b"\2\0")
+        small.tensor(f"w{number}", (size,), 0, floats(size, "<f4")).write(tmp_path / f"m-{number + 1:05}-of-00002.gguf")
+    with GGUFFile.open(tmp_path / "m-00001-of-00002.gguf") as file, RowSource(file) as source:
+        for name, values in (("w1", [0.5, 1.5, 2.5]), ("w0", [0.5, 1.5])):
+            out = np.empty(4 * len(values), np.uint8)
+            source.read(file.tensors[name], 0, out)
+            assert out.view("<f4").tolist() == values
+        assert source.where(file.tensors["w1"]) == f"{tmp_path / 'm-00002-of-00002.gguf'}: tensor w1"
+
+
+def test_the_other_byte_order_is_turned_where_a_type_allows_it(tmp_path: Path) -> None:
+    blocks = bytes(range(36))
+    small = small_model(">").tensor("q", (32, 2), 2, blocks)
+    with GGUFFile.open(small.write(tmp_path / "big.gguf")) as file, RowSource(file) as source:
+        for name, dtype, row in (("token_embd.weight", "<f4", 4), ("blk.0.attn_q.weight", "<f2", 4)):
+            out = np.empty(row * np.dtype(dtype).itemsize, np.uint8)
+            source.read(file.tensors[name], out.nbytes, out)
+            assert out.view(dtype).tolist() == [4.5, 5.5, 6.5, 7.5]
+        with pytest.raises(FormatError, match="Q4_0 blocks of a big-endian file cannot be read") as error:
+            source.read(file.tensors["q"], 0, np.empty(18, np.uint8))
+        assert error.value.where == f"{tmp_path / 'big.gguf'}: tensor q"
+        assert "gguf_convert_endian.py" in str(error.value.hint)
 
 
 def test_a_system_that_reads_little_at_a_time_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +124,32 @@ def test_a_file_that_fails_while_it_is_read_is_named(
     with pytest.raises(FormatError, match=said) as info:
         source.read(file.tensors["w"], 4096, np.empty(4096, np.uint8))
     assert info.value.where == f"{path}: tensor w"
+    assert info.value.hint == ("check the disk" if harm is close else None)
     if harm is close:
         source._descriptors.clear()
     source.close()
+
+
+def test_the_rows_before_the_end_of_a_shortened_file_are_read(tmp_path: Path) -> None:
+    path, values = tmp_path / "m.gguf", np.arange(256, dtype=np.float32).reshape(4, 64)
+    write_gguf(path, [], [encode_tensor("w", values, "F32")])
+    with GGUFFile.open(path) as file, RowSource(file) as source:
+        os.truncate(path, file.tensors["w"].offset + 3 * 256)
+        out = np.empty(256, np.uint8)
+        source.read(file.tensors["w"], 512, out)
+        assert np.array_equal(out.view("<f4"), values[2])
+        with pytest.raises(FormatError, match="has become shorter"):
+            source.read(file.tensors["w"], 768, out)
+
+
+def test_a_closed_source_holds_no_file_and_reads_nothing(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", [], [encode_tensor("w", np.zeros((4, 64), np.float32), "F32")])
+    with GGUFFile.open(tmp_path / "m.gguf") as file:
+        with RowSource(file) as source:
+            descriptor = source._descriptors[0]
+            os.fstat(descriptor)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+        source.close()
+        with pytest.raises(IndexError):
+            source.read(file.tensors["w"], 0, np.empty(256, np.uint8))

@@ -24,6 +24,16 @@ def test_every_piece_is_done_once(workers: int) -> None:
     assert seen <= set(range(workers))
 
 
+def test_workers_are_threads_that_a_debugger_can_tell_and_that_keep_no_process_alive() -> None:
+    found: set[tuple[str, bool]] = set()
+
+    def work(piece: int, worker: int) -> None:
+        found.add((threading.current_thread().name, threading.current_thread().daemon))
+
+    run_pieces(work, 4, 2)
+    assert found == {("entrenar-piece", True)}
+
+
 def test_nothing_to_do_is_done() -> None:
     run_pieces(lambda piece, worker: pytest.fail("there is no piece"), 0, 2)
 
