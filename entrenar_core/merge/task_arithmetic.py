@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from entrenar_core.merge.combine import Floats, weighted_sum
+from entrenar_core.merge.passes import Parameters, Passes, TensorFacts
+from entrenar_core.merge.selections import Everything
+from entrenar_core.merge.task_vectors import join
 
 
-def task_arithmetic(
-    deltas: Sequence[Floats], weights: Sequence[float], *, lambda_: float = 1.0, normalize: bool = False
-) -> Floats:
-    """λ·Σ wᵢ·Δᵢ, with `normalize` divided by Σ wᵢ: what is added to the base.
-
-    Args:
-        deltas: what each model changed of one tensor, float32 of one shape.
-        weights: one for each.
-        lambda_: factor of the result.
-        normalize: divide by the sum of the weights, unless that is zero.
-    """
-    return np.float32(lambda_) * weighted_sum(deltas, weights, normalize=normalize)
+def task_arithmetic(tensor: TensorFacts, parameters: Parameters) -> Passes:
+    """base + λ·Σ wᵢ·Δᵢ, the sum divided by Σ wᵢ with `normalize`."""
+    return (yield from join(tensor, parameters, [Everything()] * tensor.n_models, vote=False))

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from entrenar_core.merge.combine import Floats, voted_sum
-from entrenar_core.merge.sparsify import keep_largest
+from entrenar_core.merge.densities import kept_count
+from entrenar_core.merge.passes import Parameters, Passes, TensorFacts
+from entrenar_core.merge.selections import by_magnitude
+from entrenar_core.merge.task_vectors import join
 
 
-def ties(
-    deltas: Sequence[Floats],
-    weights: Sequence[float],
-    densities: Sequence[float],
-    *,
-    lambda_: float = 1.0,
-    normalize: bool = True,
-) -> Floats:
-    """What is added to the base: λ times the disjoint mean of the trimmed changes.
-
-    Args:
-        deltas: what each model changed of one tensor, float32 of one shape.
-        weights: one for each.
-        densities: the share of entries that each keeps, 0 < density ≤ 1.
-        lambda_: factor of the result.
-        normalize: divide each entry by the weights of the models that took part in it; False gives their sum.
-    """
-    trimmed = [keep_largest(delta, density) for delta, density in zip(deltas, densities, strict=True)]
-    return np.float32(lambda_) * voted_sum(trimmed, weights, normalize=normalize)
+def ties(tensor: TensorFacts, parameters: Parameters) -> Passes:
+    """Of each change ⌊density·n⌋ entries of largest magnitude stay, and at least one; of equal ones the first."""
+    ranks = [(0, kept_count(tensor.n_values, density)) for density in parameters.density]
+    selections = yield from by_magnitude(tensor, ranks)
+    return (yield from join(tensor, parameters, selections, vote=True))

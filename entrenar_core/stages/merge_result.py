@@ -7,6 +7,7 @@ training, and stay open until the result is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ from entrenar_core.gguf.keys import TOKENIZER_TOKENS
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.merge.fit import check_fit, facts_of_file
-from entrenar_core.merge.registry import MergeMethod, merge_method
+from entrenar_core.merge.passes import Parameters, merge_arrays
+from entrenar_core.merge.registry import MethodEntry, method_entry
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.changes import Changes, Values
 
@@ -36,13 +38,10 @@ class OtherModel:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """The `merge` section with its files open. `weight` and `density` are those of the trained model."""
+    """The `merge` section with its files open. The first model of the parameters is the trained one."""
 
-    method: MergeMethod
-    weight: float
-    density: float
-    lambda_: float
-    normalize: bool
+    method: MethodEntry
+    parameters: Parameters
     others: tuple[OtherModel, ...]
 
     def close(self) -> None:
@@ -66,13 +65,19 @@ def open_merge(section: Merge, base: GGUFFile, reporter: Reporter) -> MergePlan:
             density = section.density if entry.density is None else entry.density
             others.append(OtherModel(file, entry.weight, density))
         opened.pop_all()
-    return MergePlan(
-        merge_method(section.method),
-        section.weight,
-        section.density,
-        section.lambda_,
-        section.normalize,
-        tuple(others),
+    return MergePlan(method_entry(section.method), _parameters(section, others), tuple(others))
+
+
+def _parameters(section: Merge, others: Sequence[OtherModel]) -> Parameters:
+    unused = (0.0,) * (1 + len(others))
+    return Parameters(
+        weight=(section.weight, *(other.weight for other in others)),
+        density=(section.density, *(other.density for other in others)),
+        gamma=unused,
+        epsilon=unused,
+        scale=unused,
+        lambda_=section.lambda_,
+        normalize=section.normalize,
     )
 
 
@@ -103,10 +108,8 @@ def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
         trained = changes.delta(name)
         deltas = [np.zeros_like(base) if trained is None else trained]
         deltas += [_finite(other.file, name) - base for other in plan.others]
-        weights = [plan.weight, *(other.weight for other in plan.others)]
-        densities = [plan.density, *(other.density for other in plan.others)]
         values = changes.start(name)
-        values += plan.method(deltas, weights, densities, lambda_=plan.lambda_, normalize=plan.normalize)
+        values += merge_arrays(plan.method.run, deltas, plan.parameters, base=np.zeros_like(base), name=name)
         return values
 
     return compute

@@ -16,10 +16,10 @@ from entrenar_core.events import Notice
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.lora.inject import LoRASettings, inject_lora
-from entrenar_core.merge.ties import ties
 from entrenar_core.model.load import load_model
 from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.merge_result import MergePlan, merged_values, open_merge
+from tests.merge.merging import changes_merged
 from tests.model.tiny import lively, lively_weights
 from tests.stages.tiny_base import base_spec, layers_as, write_base
 from tests.train.tiny_model import Listener
@@ -84,17 +84,19 @@ def test_other_models_count_with_what_they_changed_against_the_base(base: GGUFFi
     assert values.keys() == {*changes.adapters, Q, NORM}
     difference = np.float32(lively_weights(base_spec())[Q] + theirs[Q]) - base.load(Q)
     deltas = [changes.adapters[Q].delta(), difference]
-    expected = base.load(Q) + ties(deltas, [2.0, 3.0], [0.5, 0.75], lambda_=0.5, normalize=True)
+    options = {"weight": [2.0, 3.0], "density": [0.5, 0.75], "lambda_": 0.5, "normalize": True}
+    expected = base.load(Q) + changes_merged("ties", deltas, **options)
     np.testing.assert_array_equal(values[Q](), expected)
     norms = [np.zeros(32, np.float32), (lively_weights(base_spec())[NORM] + theirs[NORM]) - base.load(NORM)]
-    expected = base.load(NORM) + ties(norms, [2.0, 3.0], [0.5, 0.75], lambda_=0.5, normalize=True)
+    expected = base.load(NORM) + changes_merged("ties", norms, **options)
     np.testing.assert_array_equal(values[NORM](), expected)
 
 
 def test_a_models_density_is_that_of_the_section_unless_it_has_its_own(base: GGUFFile, tmp_path: Path) -> None:
     path = str(other(tmp_path, {}))
     plan = plan_of(base, density=0.3, models=[path, {"path": path, "density": 0.6}])
-    assert [(model.weight, model.density) for model in plan.others] == [(1.0, 0.3), (1.0, 0.6)]
+    assert plan.parameters.weight == (1.0, 1.0, 1.0)
+    assert plan.parameters.density == (0.3, 0.3, 0.6), "the first model is the trained one"
     plan.close()
 
 

@@ -1,0 +1,164 @@
+"""Which entries of a tensor are among the k largest, exactly, without sorting it or holding it in memory.
+
+Entries are ordered by magnitude, and equal ones by their place. The first pass counts magnitudes by their upper bits;
+the second looks at the one bin where the k-th is, and at how many entries of each magnitude every piece has there. So
+the border is known to the bit, and so is the piece in which the last of its equals lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from entrenar_core.merge.passes import Floats, Inputs, Pass, Piece
+from entrenar_core.stored_kernels import StoredKernel
+
+Counts = npt.NDArray[np.int64]
+
+_KERNELS = "entrenar_core.merge.cutoff_kernels"
+_count_magnitudes = StoredKernel(_KERNELS, "count_magnitudes")
+_collect_codes = StoredKernel(_KERNELS, "collect_codes", "int64")
+
+_BINS = 1 << 15
+_LOWER = (1 << 16) - 1
+_CODES = 1024
+_FEW_CODES = 64
+
+Codes = tuple[npt.NDArray[np.uint16], Counts]
+"""The lower halves of the codes of a bin, each once and in order, and how many entries have them."""
+
+Statistic = Callable[[Inputs], tuple[Floats, Floats]]
+"""What is ordered: values float32 [K, n] of a piece, and what is subtracted from them, [n]."""
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Tells the first k entries from the others.
+
+    Attributes:
+        magnitude: of entry k.
+        n_pieces: in so many pieces all entries of that magnitude are among the first k,
+        n_entries: and so many in the next; none in the others.
+    """
+
+    magnitude: np.float32
+    n_pieces: int
+    n_entries: int
+
+    def steps(self, piece: Piece, magnitudes: Callable[[], Floats]) -> list[tuple[int, np.float32]]:
+        """From which element of a piece on which magnitudes are among the first k: this one and those above.
+
+        Args:
+            piece: any.
+            magnitudes: gives those of all its elements, which matter in one piece only.
+        """
+        if piece.number < self.n_pieces:
+            return [(0, self.magnitude)]
+        above = np.nextafter(self.magnitude, np.float32(np.inf))
+        if piece.number > self.n_pieces or not self.n_entries:
+            return [(0, above)]
+        last = np.flatnonzero(magnitudes() == self.magnitude)[self.n_entries - 1]
+        return [(0, self.magnitude), (int(last) + 1, above)]
+
+
+NOTHING = Cutoff(np.float32(np.inf), 0, 0)
+ALL_BUT_ZEROS = Cutoff(np.nextafter(np.float32(0), np.float32(1)), np.iinfo(np.int64).max, 0)
+
+
+def changes_of_models(inputs: Inputs) -> tuple[Floats, Floats]:
+    """The statistic of methods that order the changes of each model by magnitude."""
+    assert inputs.base is not None
+    return inputs.models.reshape(inputs.models.shape[0], -1), inputs.base.reshape(-1)
+
+
+def find_cutoffs(
+    statistic: Statistic, ranks: Callable[[Counts], Sequence[Sequence[int]]]
+) -> Generator[Pass, Any, list[list[Cutoff]]]:
+    """At most two passes. A cutoff for each rank asked for.
+
+    Args:
+        statistic: see there.
+        ranks: is given how many of each of the K rows of values are not zero, and says which k are wanted of each.
+            Zeros are never among the first k.
+    """
+    counts = yield Pass(lambda inputs: _counted(statistic, inputs), _add)
+    wanted = ranks(counts[:, 1:].sum(axis=1))
+    borders = [[_border(of_row, k) for k in all_k] for of_row, all_k in zip(counts, wanted, strict=True)]
+    bins = _bins(borders)
+    seen = {}
+    if bins:
+        pieces = yield Pass(lambda inputs: [_collected(statistic, inputs, row, bin_) for row, bin_ in bins])
+        seen = dict(zip(bins, zip(*pieces, strict=True), strict=True))
+    return [[_cutoff(one, row, seen) for one in of_row] for row, of_row in enumerate(borders)]
+
+
+def _counted(statistic: Statistic, inputs: Inputs) -> Counts:
+    values, base = statistic(inputs)
+    counts = np.empty((values.shape[0], _BINS), np.int64)
+    _count_magnitudes(values, base, counts, np.zeros((2, _BINS), np.int32), np.empty(_CODES, np.int32))
+    return counts
+
+
+def _add(total: Counts, more: Counts) -> Counts:
+    total += more
+    return total
+
+
+@dataclass(frozen=True)
+class _Border:
+    """Entry k is in a bin, of which so many are among the first k."""
+
+    bin: int
+    n_entries: int
+
+
+def _border(counts: Counts, k: int) -> Cutoff | _Border:
+    """Where entry k is, or the cutoff itself where none or all are among the first k."""
+    if k <= 0:
+        return NOTHING
+    if k >= counts[1:].sum():
+        return ALL_BUT_ZEROS
+    from_above = np.cumsum(counts[::-1])
+    steps = int(np.searchsorted(from_above, k))
+    bin_ = _BINS - 1 - steps
+    return _Border(bin_, k - int(from_above[steps] - counts[bin_]))
+
+
+def _bins(borders: Sequence[Sequence[Cutoff | _Border]]) -> list[tuple[int, int]]:
+    """The rows and bins that have to be looked into."""
+    return sorted({(row, one.bin) for row, some in enumerate(borders) for one in some if isinstance(one, _Border)})
+
+
+def _collected(statistic: Statistic, inputs: Inputs, row: int, bin_: int) -> Codes:
+    """What a piece has in a bin."""
+    values, base = statistic(inputs)
+    found = np.empty(base.size + 1, np.uint16)
+    count = _collect_codes(values[row], base, np.array([bin_], np.int32), found, np.empty(_FEW_CODES, np.int32))
+    return np.unique(found[:count], return_counts=True)
+
+
+def _cutoff(border: Cutoff | _Border, row: int, seen: Mapping[tuple[int, int], Sequence[Codes]]) -> Cutoff:
+    """The cutoff at a border, from the codes that each piece has in its bin."""
+    if isinstance(border, Cutoff):
+        return border
+    pieces = seen[row, border.bin]
+    codes = np.concatenate([each for each, _ in pieces])
+    counts = np.concatenate([each for _, each in pieces])
+    from_above = np.cumsum(np.bincount(codes, counts, _LOWER + 1)[::-1].astype(np.int64))
+    steps = int(np.searchsorted(from_above, border.n_entries))
+    code = _LOWER - steps
+    equals = border.n_entries - (int(from_above[steps - 1]) if steps else 0)
+    of_pieces = np.cumsum([_count_of(code, *piece) for piece in pieces])
+    n_pieces = int(np.searchsorted(of_pieces, equals, side="right"))
+    before = int(of_pieces[n_pieces - 1]) if n_pieces else 0
+    bits = np.int32((border.bin << 16) + code - _LOWER)
+    return Cutoff(bits.view(np.float32), n_pieces, equals - before)
+
+
+def _count_of(code: int, codes: npt.NDArray[np.uint16], counts: Counts) -> int:
+    at = int(np.searchsorted(codes, code))
+    return int(counts[at]) if at < codes.size and codes[at] == code else 0
