@@ -111,6 +111,21 @@ OTHER_NAMES: Mapping[str, str] = {
 
 RENAMED: Mapping[str, str] = {name: ours for ours, names in OTHER_NAMES.items() for name in names.split()}
 
+NAMES_IN_A_MERGE: Mapping[str, str] = {
+    "base_model": "merge.base",
+    "model": "merge.models.path",
+    "lora": "merge.models.adapter",
+    "layer_range": "merge.slices.sources.layers",
+    "tokenizer_source": "merge.tokenizer",
+    "nuslerp_flatten": "merge.flatten",
+    "nuslerp_row_wise": "merge.row_wise",
+    "normalize_weights": "merge.normalize",
+    "random_seed": "merge.seed",
+    "dtype": "output.type",
+    "out_dtype": "output.type",
+}
+"""What mergekit's keys are called in a file of `entrenar merge`, where they come before the other names."""
+
 COLUMN_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("messages", "conversations", "conversation", "field_messages", "messages_column"), "messages"),
     **dict.fromkeys(("instruction", "field_instruction", "instruction_column"), "instruction"),

@@ -1,5 +1,5 @@
-"""Whose file a YAML is: `entrenar train` and `entrenar quantize` read different ones, and neither should guess at the
-keys of the other's."""
+"""Whose file a YAML is: `entrenar train`, `quantize` and `merge` read different ones, and none should guess at the keys
+of another's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _OF_TRAINING = ("data", "optimizer", "lora", "merge", "distill", "training", "in
 _OF_QUANTIZING = {"run": ("memory", "threads"), "output": ("path", "report")}
 """Sections, and keys in them, that only a file of `entrenar quantize` has."""
 
+_OF_MERGEKIT = ("merge_method", "base_model", "models", "slices", "modules", "tokenizer_source", "dtype", "out_dtype")
+
 
 def refuse_training_files(content: Mapping[str, Any], name: str) -> None:
-    """See that what a file says is not a training run.
+    """See that what a file says is no call of another command than `entrenar quantize`.
 
     Raises:
         ConfigError: it is; the hint names the command.
     """
+    _refuse_merges(content, name)
     found = [key for key in _OF_TRAINING if key in content]
     if found and not _quantizes(content):
         raise ConfigError(
@@ -30,16 +33,51 @@ def refuse_training_files(content: Mapping[str, Any], name: str) -> None:
 
 
 def refuse_quantizing_files(content: Mapping[str, Any], name: str) -> None:
-    """See that what a file says is not a call of `entrenar quantize`.
+    """See that what a file says is no call of another command than `entrenar train`.
 
     Raises:
         ConfigError: it is; the hint names the command.
     """
+    _refuse_merges(content, name)
     if _quantizes(content) and not any(key in content for key in _OF_TRAINING):
         raise ConfigError(
             "this file is for entrenar quantize: it names a file to write, and nothing to train on",
             where=name,
             hint=f"entrenar quantize {shlex.quote(name)}",
+        )
+
+
+def refuse_other_files_than_merges(content: Mapping[str, Any], name: str) -> None:
+    """See that what a file says is a merge, ours or mergekit's.
+
+    Raises:
+        ConfigError: it is not; the hint names the command that it is for.
+    """
+    found = [key for key in ("model", *_OF_TRAINING) if key != "merge" and key in content]
+    if not found or is_mergekit(content):
+        return
+    command = "quantize" if _quantizes(content) and not any(key in content for key in _OF_TRAINING) else "train"
+    raise ConfigError(
+        f"this file is for entrenar {command} (it has {', '.join(found)}), and this command merges models",
+        where=name,
+        hint=f"entrenar {command} {shlex.quote(name)}; the YAML of a merge has merge.method and merge.models",
+    )
+
+
+def is_mergekit(content: Mapping[str, Any]) -> bool:
+    """Whether a file of a merge has mergekit's keys."""
+    return "merge" not in content and any(key in content for key in _OF_MERGEKIT)
+
+
+def _refuse_merges(content: Mapping[str, Any], name: str) -> None:
+    section = content.get("merge")
+    others = any(key in content for key in ("model", *_OF_TRAINING) if key != "merge")
+    is_ours = isinstance(section, Mapping) and any(key in section for key in ("base", "slices"))
+    if not others and (is_ours or "merge_method" in content):
+        raise ConfigError(
+            "this file is for entrenar merge: it names models to join, and nothing else",
+            where=name,
+            hint=f"entrenar merge {shlex.quote(name)}",
         )
 
 

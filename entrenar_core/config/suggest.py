@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from entrenar_core.config.base import Path
-from entrenar_core.config.foreign_keys import COLUMN_ROLES, EXPLAINED, RENAMED, SPECIAL_VALUES
+from entrenar_core.config.foreign_keys import COLUMN_ROLES, EXPLAINED, NAMES_IN_A_MERGE, RENAMED, SPECIAL_VALUES
+
+_BASE_OF_A_MERGE: Path = ("merge", "base")
+"""Only files of `entrenar merge` have this key."""
 
 _SECOND_DATA: Path = ("quantize", "calibration")
 """Has keys of `data` once more, which are meant less often."""
@@ -22,11 +25,26 @@ def hint_for_key(path: Path, known: Iterable[Path]) -> str:
         return f"did you mean {_dotted(section, name)}?"
     if name in COLUMN_ROLES and section[:1] == ("data",):
         return _column_hint(section, name)
-    if name in RENAMED and RENAMED[name] != _dotted(section):
-        return f"use {RENAMED[name]}"
+    renamed = _renamed(name, section, known) or _in_the_section(name, section, known)
+    if renamed:
+        return renamed
     if name in EXPLAINED:
         return EXPLAINED[name]
     return _elsewhere(name, known) or _closest(name, section, siblings, known)
+
+
+def _renamed(name: str, section: Path, known: Sequence[Path]) -> str | None:
+    """What the key of another tool is called here, if this file can have it."""
+    for names in (NAMES_IN_A_MERGE, RENAMED) if _BASE_OF_A_MERGE in known else (RENAMED,):
+        if name in names and names[name] != _dotted(section) and tuple(names[name].split(".")) in known:
+            return f"use {names[name]}"
+    return None
+
+
+def _in_the_section(name: str, section: Path, known: Sequence[Path]) -> str | None:
+    """The same key further up or down in the section `merge`, which other sections explain away."""
+    found = [key for key in known if key[-1] == name and key[:1] == section[:1] == ("merge",)]
+    return f"use {_dotted(found[0])}" if found else None
 
 
 def _elsewhere(name: str, known: Sequence[Path]) -> str | None:
@@ -49,7 +67,8 @@ def _closest(name: str, section: Path, siblings: Sequence[str], known: Sequence[
     near = get_close_matches(name, [key[-1] for key in known], n=1, cutoff=0.75)
     if near:
         return f"did you mean {_dotted(next(key for key in known if key[-1] == near[0]))}?"
-    near = get_close_matches(name, list(RENAMED), n=1, cutoff=0.8)
+    names = [one for one in RENAMED if tuple(RENAMED[one].split(".")) in known]
+    near = get_close_matches(name, names, n=1, cutoff=0.8)
     if near:
         return f"use {RENAMED[near[0]]}"
     place = f"{_dotted(section)} has" if section else "there are"
