@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.errors import EntrenarError, FormatError, ModelError
 from entrenar_core.gguf.keys import ADAPTER_LORA_ALPHA
+from entrenar_core.gguf.names import TOKEN_EMBD
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import encode_tensor, write_gguf
@@ -85,6 +87,46 @@ def write_adapter(
     return write_gguf(path, metadata, plans)
 
 
+class GGUFAdapter:
+    """A LoRA adapter in a GGUF file; made by `open`.
+
+    Attributes:
+        shapes: [out, in] of each weight that is changed, by name.
+        paths: the file.
+    """
+
+    def __init__(self, file: GGUFFile, alpha: float) -> None:
+        self.paths: Sequence[Path] = file.paths
+        self._file = file
+        self._alpha = alpha
+        where = str(file.paths[0])
+        names = sorted({_weight_name(name, where) for name in file.tensors})
+        if not names:
+            raise FormatError("the adapter holds no tensors", where=where)
+        self.shapes = {name: _checked_shape(file, name, where) for name in names}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], architecture: str) -> GGUFAdapter:
+        """Open an adapter for a model of an architecture. Raises as `read_adapter` does."""
+        file = GGUFFile.open(path)
+        try:
+            return cls(file, _checked_alpha(file, architecture, str(path)))
+        except EntrenarError:
+            file.close()
+            raise
+
+    def pair(self, name: str) -> AdapterPair:
+        """A and B of a weight. The A of an embedding is stored transposed, and the two are for its transpose."""
+        a, b = self._file.load(f"{name}.lora_a"), self._file.load(f"{name}.lora_b")
+        if name == TOKEN_EMBD:
+            a, b = b.T, a
+        return AdapterPair(a, b, loaded_scale(self._alpha, a.shape[0]))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
 def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, AdapterPair]:
     """The adapters in a GGUF file by weight name.
 
@@ -96,22 +138,22 @@ def read_adapter(path: str | os.PathLike[str], architecture: str) -> dict[str, A
         FormatError: not a LoRA adapter, or an empty one, or A and B do not pair up.
         ModelError: made for another architecture.
     """
-    where = str(path)
-    with GGUFFile.open(path) as file:
-        if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
-            raise FormatError("this is not a LoRA adapter", where=where, hint="give the model as the first argument")
-        if file.metadata.get("general.architecture") != architecture:
-            raise ModelError(
-                f"the adapter is for a {file.metadata.get('general.architecture')} model, not {architecture}",
-                where=where,
-            )
-        alpha = file.metadata.get(ADAPTER_LORA_ALPHA, 0.0)
-        if not isinstance(alpha, float) or not math.isfinite(alpha):
-            raise FormatError(f"{ADAPTER_LORA_ALPHA} is {alpha!r}, not a number", where=where)
-        weights = sorted({_weight_name(name, where) for name in file.tensors})
-        if not weights:
-            raise FormatError("the adapter holds no tensors", where=where)
-        return {name: _read_pair(file, name, alpha, Path(path)) for name in weights}
+    with closing(GGUFAdapter.open(path, architecture)) as adapter:
+        return {name: adapter.pair(name) for name in adapter.shapes}
+
+
+def _checked_alpha(file: GGUFFile, architecture: str, where: str) -> float:
+    if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
+        raise FormatError("this is not a LoRA adapter", where=where, hint="give the model as the first argument")
+    if file.metadata.get("general.architecture") != architecture:
+        raise ModelError(
+            f"the adapter is for a {file.metadata.get('general.architecture')} model, not {architecture}",
+            where=where,
+        )
+    alpha = file.metadata.get(ADAPTER_LORA_ALPHA, 0.0)
+    if not isinstance(alpha, float) or not math.isfinite(alpha):
+        raise FormatError(f"{ADAPTER_LORA_ALPHA} is {alpha!r}, not a number", where=where)
+    return alpha
 
 
 def _weight_name(tensor: str, where: str) -> str:
@@ -121,14 +163,16 @@ def _weight_name(tensor: str, where: str) -> str:
     raise FormatError(f"the tensor {tensor} is neither a lora_a nor a lora_b", where=where)
 
 
-def _read_pair(file: GGUFFile, name: str, alpha: float, path: Path) -> AdapterPair:
+def _checked_shape(file: GGUFFile, name: str, where: str) -> tuple[int, int]:
+    """[out, in] of a weight."""
     for part in ("lora_a", "lora_b"):
         if f"{name}.{part}" not in file.tensors:
-            raise FormatError(f"the tensor {name}.{part} is missing", where=str(path))
-    a, b = file.load(f"{name}.lora_a"), file.load(f"{name}.lora_b")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-        raise FormatError(f"lora_a {list(a.shape)} and lora_b {list(b.shape)} of {name} do not fit", where=str(path))
-    return AdapterPair(a, b, loaded_scale(alpha, a.shape[0]))
+            raise FormatError(f"the tensor {name}.{part} is missing", where=where)
+    a, b = file.tensors[f"{name}.lora_a"].shape, file.tensors[f"{name}.lora_b"].shape
+    is_embedding = name == TOKEN_EMBD
+    if len(a) != 2 or len(b) != 2 or a[1 if is_embedding else 0] != b[1]:
+        raise FormatError(f"lora_a {list(a)} and lora_b {list(b)} of {name} do not fit", where=where)
+    return (a[0], b[0]) if is_embedding else (b[0], a[1])
 
 
 def loaded_scale(alpha: float, rank: int) -> float:

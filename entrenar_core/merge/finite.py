@@ -6,7 +6,7 @@ So two maxima tell: one that reads the words as signed and one that does not. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,17 @@ def all_finite_packed(raw: Bytes, type_name: str) -> bool:
     return _below_infinity(raw.reshape(-1), type_name)
 
 
-def non_finite_value(values: Floats, first_row: int, where: str) -> FormatError:
+def non_finite_value(values: Floats, numbers: Sequence[int], where: str) -> FormatError:
     """The error for the first value of rows [r, C] that is infinite or NaN.
 
     Args:
         values: one of them is.
-        first_row: number of the first row in its tensor.
+        numbers: of the rows in their tensor.
         where: names the tensor.
     """
     row, column = (int(index) for index in np.argwhere(~np.isfinite(values))[0])
     return FormatError(
-        f"the value in row {first_row + row}, column {column} is {values[row, column]:g}",
+        f"the value in row {int(numbers[row])}, column {column} is {values[row, column]:g}",
         where=where,
         hint="the model is damaged: convert it again, or train it with smaller steps",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class StoredRows:
         """See `ModelTensors.read`."""
         raw = self._scratch.rows(len(out), row_bytes(info))
         self.read_packed(info, first_row, raw)
-        self.decode(info, first_row, raw, out)
+        self.decode(info, range(first_row, first_row + len(out)), raw, out)
 
     def read_packed(self, info: TensorInfo, first_row: int, raw: Bytes) -> None:
         """Fill `raw`, uint8 [r, row_bytes], with packed rows as they are."""
@@ -59,12 +59,12 @@ class StoredRows:
             raise ValueError(f"rows {first_row} to {first_row + len(raw)} of {info.name}, which has {n_rows}")
         self._source.read(info, first_row * raw.shape[1], raw.reshape(-1))
 
-    def decode(self, info: TensorInfo, first_row: int, raw: Bytes, out: Floats) -> None:
-        """Packed rows to float32 [r, C]; FormatError for a value that is not finite."""
+    def decode(self, info: TensorInfo, numbers: Sequence[int], raw: Bytes, out: Floats) -> None:
+        """Packed rows of these numbers to float32 [r, C]; FormatError for a value that is not finite."""
         codec_for(info.type_name).decode(raw, out)
         is_float = info.type_name in POSITIVE_INFINITY
         if not (all_finite_packed(raw, info.type_name) if is_float else all_finite(out)):
-            raise non_finite_value(out, first_row, self._source.where(info))
+            raise non_finite_value(out, numbers, self._source.where(info))
 
     def close(self) -> None:
         """Let go of the files."""

@@ -95,16 +95,21 @@ def read_spec(file: GGUFFile) -> DecoderSpec:
         tie_embeddings="output.weight" not in file.tensors,
         source=source,
     )
-    _check_tensors(file, spec, source)
+    check_shapes({name: tuple(info.shape) for name, info in file.tensors.items()}, spec, source)
     return spec
 
 
-def _check_tensors(file: GGUFFile, spec: DecoderSpec, source: str) -> None:
+def check_shapes(shapes: Mapping[str, Shape], spec: DecoderSpec, source: str) -> None:
+    """See that a model has every tensor of its architecture, by name and shape, and no other.
+
+    Raises:
+        ModelError: names the tensor; `source` is where.
+    """
     expected, optional = expected_shapes(spec), optional_shapes(spec)
     for name in expected:
-        if name not in file.tensors:
+        if name not in shapes:
             raise ModelError(f"the tensor {name} is missing", where=source, hint="the file is incomplete")
-    for name, info in file.tensors.items():
+    for name, found in shapes.items():
         shape = expected.get(name) or optional.get(name)
         if shape is None:
             raise ModelError(
@@ -112,8 +117,8 @@ def _check_tensors(file: GGUFFile, spec: DecoderSpec, source: str) -> None:
                 where=source,
                 hint="this variant of the architecture is not supported",
             )
-        if tuple(info.shape) != shape:
-            raise ModelError(f"the tensor {name} has shape {list(info.shape)}, expected {list(shape)}", where=source)
+        if found != shape:
+            raise ModelError(f"the tensor {name} has shape {list(found)}, expected {list(shape)}", where=source)
 
 
 def load_model(

@@ -39,6 +39,6 @@ def test_one_bad_value_among_many_is_found(bad: float, place: int) -> None:
 def test_the_error_names_the_first_place_in_the_tensor() -> None:
     values = np.zeros((3, 4), np.float32)
     values[1, 2], values[2, 0] = -np.inf, np.nan
-    error = non_finite_value(values, 100, "m.gguf: tensor w")
+    error = non_finite_value(values, range(100, 103), "m.gguf: tensor w")
     assert error.message == "the value in row 101, column 2 is -inf"
     assert error.where == "m.gguf: tensor w"

@@ -1,0 +1,1 @@
+"""Folders as Hugging Face publishes models: safetensors, config.json, tokenizer.json, and how GGUF says the same."""

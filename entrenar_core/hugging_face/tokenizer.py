@@ -1,0 +1,187 @@
+"""The tokenizer of a Hugging Face folder, as GGUF keys.
+
+Two kinds of tokenizer.json can be said in GGUF: byte-level BPE (`gpt2`), and the BPE of SentencePiece with a token for
+each byte (`llama`), whose merges become scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrenar_core.errors import TokenizerError
+from entrenar_core.gguf import keys
+from entrenar_core.gguf.values import MetadataValue, ValueType
+from entrenar_core.hugging_face.chat_templates import read_chat_templates
+from entrenar_core.hugging_face.json_object import JsonObject, read_json
+from entrenar_core.hugging_face.pre_type import pre_type_of
+from entrenar_core.hugging_face.special_tokens import read_special_tokens
+from entrenar_core.hugging_face.vocabulary import HuggingFaceVocabulary, read_vocabulary
+from entrenar_core.tokenizer.spm import SPACE
+from entrenar_core.tokenizer.vocabulary import TokenKind
+
+Entries = list[tuple[str, MetadataValue]]
+
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
+_ADDED_SCORE = -1000.0
+_HARMLESS_NORMALIZERS = frozenset(("NFC",))  # GGUF's readers leave text as it is, in published models too
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The parsed tokenizer.json, tokenizer_config.json and config.json of a folder."""
+
+    folder: Path
+    tokenizer: JsonObject
+    settings: JsonObject
+    config: JsonObject
+
+    @property
+    def where(self) -> str:
+        return self.tokenizer.where
+
+
+def read_tokenizer(folder: Path, config: JsonObject, n_rows: int) -> Entries:
+    """The keys of the folder's tokenizer; none where it has no tokenizer at all.
+
+    Args:
+        folder: of the model.
+        config: its config.json.
+        n_rows: of the embedding.
+
+    Raises:
+        TokenizerError: a kind of tokenizer that GGUF has no name for, or one that is only in files of another kind.
+        FormatError: a file is damaged.
+    """
+    if not (folder / TOKENIZER).is_file():
+        _refuse_other_tokenizers(folder)
+        return []
+    settings = folder / TOKENIZER_CONFIG
+    files = TokenizerFiles(
+        folder,
+        read_json(folder / TOKENIZER),
+        read_json(settings) if settings.is_file() else JsonObject({}, str(settings)),
+        config,
+    )
+    vocabulary = read_vocabulary(files.tokenizer, n_rows)
+    model = files.tokenizer.object("model")
+    _refuse_other_models(model)
+    describe = _score_entries if model.flag("byte_fallback", False) else _byte_level
+    return [
+        *describe(files, vocabulary),
+        *read_special_tokens(files.tokenizer, files.settings, config, vocabulary.ids),
+        *read_chat_templates(files.folder, files.settings),
+    ]
+
+
+def _byte_level(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> Entries:
+    model = files.tokenizer.object("model")
+    _refuse_normalizer(files.tokenizer.get("normalizer"), files.where)
+    ignore_merges = model.flag("ignore_merges", False)
+    pre = pre_type_of(files.tokenizer.get("pre_tokenizer"), ignore_merges=ignore_merges, where=files.where)
+    merges = [" ".join(pair) for pair in read_merges(model)]
+    return [
+        (keys.TOKENIZER_MODEL, MetadataValue.string("gpt2")),
+        (keys.TOKENIZER_PRE, MetadataValue.string(pre)),
+        *vocabulary.entries(),
+        (keys.TOKENIZER_MERGES, MetadataValue.array(ValueType.STRING, merges)),
+    ]
+
+
+def _score_entries(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> Entries:
+    scores = _scores(read_merges(files.tokenizer.object("model")), vocabulary, files.where)
+    return [
+        (keys.TOKENIZER_MODEL, MetadataValue.string("llama")),
+        (keys.TOKENIZER_PRE, MetadataValue.string("default")),
+        *vocabulary.entries(),
+        (keys.TOKENIZER_SCORES, MetadataValue.array(ValueType.FLOAT32, scores)),
+        (keys.TOKENIZER_ADD_SPACE_PREFIX, MetadataValue.bool(_adds_space(files.tokenizer, files.where))),
+    ]
+
+
+def read_merges(model: JsonObject) -> list[tuple[str, str]]:
+    """The pairs in order of rank, whether they are spelled as lists or with a space between."""
+    pairs: list[tuple[str, str]] = []
+    for merge in model.items_of("merges"):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+            raise model.error("merges", f"merge {len(pairs)} is {merge!r}, no pair")
+        if " " in parts[0] or " " in parts[1]:
+            raise model.error("merges", f"merge {len(pairs)}, {merge!r}, has a space in it, which GGUF cannot hold")
+        pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def _scores(merges: Sequence[tuple[str, str]], vocabulary: HuggingFaceVocabulary, where: str) -> list[float]:
+    """What is merged earlier has a higher score. Pieces that nothing makes come after all that something makes."""
+    ranks: dict[str, int] = {}
+    last = ""
+    for left, right in merges:
+        made = left + right
+        if made in ranks and made != last:
+            raise TokenizerError(f"the merges that make {made!r} have other ones between them", where=where)
+        ranks.setdefault(made, len(ranks))
+        last = made
+    added = (TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
+    return [
+        _ADDED_SCORE if kind in added else -float(ranks.get(text, len(ranks) + index))
+        for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
+    ]
+
+
+def _adds_space(tokenizer: JsonObject, where: str) -> bool:
+    """Whether text gets a space in front. Raises TokenizerError for steps that SentencePiece's BPE does not have."""
+    steps = [*_steps(tokenizer.get("normalizer")), *_steps(tokenizer.get("pre_tokenizer"))]
+    prefix = False
+    for step in steps:
+        kind = step.get("type")
+        if kind == "Prepend" and step.get("prepend") == SPACE:
+            prefix = True
+        elif kind == "Metaspace" and step.get("replacement") == SPACE:
+            prefix = prefix or step.get("prepend_scheme", "always") != "never"
+        elif not (kind == "Replace" and step.get("pattern") == {"String": " "} and step.get("content") == SPACE):
+            raise TokenizerError(
+                f"the step {kind!r} has no place in a SentencePiece tokenizer", where=f"{where}: normalizer"
+            )
+    return prefix
+
+
+def _refuse_normalizer(normalizer: Any, where: str) -> None:
+    for step in _steps(normalizer):
+        if step.get("type") not in _HARMLESS_NORMALIZERS:
+            raise TokenizerError(
+                f"the step {step.get('type')!r} has no place in a byte-level tokenizer of GGUF",
+                where=f"{where}: normalizer",
+            )
+
+
+def _steps(part: Any) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer as the list of its steps."""
+    if not isinstance(part, dict):
+        return []
+    if part.get("type") != "Sequence":
+        return [part]
+    inner = part.get("normalizers") or part.get("pretokenizers") or []
+    return [step for one in inner for step in _steps(one)]
+
+
+def _refuse_other_models(model: JsonObject) -> None:
+    kind = model.text("type", "BPE")
+    if kind != "BPE":
+        raise TokenizerError(f"tokenizers of type {kind!r} are not supported", where=model.where, hint="known: BPE")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise TokenizerError(f"{key} is not supported", where=model.where)
+
+
+def _refuse_other_tokenizers(folder: Path) -> None:
+    found = next((name for name in _OTHER_TOKENIZERS if (folder / name).is_file()), None)
+    if found is not None:
+        raise TokenizerError(
+            f"there is no {TOKENIZER}, and {found} cannot be read",
+            where=str(folder),
+            hint=f"make one with transformers: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)",
+        )

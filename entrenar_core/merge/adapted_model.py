@@ -1,0 +1,128 @@
+"""A model with a LoRA adapter on top as an input of a merge: s·B·A is added to the rows that are read.
+
+Of the adapter the matrices of a few weights are in memory at a time; the base is only read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from entrenar_core.errors import ModelError
+from entrenar_core.gguf.keys import HEAD_COUNT, HEAD_COUNT_KV, architecture_key
+from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
+from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
+from entrenar_core.lora.files import AdapterPair
+from entrenar_core.merge.finite import all_finite, non_finite_value
+from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, Shape
+from entrenar_core.merge.stored_rows import digest_of_files
+
+_PAIRS_KEPT = 8
+"""Weights whose A and B are kept: those that threads are at, and the next."""
+
+
+class AdaptedModel:
+    """See `ModelTensors`. The base and the adapter belong to the model, which closes them.
+
+    Args:
+        base: the model below.
+        adapter: see `with_adapter`.
+        source: the adapter's path, for messages.
+
+    Raises:
+        ModelError: the adapter is for another model.
+    """
+
+    def __init__(self, base: ModelTensors, adapter: Adapter, source: str) -> None:
+        check_adapter(adapter, base.shapes, source)
+        if TOKEN_EMBD in adapter.shapes and OUTPUT not in base.shapes:
+            raise ModelError(
+                f"the adapter changes {TOKEN_EMBD}, which is the output matrix of this model too", where=source
+            )
+        self.path = f"{base.path} with {source}"
+        self._base = base
+        self._adapter = adapter
+        self._source = source
+        self._pairs: OrderedDict[str, AdapterPair] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def architecture(self) -> str:
+        return self._base.architecture
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return self._base.shapes
+
+    @property
+    def metadata(self) -> Entries:
+        return self._base.metadata
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return self._base.tokens
+
+    @property
+    def n_bytes(self) -> int:
+        return self._base.n_bytes + sum(path.stat().st_size for path in self._adapter.paths)
+
+    def type_name(self, name: str) -> str:
+        return self._base.type_name(name)
+
+    def read(self, name: str, first_row: int, out: Floats) -> None:
+        self._base.read(name, first_row, out)
+        if name in self._adapter.shapes:
+            pair = self._pair(name)
+            out += pair.b[first_row : first_row + len(out)] @ pair.a
+
+    def digest(self) -> str:
+        both = self._base.digest() + digest_of_files(self._adapter.paths)
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def close(self) -> None:
+        self._adapter.close()
+        self._base.close()
+
+    def _pair(self, name: str) -> AdapterPair:
+        """A and B with the scale in B, checked; the least recently used of those in memory goes."""
+        with self._lock:
+            pair = self._pairs.pop(name, None) or self._load(name)
+            self._pairs[name] = pair
+            if len(self._pairs) > _PAIRS_KEPT:
+                self._pairs.popitem(last=False)
+            return pair
+
+    def _load(self, name: str) -> AdapterPair:
+        pair = self._adapter.pair(name)
+        for part, values in (("A", pair.a), ("B", pair.b)):
+            if not all_finite(np.ascontiguousarray(values)):
+                raise non_finite_value(values, range(len(values)), f"{self._source}: {part} of {name}")
+        return AdapterPair(np.ascontiguousarray(pair.a), np.float32(pair.scale) * pair.b, 1.0)
+
+
+def with_adapter(base: ModelTensors, path: Path) -> AdaptedModel:
+    """A model with the LoRA adapter of a PEFT folder or a GGUF file.
+
+    Raises:
+        FormatError: the adapter is damaged, or of a kind that cannot be put on a model exactly.
+        ModelError: it is for another model.
+    """
+    heads = [_heads(base, key) for key in (HEAD_COUNT, HEAD_COUNT_KV)]
+    adapter = open_adapter(path, base.architecture, heads[0], heads[1] or heads[0])
+    try:
+        return AdaptedModel(base, adapter, str(path))
+    except ModelError:
+        adapter.close()
+        raise
+
+
+def _heads(base: ModelTensors, key: str) -> int:
+    """Heads of the queries, or of keys and values; 0 where the model does not say, or they differ by layer."""
+    wanted = architecture_key(base.architecture, key)
+    value = next((value.plain for name, value in base.metadata if name == wanted), 0)
+    return value if isinstance(value, int) else 0
