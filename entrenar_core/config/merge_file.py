@@ -33,8 +33,8 @@ from entrenar_core.config.yaml_places import Order, Source
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.gguf)")
 
 
-class Merging(TensorParameters):
-    """Which models are joined, and how. Parameters here are for all models that have none of their own."""
+class JoinedModels(Section):
+    """Which models are joined, and by which method."""
 
     method: Annotated[MethodName, AnyCase] = Field(description="how the models are joined")
     base: Base = Field(
@@ -46,8 +46,13 @@ class Merging(TensorParameters):
         default=None, description="the models: paths, or mappings with parameters; path+adapter is a model with a LoRA"
     )
     slices: Slices = Field(default=None, description="layers of the result, one slice after another, instead of models")
-    seed: int = Field(
-        default=0, ge=0, lt=2**63, description="dare, della: what entries are dropped at random follows from it"
+
+
+class Merging(TensorParameters, JoinedModels):
+    """Which models are joined, and how. Parameters here are for all models that have none of their own."""
+
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="dare, della: what is dropped at random follows from it; default: 0"
     )
     tokenizer: Annotated[Literal["union", "base"] | None, AnyCase] = Field(
         default=None,

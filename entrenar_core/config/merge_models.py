@@ -51,7 +51,7 @@ class ModelFiles(Section):
         return os.path.abspath(self.path), adapter
 
 
-class MergeModel(ModelFiles, ModelParameters):
+class MergeModel(ModelParameters, ModelFiles):
     """A model that is merged, with the parameters that it has of its own."""
 
 

@@ -7,6 +7,7 @@ adapter.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from entrenar_core.config.base import KeyPath
@@ -58,7 +59,7 @@ def _set_each(source: Source, option: Option, place: Place) -> Iterator[tuple[Or
     models = _entries(source)
     if len(values) == 1:
         _forget_own(source, key)
-        set_value(source, option.key, values[0], place)
+        set_value(source, option.key, values[0], replace(place, text=str(values[0])))
     elif len(values) != len(models):
         message = f"is given {len(values)} times, and there are {len(models)} models"
         hint = "give it once for all models, or once for each" if models else "set it in the slices of the file"
@@ -68,7 +69,7 @@ def _set_each(source: Source, option: Option, place: Place) -> Iterator[tuple[Or
         for index, (model, value) in enumerate(zip(models, values, strict=True)):
             if isinstance(model, dict):
                 model[key] = value
-                _note(source, (*MODELS, index, key), place)
+                _note(source, (*MODELS, index, key), replace(place, text=str(value)))
 
 
 def _entries(source: Source) -> list[Any]:

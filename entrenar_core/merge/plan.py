@@ -228,7 +228,7 @@ def _parameters(origin: _Origin, merge: Merging, architecture: str) -> Parameter
         flatten=bool(plain("flatten", True)),
         row_wise=bool(plain("row_wise", False)),
         eps=float(cast(float, plain("eps", 1e-8))),
-        seed=merge.seed,
+        seed=merge.seed or 0,
     )
 
 
