@@ -44,7 +44,7 @@ def _renamed(name: str, section: Path, known: Sequence[Path]) -> str | None:
 def _in_the_section(name: str, section: Path, known: Sequence[Path]) -> str | None:
     """The same key further up or down in the section `merge`, which other sections explain away."""
     found = [key for key in known if key[-1] == name and key[:1] == section[:1] == ("merge",)]
-    return f"use {_dotted(found[0])}" if found else None
+    return f"use {_dotted(min(found, key=len))}" if found else None
 
 
 def _elsewhere(name: str, known: Sequence[Path]) -> str | None:
