@@ -9,12 +9,17 @@ from pydantic.fields import FieldInfo
 
 from entrenar_core.config.base import Available, Section, entry_section, key_of, nested_section
 from entrenar_core.config.describe import allowed_words
+from entrenar_core.config.merge_file import MergeConfig, Merging
+from entrenar_core.config.merge_parameters import MODEL_KEYS, TENSOR_KEYS, ModelParameters
 from entrenar_core.config.quantize import Quantize
-from entrenar_core.config.quantize_file import QuantizeConfig
+from entrenar_core.config.quantize_file import QuantizeConfig, Running
 from entrenar_core.config.roles import TASK_ROLES
 from entrenar_core.config.root import Config
 
 MEBIBYTE = 1 << 20
+PARAMETERS = (*MODEL_KEYS, *TENSOR_KEYS)
+"""Those of a merge, which are explained once."""
+
 TARGET = Path(__file__).with_name("config.md")
 
 HEAD = """\
@@ -78,6 +83,17 @@ are for training), `output` and `run`. Options lie over it; [quantize.md](quanti
 """
 
 
+MERGING = """
+# The YAML of `entrenar merge`
+
+`entrenar merge FILE.yaml` reads a file of its own, or one of mergekit as it is; [merge.md](merge.md) explains both.
+Options lie over it. `entrenar schema merge` writes the JSON Schema of our form. `base`, `include` and variables work as
+in a training run. A parameter is a number, a list of numbers over the layers, or values by names of tensors:
+`weight: [{filter: mlp, value: [0, 1]}, {value: 0.5}]`. It stands at a model, at a slice, or in `merge` for all; the
+nearest one counts.
+"""
+
+
 def roles_table() -> Iterator[str]:
     """Which columns each task has."""
     yield "\n| task | columns | optional |\n|---|---|---|"
@@ -109,8 +125,12 @@ def tables(section: type[Section], name: str) -> Iterator[str]:
     """The table of a section, then those of the sections inside it and of the entries of its lists."""
     yield f"\n## {name}\n\n{(section.__doc__ or '').splitlines()[0]}\n\n| key | default | meaning |\n|---|---|---|"
     inner: list[tuple[type[Section], str]] = []
+    repeated: list[str] = []
     for field_name, field in section.model_fields.items():
         key = key_of(field_name, field)
+        if issubclass(section, ModelParameters) and section is not Merging and field_name in PARAMETERS:
+            repeated.append(key)
+            continue
         nested, entry = nested_section(field), entry_section(field)
         if nested is not None:
             inner.append((nested, f"{name}.{key}"))
@@ -119,6 +139,8 @@ def tables(section: type[Section], name: str) -> Iterator[str]:
         default = default_text(field)
         shown = f"`{default}`" if default and default != "required" else default
         yield f"| `{key}` | {shown} | {field.description}{_not_yet(field)} |"
+    if repeated:
+        yield f"\nBeside these, parameters as in `merge`: {_codes(repeated)}."
     for inner_section, path in inner:
         yield from tables(inner_section, path)
 
@@ -145,6 +167,12 @@ def reference() -> str:
         section = nested_section(field)
         if section is not None and section is not Quantize:
             lines.extend(tables(section, f"{key} (entrenar quantize)"))
+    lines.append(MERGING.rstrip())
+    for key, field in MergeConfig.model_fields.items():
+        section = nested_section(field)
+        if section is not None and section is not Running:
+            lines.extend(tables(section, f"{key} (entrenar merge)"))
+    lines.append("\n`run` is that of `entrenar quantize`.")
     return "\n".join(lines) + "\n"
 
 

@@ -19,11 +19,12 @@ class Command(StrEnum):
 
     TRAIN = "train"
     QUANTIZE = "quantize"
+    MERGE = "merge"
 
 
 def schema(
     command: Annotated[
-        Command, typer.Argument(metavar="COMMAND", help="Whose YAML: train or quantize.", show_default=True)
+        Command, typer.Argument(metavar="COMMAND", help="Whose YAML: train, quantize or merge.", show_default=True)
     ] = Command.TRAIN,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of stdout.")
@@ -32,9 +33,10 @@ def schema(
     debug: DebugOption = False,
 ) -> None:
     """Print the JSON Schema of the YAML, by which editors complete and check it."""
-    from entrenar_core.config.json_schema import json_schema, quantize_schema
+    from entrenar_core.config.json_schema import json_schema, merge_schema, quantize_schema
 
-    content = quantize_schema() if command is Command.QUANTIZE else json_schema()
+    make = {Command.TRAIN: json_schema, Command.QUANTIZE: quantize_schema, Command.MERGE: merge_schema}
+    content = make[command]()
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     if output is None:
         typer.echo(json.dumps(content, ensure_ascii=False) if json_lines else text.rstrip())

@@ -1,8 +1,9 @@
 """The JSON Schema of the YAML, by which editors complete and check it (draft 2020-12).
 
-It is Pydantic's schema of `Config`, or of `QuantizeConfig`, opened for what is allowed before the check: names in any
-case, variables in place of values, empty sections, `base` and `include`, Ludwig's features. Keys that a parent file may
-hold are required only in a file that has none. Conflicts between keys are not part of it; `load_config` reports them.
+It is Pydantic's schema of `Config`, `QuantizeConfig` or `MergeConfig`, opened for what is allowed before the check:
+names in any case, variables in place of values, empty sections, `base` and `include`, Ludwig's features. Keys that a
+parent file may hold are required only in a file that has none. Conflicts between keys are not part of it; the check of
+a file reports them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from entrenar_core.config.base import Path, Section, key_of, nested_section, schema_fields
 from entrenar_core.config.compose import COMPOSING_KEYS
 from entrenar_core.config.ludwig import FEATURE_KEYS, INPUT, INPUT_TYPES, OUTPUT, OUTPUT_TASKS
+from entrenar_core.config.merge_file import MergeConfig
 from entrenar_core.config.quantize_file import QuantizeConfig
 from entrenar_core.config.root import MAY_BE_EMPTY, Config
 
@@ -35,6 +37,11 @@ def json_schema() -> Schema:
 def quantize_schema() -> Schema:
     """The schema of a file of `entrenar quantize`."""
     return _schema_of(QuantizeConfig, "entrenar quantize")
+
+
+def merge_schema() -> Schema:
+    """The schema of a file of `entrenar merge`, in our own form; mergekit's is another."""
+    return _schema_of(MergeConfig, "entrenar merge")
 
 
 def _schema_of(root: type[Section], title: str) -> Schema:

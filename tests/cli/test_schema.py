@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entrenar_cli.main import main
-from entrenar_core.config.json_schema import json_schema, quantize_schema
+from entrenar_core.config.json_schema import json_schema, merge_schema, quantize_schema
 
 
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,11 +18,13 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == ""
 
 
-def test_a_file_of_quantize_has_a_schema_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_other_commands_have_schemas_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "quantize"]) == 0
     assert json.loads(capsys.readouterr().out) == quantize_schema()
+    assert main(["schema", "merge"]) == 0
+    assert json.loads(capsys.readouterr().out) == merge_schema()
     assert main(["schema", "predict"]) == 2
-    assert "'train', 'quantize'" in capsys.readouterr().err
+    assert "'train', 'quantize', 'merge'" in capsys.readouterr().err
 
 
 def test_for_scripts_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from entrenar_core.config.base import Section, entry_section, key_of, nested_section
 from entrenar_core.config.compose import COMPOSING_KEYS
-from entrenar_core.config.json_schema import DIALECT, json_schema, quantize_schema
+from entrenar_core.config.json_schema import DIALECT, json_schema, merge_schema, quantize_schema
 from entrenar_core.config.load import config_from_text
 from entrenar_core.config.ludwig import INPUT, OUTPUT
+from entrenar_core.config.merge_file import MergeConfig, merge_config
 from entrenar_core.config.quantize_file import QuantizeConfig, quantize_config
 from entrenar_core.config.resolved import resolved_yaml
 from entrenar_core.config.root import Config
@@ -182,6 +183,48 @@ def test_the_schema_of_quantize_agrees_with_its_check(text: str, is_right: bool,
     (tmp_path / "q.yaml").write_text(text)
     with nullcontext() if is_right else pytest.raises(ConfigError):
         quantize_config(tmp_path / "q.yaml", [])
+
+
+@pytest.mark.parametrize("section", dict.fromkeys(sections(MergeConfig)), ids=lambda section: section.__name__)
+def test_a_file_of_merge_has_a_schema_of_its_own(section: type[Section]) -> None:
+    more = set(COMPOSING_KEYS) if section is MergeConfig else set()
+    assert keys_in(merge_schema(), MergeConfig, section) == keys_of(section) | more
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("merge: {method: TIES, base: b, models: [a, {path: c, adapter: d, weight: -1, density: [0.5, 1]}]}", True),
+        ("merge: {method: ties, base: {path: b, adapter: c}, models: [a], weight: [{filter: mlp, value: 1}]}", True),
+        ("merge: {method: passthrough, slices: [{sources: [{path: a, layers: [0, 2]}], scale: 2}]}", True),
+        ("merge: {method: dare_ties, base: b, models: [a], rescale: true, lambda: [{value: [0, 1]}], seed: 1}", True),
+        (
+            "merge: {method: linear, models: [a, b]}\noutput: {type: Q4_K_M, task_vector: false}\nrun: {memory: 1GiB}",
+            True,
+        ),
+        ("base: parent.yaml\nrun: {threads: 1}", True),
+        ("output: {path: a}", False),
+        ("merge: {models: [a, b]}", False),
+        ("merge: {method: tis, base: b, models: [a]}", False),
+        ("merge: {method: linear, models: []}", False),
+        ("merge: {method: linear, models: [a, {weight: 1}]}", False),
+        ("merge: {method: linear, models: [a, {path: b, weights: 1}]}", False),
+        ("merge: {method: linear, models: [a, b], weight: []}", False),
+        ("merge: {method: linear, models: [a, b], weight: [{filter: mlp}]}", False),
+        ("merge: {method: linear, models: [a, b], lambda_: 1}", False),
+        ("merge: {method: passthrough, slices: [{sources: [{path: a}]}]}", False),
+        ("merge: {method: passthrough, slices: [{sources: [{path: a, layers: [0]}]}]}", False),
+        ("merge: {method: linear, models: [a, b]}\noutput: {format: onnx}", False),
+    ],
+)
+def test_the_schema_of_merge_agrees_with_its_check(text: str, is_right: bool, tmp_path: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(merge_schema())
+    check = jsonschema.Draft202012Validator(merge_schema())
+    assert check.is_valid(read_text(text, "m.yaml").data) is is_right
+    (tmp_path / "parent.yaml").write_text("merge: {method: linear, models: [a, b]}\n")
+    (tmp_path / "m.yaml").write_text(text)
+    with nullcontext() if is_right else pytest.raises(ConfigError):
+        merge_config(tmp_path / "m.yaml", [])
 
 
 def keys_of(section: type[Section]) -> set[str]:
