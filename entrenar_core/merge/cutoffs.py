@@ -64,6 +64,13 @@ class Cutoff:
         last = np.flatnonzero(magnitudes() == self.magnitude)[self.n_entries - 1]
         return [(0, self.magnitude), (int(last) + 1, above)]
 
+    def mask(self, piece: Piece, magnitudes: Floats) -> npt.NDArray[np.bool_]:
+        """Which elements of a piece are among the first k, from the magnitudes of all, [n]."""
+        among = np.empty(magnitudes.shape, np.bool_)
+        for start, lowest in self.steps(piece, lambda: magnitudes):
+            among[start:] = magnitudes[start:] >= lowest
+        return among
+
 
 NOTHING = Cutoff(np.float32(np.inf), 0, 0)
 ALL_BUT_ZEROS = Cutoff(np.nextafter(np.float32(0), np.float32(1)), np.iinfo(np.int64).max, 0)

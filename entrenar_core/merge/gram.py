@@ -6,6 +6,7 @@ a tensor is cut into pieces.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from typing import Any
 
@@ -20,27 +21,46 @@ Doubles = npt.NDArray[np.float64]
 _dot_products = StoredKernel("entrenar_core.merge.linear_kernels", "dot_products")
 
 
-def gram_matrix(*, of_changes: bool = False) -> Generator[Pass, Any, Doubles]:
-    """One pass. The inner products of all models, float64 [N, N]; `of_changes`: of the models less the base."""
-    rows = yield Pass(lambda inputs: row_products(inputs, of_changes=of_changes))
-    totals = np.concatenate(rows, axis=1).sum(axis=1)
-    return symmetric(totals[:, None])[..., 0]
+def gram_matrix(*, of_changes: bool = False, with_base: bool = False) -> Generator[Pass, Any, Doubles]:
+    """One pass. The inner products of all models, float64 [N, N].
+
+    Args:
+        of_changes: take the models less the base.
+        with_base: take the base as one more model, the last one.
+    """
+
+    def look(inputs: Inputs) -> Doubles:
+        return row_products(changes_of(inputs) if of_changes else _with_base(inputs) if with_base else inputs.models)
+
+    rows = yield Pass(look)
+    return symmetric(np.concatenate(rows, axis=1).sum(axis=1)[:, None])[..., 0]
 
 
-def row_products(inputs: Inputs, *, of_changes: bool = False) -> Doubles:
-    """The inner products of each row of a piece, float64 [N², r]; those of i > j are zero."""
-    vectors = changes(inputs) if of_changes else inputs.models
+def row_products(vectors: Floats) -> Doubles:
+    """[N, r, C] -> the inner products of each row, float64 [N², r]; those of i > j are zero."""
     n_models, n_rows, n_columns = vectors.shape
     products = np.zeros((n_models * n_models, n_rows))
     _dot_products(vectors.reshape(n_models * n_rows, n_columns), products, np.array([n_models]))
     return products
 
 
-def changes(inputs: Inputs) -> Floats:
+def changes_of(inputs: Inputs) -> Floats:
     """The models less the base, float32 [N, r, C]."""
     if inputs.base is None:
         raise ValueError("changes are measured against a base, and there is none")
     return inputs.models - inputs.base
+
+
+def _with_base(inputs: Inputs) -> Floats:
+    if inputs.base is None:
+        return inputs.models
+    return np.concatenate([inputs.models, inputs.base[None]])
+
+
+def cosine(products: Doubles, first: int, second: int) -> float:
+    """Of the angle between two vectors, from inner products; zero has a right angle to everything."""
+    norms = math.sqrt(products[first, first]) * math.sqrt(products[second, second])
+    return min(1.0, max(-1.0, float(products[first, second]) / norms)) if norms > 0 else 0.0
 
 
 def symmetric(products: Doubles) -> Doubles:

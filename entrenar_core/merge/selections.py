@@ -53,12 +53,9 @@ class Between:
 
     def chosen(self, piece: Piece, change: Floats) -> Floats:
         """See `Selection`."""
-        flat = change.reshape(-1)
-        magnitudes = np.abs(flat)
-        kept = np.empty(flat.shape, bool)
-        for start, low, high in self.steps(piece, lambda: change):
-            kept[start:] = (magnitudes[start:] >= low) & (magnitudes[start:] < high)
-        return np.where(kept, flat, np.float32(0)).reshape(change.shape)
+        magnitudes = np.abs(change).reshape(-1)
+        kept = self.kept.mask(piece, magnitudes) & ~self.dropped.mask(piece, magnitudes)
+        return np.where(kept.reshape(change.shape), change, np.float32(0))
 
 
 def _at(steps: Sequence[tuple[int, np.float32]], element: int) -> np.float32:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from entrenar_core.merge.gram import Doubles, gram_matrix
+import numpy as np
+
+from entrenar_core.merge.gram import Doubles, cosine, gram_matrix
 from entrenar_core.merge.linear_combination import linear_combination
 from entrenar_core.merge.passes import Parameters, Passes, TensorFacts
 
@@ -18,15 +20,27 @@ def slerp(tensor: TensorFacts, parameters: Parameters) -> Passes:
     return linear_combination(slerp_coefficients(cosine(products, 0, 1), parameters.t))
 
 
-def cosine(products: Doubles, first: int, second: int) -> float | None:
-    """Of the angle between two vectors, from their inner products; None where one of them is zero."""
-    norms = math.sqrt(products[first, first] * products[second, second])
-    return min(1.0, max(-1.0, float(products[first, second]) / norms)) if norms > 0 else None
+def slerp_coefficients(cos: float, t: float) -> tuple[float, float]:
+    """What two vectors are multiplied by. Parallel ones are interpolated linearly.
 
-
-def slerp_coefficients(cos: float | None, t: float, *, parallel: float = PARALLEL) -> tuple[float, float]:
-    """What the two vectors are multiplied by. Parallel vectors, and one that is zero, are interpolated linearly."""
-    if cos is None or abs(cos) > parallel:
+    Args:
+        cos: of the angle between them.
+        t: the way from the first to the second.
+    """
+    if abs(cos) > PARALLEL:
         return 1.0 - t, t
     angle = math.acos(cos)
     return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def slerp_between(products: Doubles, first: Doubles, second: Doubles, t: float) -> Doubles:
+    """SLERP of two sums of models, as a sum of models.
+
+    Args:
+        products: inner products of the models, [N, N].
+        first, second: coefficients of the models, [N].
+        t: the way from the first to the second.
+    """
+    both = np.stack([first, second])
+    of_first, of_second = slerp_coefficients(cosine(both @ products @ both.T, 0, 1), t)
+    return of_first * first + of_second * second

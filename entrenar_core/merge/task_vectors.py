@@ -48,6 +48,13 @@ def join(tensor: TensorFacts, parameters: Parameters, selections: Sequence[Selec
     return _joined(parameters, selections, gains, vote=vote)
 
 
+def add_changes(coefficients: Sequence[float]) -> Combine:
+    """The merge base + Σ cᵢ·Δᵢ."""
+    parameters = Parameters(weight=tuple(coefficients), density=(), gamma=(), epsilon=(), scale=())
+    ones = [1.0] * len(coefficients)
+    return _joined(parameters, [Everything()] * len(coefficients), ones, vote=False)
+
+
 def _gains(parameters: Parameters, selections: Sequence[Selection]) -> Generator[Pass, Any, list[float]]:
     """What each model's kept entries are multiplied by, because others were dropped."""
     if parameters.rescale == "density":

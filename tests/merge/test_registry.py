@@ -26,7 +26,7 @@ OTHER: dict[str, object] = {
     "rescale": "density",
     "t": 0.125,
     "select_topk": 0.5,
-    "flatten": False,
+    "flatten": True,
     "row_wise": True,
     "eps": 2.0,
     "seed": 5,
