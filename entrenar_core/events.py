@@ -139,6 +139,34 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class Merging:
+    """How far a merge is; sent a few times a second. Pieces are those of all tensors together."""
+
+    done: int
+    total: int
+    tensors_done: int
+    tensors: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model that is complete on disk.
+
+    `models` counts the inputs, the base among them; `source_bytes` is the size of their files. `types` counts tensors
+    by GGML type.
+    """
+
+    path: Path
+    method: str
+    models: int
+    source_bytes: int
+    n_bytes: int
+    types: Mapping[str, int]
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Generated:
     """A piece of generated text."""
 
@@ -206,6 +234,8 @@ Event = (
     | Predicted
     | Quantizing
     | Quantized
+    | Merging
+    | Merged
     | Rounded
     | Finished
 )

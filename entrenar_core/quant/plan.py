@@ -81,12 +81,15 @@ def check_quantizable(file: GGUFFile) -> None:
         raise ModelError(f"the file has {what}", where=where, hint="give the file of a model with weights")
 
 
-def model_facts(file: GGUFFile) -> ModelFacts:
-    """What the mixes look at besides the tensors: the architecture and its heads, layers and experts."""
-    architecture = str(file.metadata.get(keys.GENERAL_ARCHITECTURE, ""))
+def model_facts(metadata: Mapping[str, object]) -> ModelFacts:
+    """What the mixes look at besides the tensors: the architecture and its heads, layers and experts.
+
+    `metadata` has the plain values of a model by key.
+    """
+    architecture = str(metadata.get(keys.GENERAL_ARCHITECTURE, ""))
 
     def number(suffix: str) -> int:
-        value = file.metadata.get(keys.architecture_key(architecture, suffix), 0)
+        value = metadata.get(keys.architecture_key(architecture, suffix), 0)
         first = next(iter(value), 0) if isinstance(value, (list, np.ndarray)) else value
         return int(first) if isinstance(first, (int, np.integer)) else 0
 

@@ -74,7 +74,7 @@ def output_plan(config: Config, base: BaseModel, trained: Iterable[str]) -> Outp
 def facts_of(base: BaseModel) -> ModelFacts:
     """What the mixes look at besides the tensors."""
     if base.file is not None:
-        return model_facts(base.file)
+        return model_facts(base.file.metadata)
     spec = base.spec
     return ModelFacts(spec.architecture, spec.num_layers, spec.num_heads, spec.num_kv_heads)
 

@@ -41,7 +41,7 @@ def held_types(config: Config, file: GGUFFile) -> dict[str, str]:
 
 
 def _packed_on_load(section: Quantize, file: GGUFFile) -> dict[str, str]:
-    chosen = choose_types(shapes_and_types(file), mix_request(section, model_facts(file)))
+    chosen = choose_types(shapes_and_types(file), mix_request(section, model_facts(file.metadata)))
     held = own_blocks(file.tensors)
     for name, info in file.tensors.items():
         wanted = chosen[name].type_name

@@ -24,17 +24,11 @@ from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
 from entrenar_core.stages.kernels import load_codecs
+from entrenar_core.stages.memory_taken import memory_taken
 from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
 from entrenar_core.threads import available_cores
 from entrenar_core.train.memory import peak_memory_bytes
-
-MEMORY_MARGIN = 32 << 20
-"""Kept free of buffers, for what the interpreter and the libraries allocate while they work."""
-
-PROGRAM_BYTES = 128 << 20
-"""More than the program with its libraries takes (75 MiB). What a process holds beyond that is not for quantizing: that
-of a caller from Python, or pages that a calibration has left."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def run_quantize(
     started = time.monotonic()
     path = _output_path(config)
     _check_report(config, path, overwrite=overwrite)
-    _memory_taken(config.run)
+    memory_taken(config.run.memory)
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
         for message in plan.notices():
             reporter.emit(Notice("warning", message))
@@ -94,43 +88,13 @@ def _load_codecs(plan: Sequence[PlannedTensor], reporter: Reporter, *, measures:
     load_codecs(decoded, {one.type_name for one in plan if not one.is_copied}, reporter, measures=measures)
 
 
-def private_bytes() -> int:
-    """Memory that belongs to this process alone; where the system does not say, all that it has ever held."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return peak_memory_bytes()
-    found = next((line.split()[1] for line in lines if line.startswith("RssAnon:")), None)
-    return peak_memory_bytes() if found is None else int(found) * 1024
-
-
 def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measures: bool) -> tuple[int, int]:
     """Values of a piece, and threads, for the memory that is left."""
     threads = run.threads or available_cores()
-    piece_values, workers = piece_size(plan.tensors, threads, run.memory - _memory_taken(run), measures=measures)
+    piece_values, workers = piece_size(plan.tensors, threads, run.memory - memory_taken(run.memory), measures=measures)
     if workers < threads:
         reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
     return piece_values, workers
-
-
-def _memory_taken(run: Running) -> int:
-    """Bytes that are not left for buffers.
-
-    Raises:
-        ConfigError: nothing would be left.
-    """
-    taken = min(private_bytes(), PROGRAM_BYTES) + MEMORY_MARGIN
-    if taken >= run.memory:
-        raise ConfigError(
-            f"{_size(run.memory)} are too little: the program itself takes {taken // 2**20} MiB",
-            where="run.memory",
-            hint="leave --memory out, or raise it",
-        )
-    return taken
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes // 2**20} MiB" if n_bytes >= 2**20 else f"{n_bytes} bytes"
 
 
 def _write(

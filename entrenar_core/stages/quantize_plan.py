@@ -128,7 +128,7 @@ def opened_plan(
         threads = config.run.threads or available_cores()
         measures = for_writing or section.target_size is not None
         known = known_importance(file, section.calibration, measures=measures, threads=threads, reporter=reporter)
-        request = mix_request(section, model_facts(file))
+        request = mix_request(section, model_facts(file.metadata))
         metadata = output_metadata(file, file_type(request.mix), provenance(section), known.keys)
         if section.target_size is None:
             chosen = choose_types(shapes_and_types(file), request)

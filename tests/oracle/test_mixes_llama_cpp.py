@@ -136,7 +136,7 @@ def our_types(source: Path, request: MixRequest) -> dict[str, str]:
 
 def request_for(source: Path, mix: str, **options: object) -> MixRequest:
     with GGUFFile.open(source) as file:
-        return MixRequest(mix, model=model_facts(file), **options)  # type: ignore[arg-type]
+        return MixRequest(mix, model=model_facts(file.metadata), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -73,19 +73,19 @@ def test_facts_of_a_model_are_read_from_its_keys(tmp_path: Path) -> None:
         "qwen9.expert_count": MetadataValue.uint32(5),
     }
     with a_file(tmp_path, keys, v=((4,), "F32")) as file:
-        assert model_facts(file) == ModelFacts("qwen9", layers=3, heads=8, kv_heads=2, experts=5)
+        assert model_facts(file.metadata) == ModelFacts("qwen9", layers=3, heads=8, kv_heads=2, experts=5)
 
 
 def test_facts_that_are_missing_or_no_numbers_are_not_known(tmp_path: Path) -> None:
     with a_file(tmp_path, v=((4,), "F32")) as file:
-        assert model_facts(file) == ModelFacts("")
+        assert model_facts(file.metadata) == ModelFacts("")
     keys = {
         "general.architecture": MetadataValue.string("llama"),
         "llama.block_count": MetadataValue.string("many"),
         "llama.attention.head_count": MetadataValue.array(ValueType.UINT32, []),
     }
     with a_file(tmp_path, keys, v=((4,), "F32")) as file:
-        assert model_facts(file) == ModelFacts("llama")
+        assert model_facts(file.metadata) == ModelFacts("llama")
 
 
 @pytest.mark.parametrize(

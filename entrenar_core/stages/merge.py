@@ -1,0 +1,248 @@
+"""The stage of `entrenar merge`: several models in, one out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrenar_core.codecs.ggml_types import is_few_bits
+from entrenar_core.config.merge_file import MergeConfig
+from entrenar_core.errors import ConfigError, OutputError
+from entrenar_core.events import Merged, Merging, Notice, Reporter, Saved
+from entrenar_core.gguf import keys
+from entrenar_core.gguf.atomic import atomic_file
+from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.merge.execute import Work, execute, n_pieces, workers_within
+from entrenar_core.merge.fit import check_fit, facts_of
+from entrenar_core.merge.gguf_output import GGUFOutput
+from entrenar_core.merge.models import ModelTensors, open_model
+from entrenar_core.merge.output import Output, Sink
+from entrenar_core.merge.plan import MergePlan, plan_merge
+from entrenar_core.merge.types import MergedTypes, merged_types
+from entrenar_core.quant.mixes import file_type
+from entrenar_core.quant.plan import model_facts
+from entrenar_core.stages.kernels import load_codecs
+from entrenar_core.stages.memory_taken import memory_taken
+from entrenar_core.stages.output_file import check_output, plain_files
+from entrenar_core.threads import available_cores
+from entrenar_core.train.memory import peak_memory_bytes
+
+Entries = list[tuple[str, MetadataValue]]
+
+_UNNAMED = "merged.gguf"
+"""What messages call an output that a dry run does not name."""
+
+
+@dataclass(frozen=True)
+class OpenedMerge:
+    """A merge whose inputs are open and which is planned to the byte.
+
+    Attributes:
+        config: what was asked for.
+        plan: tensors, what they are made of, and the metadata.
+        types: of the tensors.
+        output: the files that will be written.
+        differences: between the models, which do not matter.
+    """
+
+    config: MergeConfig
+    plan: MergePlan
+    types: MergedTypes
+    output: Output
+    differences: tuple[str, ...] = ()
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of the files that are read."""
+        return sum(model.n_bytes for model in self.plan.models)
+
+    def notices(self) -> Iterator[str]:
+        """What is not as one might expect."""
+        yield from self.differences
+        yield from self.plan.notices
+        yield from self.types.notices()
+
+    def type_counts(self) -> dict[str, int]:
+        """Tensors by type, the most frequent first."""
+        return dict(Counter(self.types.types.values()).most_common())
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What was written; `tensors` has what became of each, where that was measured."""
+
+    summary: Merged
+    tensors: Sequence[Mapping[str, object]]
+
+    def document(self) -> dict[str, object]:
+        """For JSON: the whole and each tensor."""
+        summary = self.summary
+        return {
+            "path": str(summary.path),
+            "method": summary.method,
+            "models": summary.models,
+            "source_bytes": summary.source_bytes,
+            "n_bytes": summary.n_bytes,
+            "types": dict(summary.types),
+            "tensors": list(self.tensors),
+        }
+
+
+@contextmanager
+def opened_merge(config: MergeConfig, reporter: Reporter, *, overwrite: bool = False) -> Iterator[OpenedMerge]:
+    """Open the models, see that they fit each other, and plan all of the result; the models are open inside the block.
+
+    Args:
+        config: what is merged.
+        reporter: hears of what takes a while.
+        overwrite: whether files that are there may be replaced.
+
+    Raises:
+        FormatError, ModelError, TokenizerError: a model cannot be read, or not be merged with the others.
+        ConfigError: parameters, layers or types do not fit the models.
+        OutputError: the output cannot be written where it should be.
+    """
+    path = Path(config.output.path or _UNNAMED)
+    inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
+    if config.output.path is not None:
+        check_output(path, inputs, overwrite=overwrite)
+    with ExitStack() as opened:
+        models = []
+        for files in config.files:
+            models.append(open_model(files.path, files.adapter))
+            opened.callback(models[-1].close)
+        differences = _differences(models, same_depth=config.merge.slices is None)
+        plan = plan_merge(config, models)
+        facts = model_facts({key: value.plain for key, value in plan.metadata})
+        types = merged_types(plan, config.output.type, facts)
+        specs = [(tensor.name, tensor.shape, types.types[tensor.name]) for tensor in plan.tensors]
+        output = GGUFOutput(path, _with_types(plan.metadata, config.output.type, types.types), specs)
+        yield OpenedMerge(config, plan, types, output, tuple(differences))
+
+
+def run_merge(
+    config: MergeConfig, reporter: Reporter, *, overwrite: bool = False, measures: bool = False
+) -> MergeResult:
+    """Write the merged model.
+
+    Args:
+        config: what is merged, and the output.
+        reporter: hears of progress, of what is not as one might expect, and of the files.
+        overwrite: whether files that are there may be replaced.
+        measures: whether it is measured what became of each tensor; a report in the config has it measured too.
+
+    Raises:
+        EntrenarError: see `opened_merge` and `execute.execute`; nothing is left behind.
+    """
+    started = time.monotonic()
+    if config.output.path is None:
+        raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
+    measures = measures or config.output.report is not None
+    _check_report(config, overwrite=overwrite)
+    memory_taken(config.run.memory)
+    with opened_merge(config, reporter, overwrite=overwrite) as merge:
+        for message in merge.notices():
+            reporter.emit(Notice("warning", message))
+        tensors = _write(merge, reporter, measures=measures)
+        result = MergeResult(_summary(merge, time.monotonic() - started), tensors)
+    reporter.emit(Saved("model", result.summary.path, merge.output.n_bytes))
+    if config.output.report is not None:
+        reporter.emit(_save_report(Path(config.output.report), result))
+    reporter.emit(result.summary)
+    return result
+
+
+def _differences(models: Sequence[ModelTensors], *, same_depth: bool) -> list[str]:
+    """What differs between the models and does not matter. Raises ModelError where it does."""
+    first, *others = [facts_of(model) for model in models]
+    return [difference for other in others for difference in check_fit(other, first, same_depth=same_depth)]
+
+
+def _with_types(metadata: Entries, mix: str | None, types: Mapping[str, str]) -> Entries:
+    """The keys that say what types a file has."""
+    changed: dict[str, MetadataValue] = {}
+    kind = None if mix is None else file_type(mix)
+    if kind is not None:
+        changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
+    if any(is_few_bits(one) for one in types.values()):
+        changed[keys.GENERAL_QUANTIZATION_VERSION] = MetadataValue.uint32(keys.QUANTIZATION_VERSION)
+    return [*((key, changed.pop(key, value)) for key, value in metadata), *changed.items()]
+
+
+def _write(merge: OpenedMerge, reporter: Reporter, *, measures: bool) -> list[dict[str, object]]:
+    plan, run = merge.plan, merge.config.run
+    total = n_pieces(plan.tensors)
+
+    def watch(pieces: int, tensors: int) -> None:
+        reporter.emit(Merging(pieces, total, tensors, len(plan.tensors)))
+
+    with merge.output.opened() as sink:
+        with sink.reserved():
+            _load_kernels(merge, reporter)
+        threads = run.threads or available_cores()
+        workers = workers_within(plan.tensors, merge.types.types, threads, run.memory - memory_taken(run.memory))
+        if workers < threads:
+            reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
+        measured = execute(_work(merge, sink, measures=measures), workers, watch)
+    return [
+        {"name": tensor.name, "method": tensor.method, "type": merge.types.types[tensor.name], **measured[tensor.name]}
+        for tensor in plan.tensors
+        if tensor.name in measured
+    ]
+
+
+def _work(merge: OpenedMerge, sink: Sink, *, measures: bool) -> Work:
+    plan = merge.plan
+    return Work(
+        plan.tensors, merge.types.types, plan.models, sink, measures=measures, is_task_vector=plan.is_task_vector
+    )
+
+
+def _load_kernels(merge: OpenedMerge, reporter: Reporter) -> None:
+    plan = merge.plan
+    read = {
+        plan.models[one.model].type_name(one.name)
+        for tensor in plan.tensors
+        for one in (*tensor.inputs, *([tensor.base] if tensor.base else []))
+    }
+    load_codecs(read, set(merge.types.types.values()), reporter)
+
+
+def _check_report(config: MergeConfig, *, overwrite: bool) -> None:
+    """See before the work that the report can be written after it."""
+    if config.output.report is None:
+        return
+    path = Path(config.output.report)
+    inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
+    try:
+        check_output(path, inputs, overwrite=overwrite)
+    except OutputError as error:
+        error.hint = (error.hint or "").replace("with -o", "with --report") or None
+        raise
+    if config.output.path is not None and path.absolute() == Path(config.output.path).absolute():
+        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
+
+
+def _save_report(path: Path, result: MergeResult) -> Saved:
+    content = json.dumps(result.document(), indent=2, allow_nan=False).encode()
+    with atomic_file(path) as file:
+        file.write(content)
+    return Saved("report", path, len(content))
+
+
+def _summary(merge: OpenedMerge, seconds: float) -> Merged:
+    return Merged(
+        path=Path(str(merge.config.output.path)),
+        method=merge.config.merge.method,
+        models=len(merge.plan.models),
+        source_bytes=merge.source_bytes,
+        n_bytes=merge.output.n_bytes,
+        types=merge.type_counts(),
+        seconds=seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
