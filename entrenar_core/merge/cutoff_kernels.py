@@ -25,14 +25,14 @@ def _write_codes(values, base, codes):
 
 
 @kernel(exact=True)
-def count_magnitudes(values, base, counts, tables, codes):
-    """How many of |values − base| are in each bin.
+def count_magnitudes(values, base, tables, codes):
+    """Count |values − base| in their bins.
 
-    values: float32 [K, n]. base: float32 [n]. counts: int64 [K, 32768], written. tables: int32 [2, 32768], zeros before
-    and after: two, since adding to one entry twice in a row waits for memory. codes: int32, scratch of any even size.
+    values: float32 [K, n]. base: float32 [n]. tables: int32 [2·K, 32768], added to: two for each row, since adding to
+    one entry twice in a row waits for memory. codes: int32, scratch of any even size.
     """
-    first, second = tables[0], tables[1]
     for i in range(values.shape[0]):
+        first, second = tables[2 * i], tables[2 * i + 1]
         for start in range(0, base.size, codes.size):
             stop = min(start + codes.size, base.size)
             block = codes[: stop - start]
@@ -43,11 +43,6 @@ def count_magnitudes(values, base, counts, tables, codes):
                 second[block[2 * j + 1] >> _SIXTEEN] += _ONE
             for j in range(2 * half, block.size):
                 first[block[j] >> _SIXTEEN] += _ONE
-        total = counts[i]
-        for j in range(total.size):
-            total[j] = np.int64(first[j]) + np.int64(second[j])
-            first[j] = _NONE
-            second[j] = _NONE
 
 
 @kernel(exact=True)

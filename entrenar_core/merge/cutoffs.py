@@ -7,6 +7,7 @@ the border is known to the bit, and so is the piece in which the last of its equ
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ _collect_codes = StoredKernel(_KERNELS, "collect_codes", "int64")
 _BINS = 1 << 15
 _LOWER = (1 << 16) - 1
 _CODES = 1024
+_MOST_COUNTED = 1 << 30
 _FEW_CODES = 64
 
 Codes = tuple[npt.NDArray[np.uint16], Counts]
@@ -92,27 +94,69 @@ def find_cutoffs(
         ranks: is given how many of each of the K rows of values are not zero, and says which k are wanted of each.
             Zeros are never among the first k.
     """
-    counts = yield Pass(lambda inputs: _counted(statistic, inputs), _add)
+    counter = _Counter(statistic)
+    yield Pass(counter.look, _nothing)
+    counts = counter.counts()
     wanted = ranks(counts[:, 1:].sum(axis=1))
     borders = [[_border(of_row, k) for k in all_k] for of_row, all_k in zip(counts, wanted, strict=True)]
     bins = _bins(borders)
     seen = {}
     if bins:
-        pieces = yield Pass(lambda inputs: [_collected(statistic, inputs, row, bin_) for row, bin_ in bins])
+        found = _Found()
+        pieces = yield Pass(
+            lambda inputs: [
+                _collected(statistic, found.room(inputs.models[0].size + 1), inputs, row, bin_) for row, bin_ in bins
+            ]
+        )
         seen = dict(zip(bins, zip(*pieces, strict=True), strict=True))
     return [[_cutoff(one, row, seen) for one in of_row] for row, of_row in enumerate(borders)]
 
 
-def _counted(statistic: Statistic, inputs: Inputs) -> Counts:
-    values, base = statistic(inputs)
-    counts = np.empty((values.shape[0], _BINS), np.int64)
-    _count_magnitudes(values, base, counts, np.zeros((2, _BINS), np.int32), np.empty(_CODES, np.int32))
-    return counts
+class _Counter:
+    """How many entries are in each bin. Each thread counts into tables of its own, which stay from piece to piece."""
+
+    def __init__(self, statistic: Statistic) -> None:
+        self._statistic = statistic
+        self._mine = threading.local()
+        self._all: list[_Tables] = []
+
+    def look(self, inputs: Inputs) -> None:
+        """Count the entries of a piece."""
+        values, base = self._statistic(inputs)
+        tables: _Tables | None = getattr(self._mine, "tables", None)
+        if tables is None:
+            tables = self._mine.tables = _Tables(len(values))
+            self._all.append(tables)
+        tables.count(values, base)
+
+    def counts(self) -> Counts:
+        """Of all pieces and threads, int64 [K, 32768]."""
+        return np.sum([tables.counts() for tables in self._all], axis=0)
 
 
-def _add(total: Counts, more: Counts) -> Counts:
-    total += more
-    return total
+class _Tables:
+    """The counts of one thread: in 32 bits, which fit the second-level cache, for as long as these suffice."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._tables = np.zeros((2 * n_rows, _BINS), np.int32)
+        self._codes = np.empty(_CODES, np.int32)
+        self._counted = 0
+        self._total: Counts = np.zeros((n_rows, _BINS), np.int64)
+
+    def count(self, values: Floats, base: Floats) -> None:
+        if self._counted + base.size > _MOST_COUNTED:
+            self._total, self._counted = self.counts(), 0
+            self._tables[:] = 0
+        _count_magnitudes(values, base, self._tables, self._codes)
+        self._counted += base.size
+
+    def counts(self) -> Counts:
+        return self._total + self._tables.reshape(-1, 2, _BINS).sum(axis=1, dtype=np.int64)
+
+
+def _nothing(one: None, other: None) -> None:
+    """Joins the results of a pass that keeps what it finds."""
+    del one, other
 
 
 @dataclass(frozen=True)
@@ -140,10 +184,21 @@ def _bins(borders: Sequence[Sequence[Cutoff | _Border]]) -> list[tuple[int, int]
     return sorted({(row, one.bin) for row, some in enumerate(borders) for one in some if isinstance(one, _Border)})
 
 
-def _collected(statistic: Statistic, inputs: Inputs, row: int, bin_: int) -> Codes:
-    """What a piece has in a bin."""
+class _Found(threading.local):
+    """Memory of each thread for the codes of a piece."""
+
+    def __init__(self) -> None:
+        self._codes = np.empty(0, np.uint16)
+
+    def room(self, n_codes: int) -> npt.NDArray[np.uint16]:
+        if self._codes.size < n_codes:
+            self._codes = np.empty(n_codes, np.uint16)
+        return self._codes[:n_codes]
+
+
+def _collected(statistic: Statistic, found: npt.NDArray[np.uint16], inputs: Inputs, row: int, bin_: int) -> Codes:
+    """What a piece has in a bin. `found` is scratch of one entry more than the piece has."""
     values, base = statistic(inputs)
-    found = np.empty(base.size + 1, np.uint16)
     count = _collect_codes(values[row], base, np.array([bin_], np.int32), found, np.empty(_FEW_CODES, np.int32))
     return np.unique(found[:count], return_counts=True)
 

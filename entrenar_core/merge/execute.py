@@ -180,7 +180,7 @@ class _Maker:
         merged = self._buffers[worker].merged(piece.n_rows, self._columns)
         combine(inputs, merged)
         if self._work.measures:
-            self._measures[piece.number] = measure_piece(inputs, merged)
+            self._measures[piece.number] = measure_piece(inputs, merged, combine)
         if self._work.is_task_vector and inputs.base is not None:
             merged -= inputs.base
         elif self.tensor.offset:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +116,18 @@ class Pass:
 
 Combine = Callable[[Inputs, Floats], None]
 """Writes the merged values of a piece, float32 [r, C]."""
+
+
+@runtime_checkable
+class SparseCombine(Protocol):
+    """What makes the values where a part of each change is dropped; it can say how much is kept."""
+
+    def __call__(self, inputs: Inputs, out: Floats, /) -> None: ...
+
+    def n_kept(self, inputs: Inputs) -> tuple[int, ...]:
+        """How many entries of each model's change, of those that are not zero, are kept in a piece."""
+        ...
+
 
 Passes = Generator[Pass, Any, Combine]
 

@@ -8,6 +8,7 @@ part.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -85,24 +86,37 @@ def _norms(inputs: Inputs, selections: Sequence[Selection]) -> npt.NDArray[np.fl
 def _joined(parameters: Parameters, selections: Sequence[Selection], gains: Sequence[float], *, vote: bool) -> Combine:
     weights = parameters.weight
     divisor = divisor_of(weights) if parameters.normalize and not vote else 1.0
-    factors = np.array([(weight * gain, weight) for weight, gain in zip(weights, gains, strict=True)], np.float32)
-    options = np.array([vote, parameters.normalize], np.int64)
-    scale = np.array([parameters.lambda_ / divisor], np.float32)
-    is_quick = all(isinstance(selection, _QUICK) for selection in selections)
+    return _Joined(
+        selections=selections,
+        factors=np.array([(weight * gain, weight) for weight, gain in zip(weights, gains, strict=True)], np.float32),
+        options=np.array([vote, parameters.normalize], np.int64),
+        scale=np.array([parameters.lambda_ / divisor], np.float32),
+    )
 
-    def combine(inputs: Inputs, out: Floats) -> None:
+
+@dataclass(frozen=True)
+class _Joined:
+    """See `SparseCombine`; the arrays are those of the kernel `join_changes`."""
+
+    selections: Sequence[Selection]
+    factors: Floats
+    options: npt.NDArray[np.int64]
+    scale: Floats
+
+    def __call__(self, inputs: Inputs, out: Floats, /) -> None:
         assert inputs.base is not None
-        base = inputs.base.reshape(-1)
+        selections, base = self.selections, inputs.base.reshape(-1)
+        is_quick = all(isinstance(selection, _QUICK) for selection in selections)
         models, start = (inputs.models, base) if is_quick else (_chosen(inputs, selections), np.zeros_like(base))
         flat = models.reshape(len(selections), -1)
         scratch = np.empty((len(selections) + 3, _BLOCK), np.float32)
-        chances = _chances(inputs, selections)
+        chances, tables = _chances(inputs, selections), (self.factors, self.options, self.scale, scratch)
         for span, bounds in _spans(inputs, selections):
-            arrays = (flat, start, base, out.reshape(-1), span, bounds, chances, factors, options, scale, scratch)
             with np.errstate(over="ignore"):  # random bits wrap around
-                _join_changes(*arrays)
+                _join_changes(flat, start, base, out.reshape(-1), span, bounds, chances, *tables)
 
-    return combine
+    def n_kept(self, inputs: Inputs) -> tuple[int, ...]:
+        return tuple(int(np.count_nonzero(chosen)) for chosen in _chosen(inputs, self.selections))
 
 
 def _chosen(inputs: Inputs, selections: Sequence[Selection]) -> Floats:

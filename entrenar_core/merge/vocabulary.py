@@ -7,7 +7,7 @@ tokens of the base, or all tokens: those of the base first, then what each other
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -77,6 +77,10 @@ class MergedVocabulary:
     def changes_rows(self) -> bool:
         """Whether any model is seen through a map."""
         return any(rows is not None for rows in self.rows)
+
+    def document(self) -> dict[str, object]:
+        """For JSON."""
+        return {"policy": self.policy, "rows": self.n_rows, "models": [asdict(model) for model in self.models]}
 
 
 def map_vocabularies(models: Sequence[ModelTensors], policy: Policy | None, base: int = 0) -> MergedVocabulary:

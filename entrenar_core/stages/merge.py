@@ -23,7 +23,9 @@ from entrenar_core.merge.gguf_output import GGUFOutput
 from entrenar_core.merge.models import ModelTensors, open_model
 from entrenar_core.merge.output import Output, Sink
 from entrenar_core.merge.plan import MergePlan, plan_merge
+from entrenar_core.merge.remapped import remapped
 from entrenar_core.merge.types import MergedTypes, merged_types
+from entrenar_core.merge.vocabulary import MergedVocabulary, map_vocabularies
 from entrenar_core.quant.mixes import file_type
 from entrenar_core.quant.plan import model_facts
 from entrenar_core.stages.kernels import load_codecs
@@ -45,6 +47,7 @@ class OpenedMerge:
     Attributes:
         config: what was asked for.
         plan: tensors, what they are made of, and the metadata.
+        vocabulary: of the result, and what became of the tokens of each model.
         types: of the tensors.
         output: the files that will be written.
         differences: between the models, which do not matter.
@@ -52,6 +55,7 @@ class OpenedMerge:
 
     config: MergeConfig
     plan: MergePlan
+    vocabulary: MergedVocabulary
     types: MergedTypes
     output: Output
     differences: tuple[str, ...] = ()
@@ -64,6 +68,7 @@ class OpenedMerge:
     def notices(self) -> Iterator[str]:
         """What is not as one might expect."""
         yield from self.differences
+        yield from self.vocabulary.notices
         yield from self.plan.notices
         yield from self.types.notices()
 
@@ -77,6 +82,7 @@ class MergeResult:
     """What was written; `tensors` has what became of each, where that was measured."""
 
     summary: Merged
+    vocabulary: Mapping[str, object]
     tensors: Sequence[Mapping[str, object]]
 
     def document(self) -> dict[str, object]:
@@ -89,6 +95,7 @@ class MergeResult:
             "source_bytes": summary.source_bytes,
             "n_bytes": summary.n_bytes,
             "types": dict(summary.types),
+            "vocabulary": dict(self.vocabulary),
             "tensors": list(self.tensors),
         }
 
@@ -117,12 +124,13 @@ def opened_merge(config: MergeConfig, reporter: Reporter, *, overwrite: bool = F
             models.append(open_model(files.path, files.adapter))
             opened.callback(models[-1].close)
         differences = _differences(models, same_depth=config.merge.slices is None)
-        plan = plan_merge(config, models)
+        vocabulary = map_vocabularies(models, config.merge.tokenizer)
+        plan = plan_merge(config, remapped(models, vocabulary), tokenizer=vocabulary.tokenizer)
         facts = model_facts({key: value.plain for key, value in plan.metadata})
         types = merged_types(plan, config.output.type, facts)
         specs = [(tensor.name, tensor.shape, types.types[tensor.name]) for tensor in plan.tensors]
         output = GGUFOutput(path, _with_types(plan.metadata, config.output.type, types.types), specs)
-        yield OpenedMerge(config, plan, types, output, tuple(differences))
+        yield OpenedMerge(config, plan, vocabulary, types, output, tuple(differences))
 
 
 def run_merge(
@@ -149,7 +157,7 @@ def run_merge(
         for message in merge.notices():
             reporter.emit(Notice("warning", message))
         tensors = _write(merge, reporter, measures=measures)
-        result = MergeResult(_summary(merge, time.monotonic() - started), tensors)
+        result = MergeResult(_summary(merge, time.monotonic() - started), merge.vocabulary.document(), tensors)
     reporter.emit(Saved("model", result.summary.path, merge.output.n_bytes))
     if config.output.report is not None:
         reporter.emit(_save_report(Path(config.output.report), result))

@@ -116,6 +116,7 @@ def test_what_became_of_a_tensor_is_measured_when_asked_for() -> None:
     found = execute(Work([tensor], types, models, MemorySink(types), measures=True), 2)["matrix"]
     lengths = [float(np.linalg.norm(model.tensors["matrix"] - models[0].tensors["matrix"])) for model in models[1:]]
     assert found["norms"] == pytest.approx(lengths, rel=1e-5)
+    assert found["kept"] == [int(0.3 * 40 * 32) / (40 * 32)] * 2, "the density of TIES"
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 1e6], ids=str)
