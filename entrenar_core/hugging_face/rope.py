@@ -7,7 +7,9 @@ in between. GGUF holds the divisors, float32 [E/2], as the tensor ``rope_freqs.w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from entrenar_core.hugging_face.json_object import JsonObject
 Floats = npt.NDArray[np.float32]
 
 DEFAULT_THETA = 10000.0
+_SAME = 1e-5
 KINDS = ("default", "linear", "llama3")
 
 
@@ -85,3 +88,36 @@ def _llama3_factors(scaling: JsonObject, theta: float, head_dim: int) -> Floats:
         high=high,
         original_context=scaling.integer("original_max_position_embeddings"),
     )
+
+
+def llama3_settings(factors: Floats, theta: float, head_dim: int) -> dict[str, Any] | None:
+    """What config.json calls the scaling that has these divisors, or None if that has none: see `llama3_factors`.
+
+    Only the ratio of low, high and the original context can be seen in them, so low is 1, as in all published models.
+    """
+    for factor, high, original_context in _candidates(factors, theta, head_dim):
+        made = llama3_factors(theta, head_dim, factor=factor, low=1.0, high=high, original_context=original_context)
+        if np.allclose(made, factors, rtol=_SAME, atol=0):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original_context,
+            }
+    return None
+
+
+def _candidates(factors: Floats, theta: float, head_dim: int) -> Iterator[tuple[float, float, int]]:
+    """factor, high and original context: of the published models, then as the divisors in between say."""
+    factor = float(factors.max())
+    yield factor, 4.0, 8192
+    between = (factors > 1) & (factors < factor)
+    if between.sum() < 2:
+        return
+    # 1/f = (1 - s)/factor + s, and s = (context / wavelength - 1) / (high - 1), linear in 1 / wavelength
+    smooth = (1 / factors[between].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
+    frequencies = theta ** (-np.arange(0, head_dim, 2)[between] / head_dim) / (2 * np.pi)
+    slope, intercept = np.polyfit(frequencies, smooth, 1)
+    if intercept < 0 < slope:
+        yield factor, round(1 - 1 / intercept, 3), round(-slope / intercept)

@@ -14,7 +14,7 @@ from typing import Any
 from entrenar_core.errors import TokenizerError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.values import MetadataValue, ValueType
-from entrenar_core.hugging_face.chat_templates import read_chat_templates
+from entrenar_core.hugging_face.chat_templates import MORE_TEMPLATES, TEMPLATE_FILE, read_chat_templates
 from entrenar_core.hugging_face.json_object import JsonObject, read_json
 from entrenar_core.hugging_face.pre_type import pre_type_of
 from entrenar_core.hugging_face.special_tokens import read_special_tokens
@@ -26,6 +26,7 @@ Entries = list[tuple[str, MetadataValue]]
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
+_FILES = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE)
 _ADDED_SCORE = -1000.0
 _HARMLESS_NORMALIZERS = frozenset(("NFC",))  # GGUF's readers leave text as it is, in published models too
 
@@ -75,6 +76,13 @@ def read_tokenizer(folder: Path, config: JsonObject, n_rows: int) -> Entries:
         *read_special_tokens(files.tokenizer, files.settings, config, vocabulary.ids),
         *read_chat_templates(files.folder, files.settings),
     ]
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that make up the tokenizer of a folder; none where some are in a folder of their own."""
+    if (folder / MORE_TEMPLATES).exists():
+        return []
+    return [folder / name for name in _FILES if (folder / name).is_file()]
 
 
 def _byte_level(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> Entries:

@@ -5,6 +5,7 @@ GGUF has as many tokens as the embedding has rows, so rows without a token get o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from entrenar_core.hugging_face.json_object import JsonObject
 from entrenar_core.tokenizer.vocabulary import TokenKind
 
 _LOOKS_SPECIAL = (("<|", "|>"), ("<｜", "｜>"))
+_PADDING = re.compile(r"\[PAD\d+\]")
 _BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
@@ -58,6 +60,11 @@ def read_vocabulary(tokenizer: JsonObject, n_rows: int) -> HuggingFaceVocabulary
         [int(kinds.get(text, TokenKind.NORMAL if text in ids else TokenKind.UNUSED)) for text in tokens],
         ids,
     )
+
+
+def is_padding(text: str, kind: int) -> bool:
+    """Whether a token only fills up a row of the embedding."""
+    return kind == TokenKind.UNUSED and _PADDING.fullmatch(text) is not None
 
 
 def _added_tokens(tokenizer: JsonObject) -> list[JsonObject]:

@@ -6,7 +6,6 @@ for each byte besides. Between the two, tokens are the same when they stand for 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +14,13 @@ import numpy as np
 from entrenar_core.errors import ModelError, TokenizerError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.names import TOKEN_EMBD
+from entrenar_core.hugging_face.vocabulary import is_padding
 from entrenar_core.merge.model_tensors import ModelTensors
 from entrenar_core.tokenizer.bpe import CHARACTER_TO_BYTE, byte_of_token
 from entrenar_core.tokenizer.spm import SPACE
 from entrenar_core.tokenizer.vocabulary import TokenKind
 
 BYTE_LEVEL = "gpt2"
-_PADDING = re.compile(r"\[PAD\d+\]")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Tokens:
 
     def is_padding(self, row: int) -> bool:
         """Whether a token stands for nothing."""
-        return self.kinds[row] == TokenKind.UNUSED and _PADDING.fullmatch(self.texts[row]) is not None
+        return is_padding(self.texts[row], self.kinds[row])
 
     def names(self, *, across_kinds: bool) -> Sequence[str | bytes]:
         """What tells each token apart: its text, or across kinds of tokenizers what it stands for."""

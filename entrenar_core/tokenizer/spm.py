@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,8 @@ from entrenar_core.tokenizer.vocabulary import MetadataReader, TokenKind, Vocabu
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _WORD = rf"{SPACE}+[^{SPACE}]*|[^{SPACE}]+"
 _REMEMBERED_LENGTH = 64
-_MERGEABLE = (TokenKind.NORMAL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
+MERGEABLE = (TokenKind.NORMAL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
+"""The kinds of tokens that merges are made of."""
 
 
 class ScoreModel:
@@ -39,7 +40,7 @@ class ScoreModel:
         self._vocabulary = vocabulary
         self._byte_ids = byte_ids
         self.add_space_prefix = add_space_prefix
-        mergeable = np.flatnonzero(np.isin(vocabulary.kinds, _MERGEABLE)).tolist()
+        mergeable = np.flatnonzero(np.isin(vocabulary.kinds, MERGEABLE)).tolist()
         self._ids = {vocabulary.tokens[index]: index for index in mergeable}
         self._scores = {vocabulary.tokens[index]: float(scores[index]) for index in mergeable}
         splits = {text: _splits(text, self._ids) for text in self._ids if len(text) > 1}
@@ -109,6 +110,17 @@ def build_score_model(reader: MetadataReader, vocabulary: Vocabulary) -> ScoreMo
     return ScoreModel(vocabulary, scores, _read_byte_ids(reader, vocabulary), reader.flag("add_space_prefix", True))
 
 
+def merges_of_scores(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The merges that spell out a SentencePiece vocabulary, best first.
+
+    Args:
+        scores: of all pieces that can be merged or made by merging. Parts that are no piece themselves are left out.
+    """
+    splits = {text: _splits(text, scores) for text in scores if len(text) > 1}
+    merges = _ranked_merges({text: lengths for text, lengths in splits.items() if lengths}, scores)
+    return [(left, right) for left, right in merges if left in scores and right in scores]
+
+
 def _read_byte_ids(reader: MetadataReader, vocabulary: Vocabulary) -> list[int]:
     """The ids of `<0x00>` to `<0xFF>`; characters without a token of their own are spelled with them."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -118,7 +130,7 @@ def _read_byte_ids(reader: MetadataReader, vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.ids[name] for name in names]
 
 
-def _splits(text: str, ids: Mapping[str, int]) -> list[int]:
+def _splits(text: str, ids: Collection[str]) -> list[int]:
     """Lengths of the left part wherever both parts are pieces or single characters."""
     last = len(text) - 1
     return [

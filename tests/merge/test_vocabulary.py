@@ -174,8 +174,8 @@ def test_a_token_is_known_by_its_bytes_across_kinds_of_tokenizers() -> None:
     second = embedding(remapped([base, other], vocabulary)[1])
     tokens = list(base.tokens)
     theirs = list(other.tokens)
-    for text, spelled in (("\u2581a", "Ġa"), ("é", "Ã©"), ("a", "a"), ("<0x0A>", "Ċ"), ("<0x61>", "a")):
-        assert second[tokens.index(text), 0] == theirs.index(spelled), text
+    for text, name in (("\u2581a", "Ġa"), ("é", "Ã©"), ("a", "a"), ("<0x0A>", "Ċ"), ("<0x61>", "a")):
+        assert second[tokens.index(text), 0] == theirs.index(name), text
     assert second[tokens.index("<s>"), 1] == seed_of(base)
     with pytest.raises(ModelError, match="of kind 'gpt2' cannot be united with one of kind 'llama'"):
         map_vocabularies([base, other], "union")
