@@ -44,6 +44,18 @@ class ModelKeys:
         return int(self.get(keys.KEY_LENGTH) or width // int(self.required(keys.HEAD_COUNT)))
 
 
+def writable_architecture(metadata: Mapping[str, object], where: str) -> str:
+    """The architecture that GGUF metadata name. Raises ModelError when no Hugging Face folder can be written of it."""
+    known = ModelKeys(metadata, where)
+    if known.architecture not in _CLASSES:
+        raise ModelError(
+            f"models of architecture {known.architecture!r} cannot be written as a Hugging Face folder",
+            where=where,
+            hint=f"known: {', '.join(_CLASSES)}; write GGUF",
+        )
+    return known.architecture
+
+
 def config_json(
     metadata: Mapping[str, object],
     names: Collection[str],
@@ -56,7 +68,7 @@ def config_json(
     """What config.json has to say.
 
     Args:
-        metadata: GGUF keys and values of a model that our loader accepts.
+        metadata: GGUF keys and values of a model that our loader accepts, of a writable architecture.
         names: of its tensors, as GGUF has them.
         n_rows: of the embedding.
         type_name: that most tensors have.
@@ -67,12 +79,6 @@ def config_json(
         ModelError: transformers has no such model.
     """
     known = ModelKeys(metadata, where)
-    if known.architecture not in _CLASSES:
-        raise ModelError(
-            f"models of architecture {known.architecture!r} cannot be written as a Hugging Face folder",
-            where=where,
-            hint=f"known: {', '.join(_CLASSES)}; write GGUF",
-        )
     heads = int(known.required(keys.HEAD_COUNT))
     head_dim = known.head_dim()
     if known.get(keys.ROPE_DIMENSION_COUNT) not in (None, head_dim):

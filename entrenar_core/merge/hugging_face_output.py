@@ -34,7 +34,7 @@ from entrenar_core.hugging_face.rope import Floats
 from entrenar_core.hugging_face.safetensors_files import INDEX_SUFFIX
 from entrenar_core.hugging_face.safetensors_layout import SHARD_BYTES, SafetensorsLayout, index_of, lay_out_safetensors
 from entrenar_core.hugging_face.tokenizer import TOKENIZER, TOKENIZER_CONFIG, read_tokenizer, tokenizer_files
-from entrenar_core.hugging_face.write_config import config_json, generation_config_json
+from entrenar_core.hugging_face.write_config import config_json, generation_config_json, writable_architecture
 from entrenar_core.hugging_face.write_tokenizer import tokenizer_config_json, tokenizer_json
 from entrenar_core.merge.gguf_output import write_fully
 from entrenar_core.merge.hugging_face_model import CONFIG, HuggingFaceModel
@@ -84,10 +84,15 @@ class HuggingFaceOutput:
         entries = list(metadata)
         self._metadata = {key: value.plain for key, value in entries}
         self._tensors = [spec for spec in tensors if spec[0] != ROPE_FREQS]
+        self._architecture = writable_architecture(self._metadata, str(path))
         self._n_rows = next((shape[0] for name, shape, _ in self._tensors if name == TOKEN_EMBD), 0)
-        self._texts = self._described(rope_factors)
-        self._texts |= _tokenizer_of(like, entries, self._n_rows)
-        self._places = self._laid_out(shard_bytes)
+        if not self._n_rows:
+            raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=str(path))
+        names = [str(to_hugging_face(name, self._architecture)) for name, _, _ in self._tensors]
+        specs = [(name, spec[1], spec[2]) for name, spec in zip(names, self._tensors, strict=True)]
+        self.files = lay_out_safetensors(specs, shard_bytes)
+        self._places = self._all_places()
+        self._texts = self._described(rope_factors) | _tokenizer_of(like, entries, self._n_rows)
 
     @property
     def n_bytes(self) -> int:
@@ -111,8 +116,6 @@ class HuggingFaceOutput:
     def _described(self, rope_factors: Floats | None) -> dict[str, bytes]:
         """The JSON files by name."""
         where = str(self.path)
-        if not self._n_rows:
-            raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=where)
         config = config_json(
             self._metadata,
             [name for name, _, _ in self._tensors],
@@ -121,23 +124,19 @@ class HuggingFaceOutput:
             rope_factors=rope_factors,
             where=where,
         )
-        texts = {CONFIG: config, "generation_config.json": generation_config_json(self._metadata)}
+        texts: dict[str, Mapping[str, Any]] = {
+            CONFIG: config,
+            "generation_config.json": generation_config_json(self._metadata),
+        }
         if keys.TOKENIZER_TOKENS in self._metadata:
             texts[TOKENIZER] = tokenizer_json(self._metadata, where)
             texts[TOKENIZER_CONFIG] = tokenizer_config_json(self._metadata, config["max_position_embeddings"])
+        if len(self.files) > 1:
+            texts[f"model.safetensors{INDEX_SUFFIX}"] = index_of(self.files)
         return {name: _json(content) for name, content in texts.items()}
 
-    @property
-    def _architecture(self) -> str:
-        return str(self._metadata[keys.GENERAL_ARCHITECTURE])
-
-    def _laid_out(self, shard_bytes: int) -> dict[str, _Place]:
-        """Lay out the files; the place of each tensor by its GGUF name."""
-        names = [str(to_hugging_face(name, self._architecture)) for name, _, _ in self._tensors]
-        specs = [(name, spec[1], spec[2]) for name, spec in zip(names, self._tensors, strict=True)]
-        self.files = lay_out_safetensors(specs, shard_bytes)
-        if len(self.files) > 1:
-            self._texts[f"model.safetensors{INDEX_SUFFIX}"] = _json(index_of(self.files))
+    def _all_places(self) -> dict[str, _Place]:
+        """By GGUF name."""
         infos = [info for file in self.files for info in file.tensors]
         return {spec[0]: self._place(spec[0], info) for spec, info in zip(self._tensors, infos, strict=True)}
 
