@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from entrenar_core.config.quantize_file import Option
+from entrenar_cli.given_options import Values
 
 RowsOption = Annotated[
     int | None, typer.Option("--rows", min=1, metavar="N", help="Most rows of tokens to calibrate on.  [default: 128]")
@@ -29,9 +28,6 @@ TemplateOption = Annotated[
     typer.Option("--chat-template", metavar="NAME", help="How its chats are written; default: the model's template."),
 ]
 
-Values = Sequence[tuple[str, str, Any]]
-"""How an option is written, the dotted key that it sets, and its value; None: not given."""
-
 
 def calibration_values(
     rows: int | None, seq_len: int | None, columns: Sequence[str] | None, task: str | None, template: str | None
@@ -45,15 +41,6 @@ def calibration_values(
         ("--chat-template", "chat_template", template),
     ]
     return [(name, f"quantize.calibration.{key}", value) for name, key, value in values]
-
-
-def given_options(values: Values) -> Iterator[Option]:
-    """The options that were set."""
-    from entrenar_core.config.quantize_file import Option
-
-    for name, key, value in values:
-        if value is not None:
-            yield Option(name, tuple(key.split(".")), value)
 
 
 def option_names(values: Values) -> dict[str, str]:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
+from entrenar_cli.merge_summary import merging_text
 from entrenar_cli.quantities import duration, rate, short_count, size
-from entrenar_cli.quantize_summary import MEBIBYTE, progress_text, quantized_facts
+from entrenar_cli.quantize_summary import MEBIBYTE, progress_text
+from entrenar_cli.results import result_facts
 from entrenar_cli.summary import (
     Fact,
     RunSummary,
     before_the_run,
     compiling_line,
-    prediction_facts,
     quality,
     quantization_line,
 )
@@ -31,6 +32,8 @@ from entrenar_core.events import (
     Event,
     Finished,
     Generated,
+    Merged,
+    Merging,
     Notice,
     Predicted,
     Progress,
@@ -98,18 +101,17 @@ class RichReporter:
                 self._progress(event)
             case Quantizing():
                 self._quantizing(event)
+            case Merging():
+                self._advance("merging", event.done, max(1, event.total), merging_text(event))
             case Generated():
                 self._generated(event)
             case RunStarted():
                 self._stop()
                 self.first_step = event.first_step
                 self._facts(before_the_run(event))
-            case Predicted():
+            case Predicted() | Quantized() | Merged():
                 self._stop()
-                self._facts(prediction_facts(event))
-            case Quantized():
-                self._stop()
-                self._facts(quantized_facts(event))
+                self._facts(result_facts(event))
             case Finished():
                 self._stop()
                 self.console.print()

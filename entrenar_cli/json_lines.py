@@ -1,8 +1,8 @@
 """The reporter for scripts: every event and every error is one JSON object on one line.
 
 `event` is the kind (``run_started``, ``step``, ``eval``, ``quantization_started``, ``saved``, ``progress``,
-``compiling``, ``notice``, ``generated``, ``predicted``, ``quantizing``, ``quantized``, ``finished``, ``error``), the
-other keys are its fields. Numbers that JSON does not know (NaN, infinity) become null.
+``compiling``, ``notice``, ``generated``, ``predicted``, ``quantizing``, ``quantized``, ``merging``, ``merged``,
+``finished``, ``error``), the other keys are its fields. Numbers that JSON does not know (NaN, infinity) become null.
 """
 
 from __future__ import annotations

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TextIO
 
 from entrenar_cli.quantities import exact_count
-from entrenar_cli.quantize_summary import quantized_facts
+from entrenar_cli.results import result_facts
 from entrenar_cli.summary import (
     Fact,
     RunSummary,
     before_the_run,
     compiling_line,
     eval_line,
-    prediction_facts,
     quantization_line,
     saved_line,
     step_line,
@@ -23,6 +22,7 @@ from entrenar_core.events import (
     Event,
     Finished,
     Generated,
+    Merged,
     Notice,
     Predicted,
     Progress,
@@ -67,10 +67,8 @@ class PlainReporter:
                 self._facts(before_the_run(event))
             case Compiling() | Eval() | QuantizationStarted() | Saved() | Notice():
                 self._line(_line_of(event))
-            case Predicted():
-                self._facts(prediction_facts(event))
-            case Quantized():
-                self._facts(quantized_facts(event))
+            case Predicted() | Quantized() | Merged():
+                self._facts(result_facts(event))
             case Finished():
                 self._facts(self.summary.facts(event))
 

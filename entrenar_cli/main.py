@@ -15,6 +15,7 @@ from entrenar_cli.commands.calibrate import calibrate
 from entrenar_cli.commands.generate import generate
 from entrenar_cli.commands.init import init
 from entrenar_cli.commands.inspect import inspect
+from entrenar_cli.commands.merge import merge
 from entrenar_cli.commands.predict import predict
 from entrenar_cli.commands.quantize import quantize
 from entrenar_cli.commands.schema import schema
@@ -24,7 +25,7 @@ from entrenar_cli.failures import INTERRUPTED, ReportingCommand, reopen_closed_s
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
 
-COMMANDS = (init, validate, train, predict, generate, quantize, calibrate, inspect, schema)
+COMMANDS = (init, validate, train, predict, generate, quantize, calibrate, merge, inspect, schema)
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """The parent of everything Typer says about wrong arguments; Typer exports only this child of it."""
 

@@ -14,9 +14,9 @@ from entrenar_cli.calibration_options import (
     TaskOption,
     TemplateOption,
     calibration_values,
-    given_options,
     option_names,
 )
+from entrenar_cli.given_options import given_options
 from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
 
 

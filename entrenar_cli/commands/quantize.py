@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,17 +15,14 @@ from entrenar_cli.calibration_options import (
     SeqLenOption,
     TaskOption,
     TemplateOption,
-    Values,
     calibration_values,
-    given_options,
     option_names,
 )
+from entrenar_cli.given_options import CONFIG_SUFFIXES, given_options, override_options
 from entrenar_cli.options import DebugOption, JsonOption, SetOption, ThreadsOption
 
 if TYPE_CHECKING:
     from entrenar_core.config.quantize_file import Option, QuantizeConfig
-
-_CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 def quantize(
@@ -110,9 +107,9 @@ def quantize(
         ("--threads", "run.threads", threads),
         ("--report", "output.report", report),
     ]
-    is_config = model.suffix.lower() in _CONFIG_SUFFIXES
+    is_config = model.suffix.lower() in CONFIG_SUFFIXES
     source = [] if is_config else [Option("MODEL", ("model", "path"), str(model))]
-    options = [*source, *given_options(_with_texts(values)), *_overrides(overrides or [])]
+    options = [*source, *given_options(values), *override_options(overrides)]
     if not is_config:
         _check_complete(options)
     names = option_names(values)
@@ -123,10 +120,6 @@ def quantize(
             _show_plan(config, overwrite=overwrite, json_lines=json_lines)
         else:
             _write(config, overwrite=overwrite, show_report=show_report, json_lines=json_lines)
-
-
-def _with_texts(values: Values) -> Values:
-    return [(name, key, str(value) if isinstance(value, Path) else value) for name, key, value in values]
 
 
 def _check_complete(options: Sequence[Option]) -> None:
@@ -148,19 +141,6 @@ def _types_by_pattern(given: Sequence[str] | None) -> dict[str, str] | None:
             raise ConfigError(f"{one!r} is no PATTERN=TYPE", where="--tensor-type", hint="such as attn_v=q6_k")
         found[pattern] = kind
     return found or None
-
-
-def _overrides(given: Sequence[str]) -> Iterator[Option]:
-    from entrenar_core.config.quantize_file import Option
-    from entrenar_core.config.yaml_source import parse_value
-    from entrenar_core.errors import ConfigError
-
-    for one in given:
-        key, has_value, text = one.partition("=")
-        name = f"--set {key.strip()}"
-        if not has_value or not all(key.strip().split(".")):
-            raise ConfigError("an override is written section.key=value", where=f"--set {one}")
-        yield Option(name, tuple(key.strip().split(".")), parse_value(text, name))
 
 
 def _show_plan(config: QuantizeConfig, *, overwrite: bool, json_lines: bool) -> None:

@@ -43,7 +43,7 @@ def _form_conflicts(given: Given) -> Iterator[Conflict]:
 
 def _base_conflicts(given: Given, method: str, facts: MethodFacts) -> Iterator[Conflict]:
     if facts.over_base == "required" and "base" not in given:
-        message = f"required key is missing: {method} works on what the models changed against a base"
+        message = f"{method} works on what the models changed against a base, and none is named"
         yield Conflict("base", message, "set base: base.gguf")
     if method == "nearswap" and not any("t" in level for _, level in _levels(given)):
         yield Conflict("t", "required key is missing: nearswap has no usual distance", "set t: 0.001")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from entrenar_core.config.problem import ConfigProblems, Problem
@@ -41,7 +42,7 @@ def set_value(source: Source, path: tuple[str, ...], value: object, place: Place
         inner = section.get(name)
         if inner is None:
             inner = section[name] = {}
-            source.keys[path[:depth]] = source.values[path[:depth]] = place
+            source.keys[path[:depth]] = source.values[path[:depth]] = replace(place, text=None)
         if not isinstance(inner, dict):
             return ".".join(path[:depth])
         section = inner

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from entrenar_core.errors import ConfigError
 
+ARGUMENTS = ("MODEL", "DATA")
+"""Arguments of commands that set a key, by the names that their help has."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,8 +29,8 @@ class Problem:
 
     @property
     def is_of_an_option(self) -> bool:
-        """Whether an option of its own set the key: its name says enough."""
-        return self.where.startswith("-") and not self.where.startswith("--set")
+        """Whether an option or argument of its own set the key: its name says enough."""
+        return (self.where.startswith("-") or self.where in ARGUMENTS) and not self.where.startswith("--set")
 
     @property
     def text(self) -> str:

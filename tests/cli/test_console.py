@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.console import Console
 from entrenar_cli.console import RichReporter, open_reporter
 from entrenar_cli.json_lines import JsonReporter
 from entrenar_cli.lines import PlainReporter
-from entrenar_core.events import Event, Generated, Progress, QuantizationStarted
+from entrenar_core.events import Event, Generated, Merged, Merging, Progress, QuantizationStarted
 from tests.cli.run_events import CLASS_EVAL, EVAL, FINISHED, PREDICTED, events_of_a_run, step
 
 
@@ -105,3 +106,10 @@ def test_the_reporter_fits_where_the_output_goes(monkeypatch: pytest.MonkeyPatch
 def test_the_start_of_quantization_is_a_line() -> None:
     text, _ = shown(QuantizationStarted(10, {"Q4_0": 14}))
     assert "note    weights are quantized from here on (step 10 is done): matrices 14 in Q4_0" in text
+
+
+def test_a_merge_has_a_bar_and_a_summary() -> None:
+    merged = Merged(Path("o.gguf"), "ties", 3, 6 << 20, 2 << 20, {"F16": 12}, 2.0, 300 << 20)
+    screen, _ = shown(Merging(7, 90, 1200, 2010), merged)
+    assert "1,200 of 2,010 tensors" in screen
+    assert "merge   ties of 3 models" in screen

@@ -150,7 +150,7 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "no models": ("method: ties, base: b", "merge.models: required key is missing"),
     "no base": (
         "method: ties, models: [a]",
-        "m.yaml:1:1: merge.base: required key is missing: ties works on what the models changed against a base; "
+        "m.yaml:1:1: merge.base: ties works on what the models changed against a base, and none is named; "
         "set base: base.gguf",
     ),
     "an unknown method": (

@@ -165,7 +165,10 @@ def test_what_is_as_it_is_here_may_be_written(read: Any) -> None:
 WRONG: list[tuple[str, str]] = [
     (TIES.replace("ties", "tys"), 'm.yaml:14:15: merge_method: value "tys"; must be one of linear'),
     (TIES.replace("merge_method: ties", ""), "merge_method: required key is missing"),
-    (TIES.replace("base_model: base.gguf", ""), "base_model: required key is missing: ties works on"),
+    (
+        TIES.replace("base_model: base.gguf", ""),
+        "base_model: ties works on what the models changed against a base, and none is named",
+    ),
     (
         TIES.replace("weight: 1.0", "weigth: 1.0"),
         "m.yaml:6:42: models[1].parameters.weigth: unknown parameter; did you mean weight?",

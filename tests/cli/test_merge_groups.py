@@ -1,0 +1,55 @@
+"""Tensors that are made in one way are one line of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from entrenar_cli.merge_groups import groups_of
+from entrenar_cli.merge_summary import merged_facts, merging_text
+from entrenar_core.config.merge_file import MergeConfig
+from entrenar_core.events import Merged, Merging
+from entrenar_core.merge.plan import plan_merge
+from tests.merge.memory_models import merge_of, opened
+
+
+def lines(config: MergeConfig) -> list[tuple[str, int, str, str]]:
+    groups = groups_of(plan_merge(config, opened(config)).tensors)
+    names = [one.name for one in config.files]
+    return [(one.place, len(one.tensors), one.made_of(names), one.parameters()) for one in groups]
+
+
+def test_layers_and_the_rest_are_two_groups() -> None:
+    config = merge_of("slerp", ["a.gguf", "b.gguf"], t=[0.25, 0.75])
+    assert lines(config) == [
+        ("layers 0 to 2", 9, "slerp of a.gguf, b.gguf", "t 0.25 to 0.75"),
+        ("other tensors", 3, "slerp of a.gguf, b.gguf", "t 0.25"),
+    ]
+
+
+def test_each_model_has_its_own_range_where_they_differ() -> None:
+    models = [{"path": "a.gguf", "weight": [0, 1]}, "b.gguf"]
+    (first, _) = lines(merge_of("linear", models, normalize=False))
+    assert first == ("layers 0 to 2", 9, "linear of a.gguf, b.gguf", "weight 0 to 1 / 1, normalize false")
+
+
+def test_slices_name_the_layers_that_they_take() -> None:
+    sources = [("a.gguf", 0, 2), ("b.gguf", 1, 3), ("a.gguf", 0, 1)]
+    slices = [{"sources": [{"path": path, "layers": [first, end]}]} for path, first, end in sources]
+    found = lines(merge_of("passthrough", None, slices=slices))
+    assert [one[:3] for one in found] == [
+        ("layers 0 to 1", 6, "passthrough of a.gguf"),
+        ("layers 2 to 3", 6, "passthrough of b.gguf layers 1 to 2"),
+        ("layer 4", 3, "passthrough of a.gguf layer 0"),
+        ("other tensors", 3, "passthrough of a.gguf"),
+    ]
+
+
+def test_progress_and_result_in_words() -> None:
+    assert merging_text(Merging(7, 90, 1200, 2010)) == "pieces  1,200 of 2,010 tensors"
+    event = Merged(Path("o.gguf"), "ties", 3, 6 << 20, 2 << 20, {"F16": 12, "F32": 5}, 2.0, 300 << 20)
+    assert merged_facts(event) == [
+        ("merge", "ties of 3 models"),
+        ("size", "6.0 MiB to 2.0 MiB"),
+        ("types", "F16 12, F32 5"),
+        ("time", "2.0 s (3.0 MiB/s), peak memory 300.0 MiB"),
+    ]
