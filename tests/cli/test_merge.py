@@ -250,5 +250,14 @@ def test_mistakes_end_with_2_say_what_to_do_and_leave_nothing(name: str, folder:
 def test_the_help_is_about_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["merge", "--help"]) == 0
     text = capsys.readouterr().out
-    for option in ("MODEL...", "--base", "--method", "--density", "--weight", "--adapter", "--dry-run", "--show-report"):
+    for option in (
+        "MODEL...",
+        "--base",
+        "--method",
+        "--density",
+        "--weight",
+        "--adapter",
+        "--dry-run",
+        "--show-report",
+    ):
         assert option in text
