@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from entrenar_cli.merge_groups import groups_of, parameters_of
@@ -37,6 +37,7 @@ def plan_sections(merge: OpenedMerge) -> list[Section]:
     return [
         Facts("plan", facts),
         Table("models", ("model", "architecture", "size"), models, frozenset({2})),
+        Facts("tokens", list(_token_facts(merge))),
         Table("what it is made of", ("part", "tensors", "made of", "parameters"), groups, frozenset({1})),
         Facts("warnings", [(f"{number}.", text) for number, text in enumerate(merge.notices(), start=1)]),
     ]
@@ -59,6 +60,7 @@ def plan_document(merge: OpenedMerge) -> dict[str, object]:
         "n_bytes": merge.output.n_bytes,
         "types": merge.type_counts(),
         "task_vector": merge.plan.is_task_vector,
+        "vocabulary": merge.vocabulary.document(),
         "tensors": [
             {
                 "name": one.name,
@@ -76,10 +78,26 @@ def plan_document(merge: OpenedMerge) -> dict[str, object]:
 
 
 def report_sections(result: MergeResult) -> list[Section]:
-    """One row a tensor: norms of the changes and of the merged one, agreement, and how close the result is to each."""
+    """One row a tensor: norms of the changes and of the merged one, agreement, and how close the result is to each.
+
+    What is kept of each change is known for methods that drop some of it. The JSON has more.
+    """
     columns = ("tensor", "norms", "merged", "agree", "kept", "cosines")
     rows = [_report_row(one) for one in result.tensors]
     return [Table("what became of the tensors", columns, rows, frozenset({2, 3, 4}))]
+
+
+def _token_facts(merge: OpenedMerge) -> Iterator[tuple[str, str]]:
+    """What becomes of the tokens of each model, where they differ."""
+    vocabulary = merge.vocabulary
+    if not vocabulary.changes_rows:
+        return
+    yield "result", f"{exact_count(vocabulary.n_rows)} ({vocabulary.policy})"
+    for name, one in zip(_names(merge), vocabulary.models, strict=True):
+        counts = {"from the base": one.from_base, "averaged": one.averaged, "dropped": one.dropped}
+        others = "".join(f", {exact_count(count)} {what}" for what, count in counts.items() if count)
+        examples = f" ({', '.join(map(repr, one.examples))})" if one.examples else ""
+        yield name, f"{exact_count(one.n_tokens)}: {exact_count(one.mapped)} mapped{others}{examples}"
 
 
 def _report_row(one: Mapping[str, Any]) -> list[str]:
@@ -88,7 +106,7 @@ def _report_row(one: Mapping[str, Any]) -> list[str]:
         " / ".join(f"{norm:.3g}" for norm in one["norms"]),
         f"{one['merged_norm']:.3g}",
         _percent(one["sign_agreement"]),
-        _percent(one["kept"]),
+        "-" if one["kept"] is None else " / ".join(map(_percent, one["kept"])),
         " / ".join("-" if cosine is None else f"{cosine:.2f}" for cosine in one["cosines"]),
     ]
 

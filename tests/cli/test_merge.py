@@ -126,7 +126,8 @@ def test_a_dry_run_writes_nothing_and_shows_what_each_part_is_made_of(folder: Pa
     named = (*TIES, *options, "-o", "out.gguf")
     document = call("merge", *named, "--json", cwd=folder).document()
     assert list(document) == [
-        "method", "models", "output", "source_bytes", "n_bytes", "types", "task_vector", "tensors", "warnings",
+        "method", "models", "output", "source_bytes", "n_bytes", "types", "task_vector", "vocabulary", "tensors",
+        "warnings",
     ]  # fmt: skip
     first = document["tensors"][0]
     assert first["inputs"] == [{"model": f"{one}.gguf", "tensor": first["name"]} for one in "ab"]

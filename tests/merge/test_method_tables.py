@@ -25,4 +25,5 @@ def test_both_tables_say_the_same_of_a_method(name: str) -> None:
 
 def test_every_method_and_every_parameter_has_a_key() -> None:
     assert tuple(METHODS) == METHOD_NAMES
+    assert set(METHODS) == set(registry.METHOD_NAMES)
     assert {"seed", *MODEL_KEYS, *TENSOR_KEYS} == {field.name for field in fields(Parameters)}
