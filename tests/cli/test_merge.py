@@ -11,11 +11,12 @@ import pytest
 
 from entrenar_cli.main import main
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.model.load import read_spec
 from tests.e2e.command import call
 from tests.stages.merge_inputs import write_family, write_relative
 from tests.stages.quantized import types_of
-from tests.stages.tiny_base import base_spec, write_base
+from tests.stages.tiny_base import base_spec, tokenizer_entries, write_base
 
 UP = "blk.1.ffn_up.weight"
 TIES = ("a.gguf", "b.gguf", "--base", "base.gguf", "--method", "ties")
@@ -136,6 +137,21 @@ def test_a_dry_run_writes_nothing_and_shows_what_each_part_is_made_of(folder: Pa
     assert not (folder / "out.gguf").exists()
     assert call("merge", *named[:-3], "-o", "out.gguf", cwd=folder).code == 0
     assert document["n_bytes"] == (folder / "out.gguf").stat().st_size
+
+
+def test_a_dry_run_says_what_becomes_of_tokens(folder: Path) -> None:
+    tokens = list(dict(tokenizer_entries())["tokenizer.ggml.tokens"].value)
+    others = MetadataValue.array(ValueType.STRING, [*tokens[:-1], "zz"])
+    write_relative(folder / "d.gguf", extra=[("tokenizer.ggml.tokens", others)])
+    refused = call("merge", "a.gguf", "d.gguf", "-m", "linear", "--dry-run", cwd=folder)
+    assert (refused.code, "d.gguf: the tokens differ" in refused.err) == (2, True)
+    plan = call("merge", "a.gguf", "d.gguf", "-m", "linear", "--tokenizer", "union", "--dry-run", cwd=folder)
+    lines = [" ".join(line.split()) for line in plan.out.splitlines()]
+    start = lines.index("tokens")
+    assert lines[start + 1 : start + 4] == [
+        "result 301 (union)", "a.gguf 300: 300 mapped, 1 averaged", "d.gguf 300: 300 mapped, 1 from the base",
+    ]  # fmt: skip
+    assert "tokens" not in call("merge", "a.gguf", "b.gguf", "-m", "linear", "--dry-run", cwd=folder).out
 
 
 def test_the_report_of_all_tensors_is_shown(folder: Path) -> None:

@@ -24,7 +24,8 @@ from entrenar_core.errors import ConfigError
 jsonschema = pytest.importorskip("jsonschema", reason="the JSON Schema is checked with the package jsonschema")
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+MERGES = [ROOT / "configs" / f"{name}.yaml" for name in ("merge-stack", "merge-ties")]
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("merge-"))
 SCHEMA = json_schema()
 CHECK = jsonschema.Draft202012Validator(SCHEMA)
 SMALLEST = "model: {path: base.gguf}\ndata: {train: a.parquet}\n"
@@ -189,6 +190,12 @@ def test_the_schema_of_quantize_agrees_with_its_check(text: str, is_right: bool,
 def test_a_file_of_merge_has_a_schema_of_its_own(section: type[Section]) -> None:
     more = set(COMPOSING_KEYS) if section is MergeConfig else set()
     assert keys_in(merge_schema(), MergeConfig, section) == keys_of(section) | more
+
+
+@pytest.mark.parametrize("path", MERGES, ids=lambda path: path.stem)
+def test_every_ready_merge_is_valid(path: Path) -> None:
+    check = jsonschema.Draft202012Validator(merge_schema())
+    assert list(check.iter_errors(read_text(path.read_text(encoding="utf-8"), path.name).data)) == []
 
 
 @pytest.mark.parametrize(

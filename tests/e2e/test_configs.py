@@ -16,7 +16,11 @@ from entrenar_core.gguf.reader import GGUFFile
 from tests.e2e.command import call, entrenar, metrics
 from tests.stages import gguf_py
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted(
+    path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml") if not path.stem.startswith("merge-")
+)
+"""Those of `entrenar train`; merges have tests of their own."""
+
 SHORT = ["training.epochs=null", "training.max_steps=3", "data.batch_size=4"]
 SHORTER = {
     **dict.fromkeys(("alpaca", "chat", "classification", "multi-source", "regression", "sharegpt"), SHORT),
