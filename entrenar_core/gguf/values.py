@@ -212,9 +212,7 @@ class MetadataValue:
         Raises FormatError when an element does not fit `element_type`.
         """
         if element_type is ValueType.STRING:
-            for item in values:
-                encode_string(item)
-            return cls(ValueType.ARRAY, list(values), element_type)
+            return cls(ValueType.ARRAY, _checked_strings(list(values)), element_type)
         if element_type is ValueType.ARRAY:
             if not all(isinstance(item, MetadataValue) and item.type is ValueType.ARRAY for item in values):
                 raise FormatError("an array of arrays holds MetadataValue arrays")
@@ -235,6 +233,16 @@ def encode_string(value: str) -> bytes:
             f"{value!r} cannot be written as UTF-8", hint="it holds half of a surrogate pair: repair the text"
         ) from error
     return struct.pack("<Q", len(data)) + data
+
+
+def _checked_strings(values: list[Any]) -> list[str]:
+    """The values, when all can be written: first as a whole, because vocabularies are long."""
+    try:
+        "".join(values).encode("utf-8", "surrogateescape")
+    except (TypeError, UnicodeEncodeError):
+        for item in values:  # this one names what is wrong
+            encode_string(item)
+    return values
 
 
 def _pack(value_type: ValueType, value: Any) -> bytes:

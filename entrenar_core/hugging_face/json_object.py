@@ -30,6 +30,10 @@ class JsonObject(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def values_by_key(self) -> dict[str, Any]:
+        """A copy of all values, unchecked."""
+        return dict(self._values)
+
     def error(self, key: str, message: str, hint: str | None = None) -> FormatError:
         return FormatError(message, where=f"{self.where}: {key}", hint=hint)
 

@@ -20,6 +20,7 @@ from entrenar_core.hugging_face.json_object import JsonObject
 Floats = npt.NDArray[np.float32]
 
 DEFAULT_THETA = 10000.0
+_USUAL_HIGH, _USUAL_CONTEXT = 4.0, 8192
 _SAME = 1e-5
 KINDS = ("default", "linear", "llama3")
 
@@ -111,13 +112,14 @@ def llama3_settings(factors: Floats, theta: float, head_dim: int) -> dict[str, A
 def _candidates(factors: Floats, theta: float, head_dim: int) -> Iterator[tuple[float, float, int]]:
     """factor, high and original context: of the published models, then as the divisors in between say."""
     factor = float(factors.max())
-    yield factor, 4.0, 8192
+    yield factor, _USUAL_HIGH, _USUAL_CONTEXT
     between = (factors > 1) & (factors < factor)
-    if between.sum() < 2:
-        return
     # 1/f = (1 - s)/factor + s, and s = (context / wavelength - 1) / (high - 1), linear in 1 / wavelength
     smooth = (1 / factors[between].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
     frequencies = theta ** (-np.arange(0, head_dim, 2)[between] / head_dim) / (2 * np.pi)
-    slope, intercept = np.polyfit(frequencies, smooth, 1)
-    if intercept < 0 < slope:
-        yield factor, round(1 - 1 / intercept, 3), round(-slope / intercept)
+    if len(smooth) == 1:  # it gives one of the two
+        yield factor, _USUAL_HIGH, round(float((1 + smooth[0] * (_USUAL_HIGH - 1)) / frequencies[0]))
+    if len(smooth) > 1:
+        slope, intercept = np.polyfit(frequencies, smooth, 1)
+        if intercept < 0 < slope:
+            yield factor, round(1 - 1 / intercept, 3), round(-slope / intercept)

@@ -28,6 +28,7 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
 _FILES = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE)
 _ADDED_SCORE = -1000.0
+_NOT_MERGED = frozenset((TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNUSED))
 _HARMLESS_NORMALIZERS = frozenset(("NFC",))  # GGUF's readers leave text as it is, in published models too
 
 
@@ -90,12 +91,11 @@ def _byte_level(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> Ent
     _refuse_normalizer(files.tokenizer.get("normalizer"), files.where)
     ignore_merges = model.flag("ignore_merges", False)
     pre = pre_type_of(files.tokenizer.get("pre_tokenizer"), ignore_merges=ignore_merges, where=files.where)
-    merges = [" ".join(pair) for pair in read_merges(model)]
     return [
         (keys.TOKENIZER_MODEL, MetadataValue.string("gpt2")),
         (keys.TOKENIZER_PRE, MetadataValue.string(pre)),
         *vocabulary.entries(),
-        (keys.TOKENIZER_MERGES, MetadataValue.array(ValueType.STRING, merges)),
+        (keys.TOKENIZER_MERGES, MetadataValue.array(ValueType.STRING, read_merges(model))),
     ]
 
 
@@ -110,32 +110,36 @@ def _score_entries(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> 
     ]
 
 
-def read_merges(model: JsonObject) -> list[tuple[str, str]]:
-    """The pairs in order of rank, whether they are spelled as lists or with a space between."""
-    pairs: list[tuple[str, str]] = []
-    for merge in model.items_of("merges"):
-        parts = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            raise model.error("merges", f"merge {len(pairs)} is {merge!r}, no pair")
-        if " " in parts[0] or " " in parts[1]:
-            raise model.error("merges", f"merge {len(pairs)}, {merge!r}, has a space in it, which GGUF cannot hold")
-        pairs.append((parts[0], parts[1]))
-    return pairs
+def read_merges(model: JsonObject) -> list[str]:
+    """The pairs in order of rank, spelled with a space between, as GGUF has them.
+
+    Raises:
+        FormatError: one is no pair, or has a space in a part.
+    """
+    merges = model.items_of("merges")
+    spelled = [" ".join(merge) if _is_pair(merge) else merge for merge in merges]
+    for index, merge in enumerate(spelled):
+        if not isinstance(merge, str) or merge.count(" ") != 1:
+            raise model.error("merges", f"merge {index} is {merges[index]!r}, no pair of parts without spaces")
+    return spelled
 
 
-def _scores(merges: Sequence[tuple[str, str]], vocabulary: HuggingFaceVocabulary, where: str) -> list[float]:
+def _is_pair(merge: Any) -> bool:
+    return isinstance(merge, list) and len(merge) == 2 and isinstance(merge[0], str) and isinstance(merge[1], str)
+
+
+def _scores(merges: Sequence[str], vocabulary: HuggingFaceVocabulary, where: str) -> list[float]:
     """What is merged earlier has a higher score. Pieces that nothing makes come after all that something makes."""
     ranks: dict[str, int] = {}
     last = ""
-    for left, right in merges:
-        made = left + right
+    for merge in merges:
+        made = merge.replace(" ", "")
         if made in ranks and made != last:
             raise TokenizerError(f"the merges that make {made!r} have other ones between them", where=where)
         ranks.setdefault(made, len(ranks))
         last = made
-    added = (TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
     return [
-        _ADDED_SCORE if kind in added else -float(ranks.get(text, len(ranks) + index))
+        _ADDED_SCORE if kind in _NOT_MERGED else -float(ranks.get(text, len(ranks) + index))
         for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
     ]
 

@@ -45,8 +45,9 @@ def read_vocabulary(tokenizer: JsonObject, n_rows: int) -> HuggingFaceVocabulary
         FormatError: the file is not what it should be.
     """
     model = tokenizer.object("model")
-    ids: dict[str, Any] = dict(model.object("vocab"))
-    kinds = {name: TokenKind.BYTE for name in _BYTE_NAMES if name in ids and model.flag("byte_fallback", False)}
+    ids: dict[str, Any] = model.object("vocab").values_by_key()
+    has_bytes = model.flag("byte_fallback", False)
+    kinds = {name: TokenKind.BYTE for name in _BYTE_NAMES if has_bytes and name in ids}
     for added in _added_tokens(tokenizer):
         text = added.text("content")
         ids[text] = added.get("id")
