@@ -174,9 +174,9 @@ def _read(file: FilePath | None) -> Translated:
 
 
 def _names_of_the_hub(source: Source) -> Iterator[tuple[Order, Problem]]:
-    """Models that are named as Hugging Face's hub does, and are no files here."""
+    """Models that are named as Hugging Face's hub does, where there is not even a folder of their first part."""
     for key, path in _paths(source.data.get("merge")):
-        if isinstance(path, str) and _HUB_NAME.fullmatch(path) and not os.path.exists(path):
+        if isinstance(path, str) and _HUB_NAME.fullmatch(path) and not os.path.exists(os.path.dirname(path)):
             place = source.place(("merge", *key), of_value=True)
             message = f"value {json.dumps(path)}; there is no such folder, and nothing is downloaded"
             hint = f"hf download {path} --local-dir {path}"

@@ -127,7 +127,7 @@ def _tensor_problems(
         elif ours[name] != shape:
             hint = None
             if name in (TOKEN_EMBD, OUTPUT) and ours[name][1:] == shape[1:]:
-                hint = "the vocabularies differ: choose whose tokens the result has, tokenizer: union or base"
+                hint = "the vocabularies differ: set merge.tokenizer: union, or base"
             yield f"the tensor {name} has shape {list(ours[name])}, in the base {list(shape)}", hint
     for name in ours:
         if name not in base:

@@ -149,7 +149,7 @@ def _check_only_padding_differs(found: Sequence[Tokens], first: Tokens) -> None:
             raise ModelError(
                 f"the tokens differ: it has {len(one.real_texts)}, {first.path} {len(own)}, both {common}",
                 where=one.path,
-                hint="choose what the result has with tokenizer: union (all tokens) or base (those of the base)",
+                hint="set merge.tokenizer: union (all tokens), or base (those of the base)",
             )
 
 

@@ -145,6 +145,7 @@ def test_a_dry_run_says_what_becomes_of_tokens(folder: Path) -> None:
     write_relative(folder / "d.gguf", extra=[("tokenizer.ggml.tokens", others)])
     refused = call("merge", "a.gguf", "d.gguf", "-m", "linear", "--dry-run", cwd=folder)
     assert (refused.code, "d.gguf: the tokens differ" in refused.err) == (2, True)
+    assert "hint: --tokenizer union (all tokens), or base" in refused.err
     plan = call("merge", "a.gguf", "d.gguf", "-m", "linear", "--tokenizer", "union", "--dry-run", cwd=folder)
     lines = [" ".join(line.split()) for line in plan.out.splitlines()]
     start = lines.index("tokens")

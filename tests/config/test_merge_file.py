@@ -240,6 +240,12 @@ def test_mistakes_are_named_with_their_place_and_what_to_do(name: str, write: An
     assert any(says in one for one in found), "\n".join(found)
 
 
+def test_what_is_missing_in_a_folder_is_no_name_of_the_hub(write: Any) -> None:
+    Path("models").mkdir()
+    text = "merge: {method: linear, models: [models/a, models/b]}"
+    assert names_of(merge_config(write(text), [])) == ["models/a", "models/b"]
+
+
 def test_all_mistakes_are_reported_at_once(write: Any) -> None:
     text = "merge: {method: linear, models: [a], weight: x, gama: 1}\noutput: {typ: q4_0}\nrun: {threads: 0}\n"
     found = problems(write(text))

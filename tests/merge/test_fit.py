@@ -131,7 +131,7 @@ def test_another_number_of_tokens_comes_with_the_way_out() -> None:
     error = refusal(facts(shapes={**SHAPES, "token_embd.weight": (12, 8)}), facts("base.gguf"))
     assert error.message == "the tensor token_embd.weight has shape [12, 8], in the base [10, 8]"
     assert error.hint is not None
-    assert "tokenizer: union or base" in error.hint
+    assert "set merge.tokenizer: union, or base" in error.hint
     wider = refusal(facts(shapes={**SHAPES, "token_embd.weight": (12, 16)}), facts("base.gguf"))
     assert wider.hint == "only models of the shape of base.gguf can be merged with it"
 

@@ -86,7 +86,7 @@ def test_other_vocabularies_need_a_policy() -> None:
     with pytest.raises(ModelError, match="the tokens differ: it has 260, base 259, both 258") as caught:
         map_vocabularies([model("base", BASE), model("other", OTHER)], None)
     assert caught.value.where == "other"
-    assert "tokenizer: union (all tokens) or base" in str(caught.value.hint)
+    assert "merge.tokenizer: union (all tokens), or base" in str(caught.value.hint)
 
 
 def test_by_base_tokens_are_found_by_their_text_and_others_are_dropped() -> None:
