@@ -17,7 +17,7 @@ from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import ConfigError, FormatError
 from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.measures import PieceMeasure, TensorMeasure, measure_piece
-from entrenar_core.merge.models import ModelTensors
+from entrenar_core.merge.model_tensors import ModelTensors, PackedRows
 from entrenar_core.merge.output import Sink
 from entrenar_core.merge.passes import Combine, Floats, Inputs, Passes, Piece, TensorFacts
 from entrenar_core.merge.plan import MergedTensor
@@ -147,6 +147,7 @@ class _Maker:
         self._codec = codec_for(self._type)
         self._row_bytes = TYPE_BY_NAME[self._type].row_bytes(self._columns)
         self._measures: dict[int, PieceMeasure] = {}
+        self._original = self._original_rows()
 
     def task(self) -> Task:
         return Task(self._begin, _pieces(self.tensor), self._read, self._write)
@@ -187,6 +188,15 @@ class _Maker:
             merged += np.float32(self.tensor.offset)
         self._work.sink.write(self.tensor.name, piece.first_row, self._encoded(piece, merged, worker))
 
+    def _original_rows(self) -> PackedRows | None:
+        """The model whose rows are written as they are packed, if that is all that happens to them."""
+        tensor = self.tensor
+        first = self._work.models[tensor.inputs[0].model]
+        is_same = tensor.is_copy and not self._work.is_task_vector
+        if not (is_same and first.type_name(tensor.inputs[0].name) == self._type):
+            return None
+        return first if isinstance(first, PackedRows) else None
+
     def _encoded(self, piece: Piece, merged: Floats, worker: int) -> Bytes:
         numbers = range(piece.first_row, piece.first_row + piece.n_rows)
         where = f"merged tensor {self.tensor.name}"
@@ -194,6 +204,9 @@ class _Maker:
             error = non_finite_value(merged, numbers, where)
             raise FormatError(error.message, where=where, hint="merge with smaller weights")
         packed = self._buffers[worker].packed(piece.n_rows, self._row_bytes)
+        if self._original is not None:
+            self._original.read_packed(self.tensor.inputs[0].name, piece.first_row, packed)
+            return packed
         try:
             return self._codec.encode(merged, None, packed)
         except FormatError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from entrenar_core.codecs.base import Bytes
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf.keys import GENERAL_ARCHITECTURE, GENERAL_TYPE, TOKENIZER_TOKENS
 from entrenar_core.gguf.names import TOKEN_EMBD
@@ -14,7 +15,7 @@ from entrenar_core.merge.stored_rows import StoredRows, digest_of_files
 
 
 class GGUFModel:
-    """See `ModelTensors`. The file belongs to the model, which closes it.
+    """See `ModelTensors` and `PackedRows`. The file belongs to the model, which closes it.
 
     Raises:
         ModelError: this is no language model.
@@ -46,6 +47,9 @@ class GGUFModel:
 
     def read(self, name: str, first_row: int, out: Floats) -> None:
         self._rows.read(self._file.tensors[name], first_row, out)
+
+    def read_packed(self, name: str, first_row: int, raw: Bytes) -> None:
+        self._rows.read_packed(self._file.tensors[name], first_row, raw)
 
     def digest(self) -> str:
         return digest_of_files(self._file.paths)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from entrenar_core.codecs.base import Bytes
 from entrenar_core.gguf.values import MetadataValue
 
 Floats = npt.NDArray[np.float32]
@@ -69,6 +70,16 @@ class ModelTensors(Protocol):
 
     def close(self) -> None:
         """Let go of the files."""
+        ...
+
+
+@runtime_checkable
+class PackedRows(Protocol):
+    """A model that also gives rows as they are packed, so that they can be copied: blocks change when they are made
+    anew from their own values."""
+
+    def read_packed(self, name: str, first_row: int, raw: Bytes) -> None:
+        """Fill `raw`, C-contiguous uint8 [r, row_bytes], with rows in the type that `type_name` says."""
         ...
 
 

@@ -55,6 +55,11 @@ class MergedTensor:
     offset: float = 0.0
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it is a tensor of one model as it is."""
+        return self.method == PASSTHROUGH and self.parameters.scale == (1.0,)
+
+    @property
     def like(self) -> Input:
         """The tensor whose type it has where no other is asked for."""
         return self.inputs[0] if self.base is None else self.base
@@ -251,9 +256,8 @@ def _offset(tensor: MergedTensor, models: Sequence[ModelTensors]) -> float:
     architecture = models[tensor.inputs[0].model].architecture
     if architecture not in NORMS_PLUS_ONE or not tensor.name.endswith("norm.weight"):
         return 0.0
-    is_copied = tensor.method == PASSTHROUGH and tensor.parameters.scale == (1.0,)
     has_changes = any(_is_task_vector(models[one.model]) for one in tensor.inputs)
-    return 0.0 if is_copied or has_changes else 1.0
+    return 0.0 if tensor.is_copy or has_changes else 1.0
 
 
 def _is_task_vector(model: ModelTensors) -> bool:

@@ -20,6 +20,9 @@ from entrenar_core.quant.mixes import MixRequest, choose_types, quantizes
 READ_ONLY_BECOMES = "Q8_0"
 """What a matrix of a type that cannot be encoded becomes: rows of every block type divide into its blocks."""
 
+FLOAT_TYPE = "F16"
+"""What few bits become where no blocks can be written."""
+
 VECTOR_TYPE = "F32"
 """What a vector of few bits becomes: llama.cpp reads vectors of nothing else."""
 
@@ -81,18 +84,34 @@ def merged_types(plan: MergePlan, mix: str | None, facts: ModelFacts) -> MergedT
     return MergedTypes({name: one.type_name for name, one in chosen.items()}, fell_back=fell_back)
 
 
+def folder_types(plan: MergePlan, kind: str | None) -> MergedTypes:
+    """The types of the result as safetensors: all of one float type, or each that of its input; F16 for few bits.
+
+    Args:
+        plan: what is merged.
+        kind: f32, f16 or bf16; None for those of the inputs.
+    """
+    names = [tensor.name for tensor in plan.tensors]
+    if kind is not None:
+        return MergedTypes(dict.fromkeys(names, kind.upper()))
+    present = [_present(plan, index) for index in range(len(names))]
+    return MergedTypes(
+        {name: FLOAT_TYPE if is_few_bits(one) else one for name, one in zip(names, present, strict=True)}
+    )
+
+
 def _present(plan: MergePlan, index: int) -> str:
     """The type of the base's tensor, or of the first input's."""
-    tensor = plan.tensors[index]
-    first = tensor.base or tensor.inputs[0]
-    return plan.models[first.model].type_name(first.name)
+    like = plan.tensors[index].like
+    return plan.models[like.model].type_name(like.name)
 
 
 def _own_types(plan: MergePlan, present: Mapping[str, str]) -> MergedTypes:
     found = MergedTypes({tensor.name: _own_type(tensor.name, tensor.shape, present) for tensor in plan.tensors})
-    for name, kind in found.types.items():
-        found.not_encodable[present[name]] += kind == READ_ONLY_BECOMES != present[name]
-        found.rounded_again[kind] += is_few_bits(kind) and kind == present[name]
+    for tensor in plan.tensors:
+        kind, before = found.types[tensor.name], present[tensor.name]
+        found.not_encodable[before] += kind == READ_ONLY_BECOMES != before
+        found.rounded_again[kind] += is_few_bits(kind) and kind == before and not tensor.is_copy
     return MergedTypes(found.types, +found.rounded_again, +found.not_encodable)
 
 

@@ -10,34 +10,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrenar_core.codecs.ggml_types import is_few_bits
+import numpy as np
+
 from entrenar_core.config.merge_file import MergeConfig
-from entrenar_core.errors import ConfigError, OutputError
+from entrenar_core.errors import ConfigError
 from entrenar_core.events import Merged, Merging, Notice, Reporter, Saved
-from entrenar_core.gguf import keys
 from entrenar_core.gguf.atomic import atomic_file
-from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.merge.execute import Work, execute, n_pieces, workers_within
 from entrenar_core.merge.fit import check_fit, facts_of
-from entrenar_core.merge.gguf_output import GGUFOutput
 from entrenar_core.merge.models import ModelTensors, open_model
 from entrenar_core.merge.output import Output, Sink
+from entrenar_core.merge.passes import merge_arrays
 from entrenar_core.merge.plan import MergePlan, plan_merge
+from entrenar_core.merge.registry import method_entry
 from entrenar_core.merge.remapped import remapped
-from entrenar_core.merge.types import MergedTypes, merged_types
+from entrenar_core.merge.types import MergedTypes
 from entrenar_core.merge.vocabulary import MergedVocabulary, map_vocabularies
-from entrenar_core.quant.mixes import file_type
-from entrenar_core.quant.plan import model_facts
-from entrenar_core.stages.kernels import load_codecs
+from entrenar_core.stages.kernels import compiling_said, load_codecs
 from entrenar_core.stages.memory_taken import memory_taken
-from entrenar_core.stages.output_file import check_output, plain_files
+from entrenar_core.stages.merge_output import check_merge_output, merge_output, types_of_output
 from entrenar_core.threads import available_cores
 from entrenar_core.train.memory import peak_memory_bytes
 
-Entries = list[tuple[str, MetadataValue]]
-
-_UNNAMED = "merged.gguf"
-"""What messages call an output that a dry run does not name."""
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -114,10 +109,7 @@ def opened_merge(config: MergeConfig, reporter: Reporter, *, overwrite: bool = F
         ConfigError: parameters, layers or types do not fit the models.
         OutputError: the output cannot be written where it should be.
     """
-    path = Path(config.output.path or _UNNAMED)
-    inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
-    if config.output.path is not None:
-        check_output(path, inputs, overwrite=overwrite)
+    check_merge_output(config, overwrite=overwrite)
     with ExitStack() as opened:
         models = []
         for files in config.files:
@@ -126,10 +118,8 @@ def opened_merge(config: MergeConfig, reporter: Reporter, *, overwrite: bool = F
         differences = _differences(models, same_depth=config.merge.slices is None)
         vocabulary = map_vocabularies(models, config.merge.tokenizer)
         plan = plan_merge(config, remapped(models, vocabulary), tokenizer=vocabulary.tokenizer)
-        facts = model_facts({key: value.plain for key, value in plan.metadata})
-        types = merged_types(plan, config.output.type, facts)
-        specs = [(tensor.name, tensor.shape, types.types[tensor.name]) for tensor in plan.tensors]
-        output = GGUFOutput(path, _with_types(plan.metadata, config.output.type, types.types), specs)
+        types = types_of_output(config, plan)
+        output = merge_output(config, plan, types.types)
         yield OpenedMerge(config, plan, vocabulary, types, output, tuple(differences))
 
 
@@ -151,7 +141,6 @@ def run_merge(
     if config.output.path is None:
         raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
     measures = measures or config.output.report is not None
-    _check_report(config, overwrite=overwrite)
     memory_taken(config.run.memory)
     with opened_merge(config, reporter, overwrite=overwrite) as merge:
         for message in merge.notices():
@@ -169,17 +158,6 @@ def _differences(models: Sequence[ModelTensors], *, same_depth: bool) -> list[st
     """What differs between the models and does not matter. Raises ModelError where it does."""
     first, *others = [facts_of(model) for model in models]
     return [difference for other in others for difference in check_fit(other, first, same_depth=same_depth)]
-
-
-def _with_types(metadata: Entries, mix: str | None, types: Mapping[str, str]) -> Entries:
-    """The keys that say what types a file has."""
-    changed: dict[str, MetadataValue] = {}
-    kind = None if mix is None else file_type(mix)
-    if kind is not None:
-        changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
-    if any(is_few_bits(one) for one in types.values()):
-        changed[keys.GENERAL_QUANTIZATION_VERSION] = MetadataValue.uint32(keys.QUANTIZATION_VERSION)
-    return [*((key, changed.pop(key, value)) for key, value in metadata), *changed.items()]
 
 
 def _write(merge: OpenedMerge, reporter: Reporter, *, measures: bool) -> list[dict[str, object]]:
@@ -212,6 +190,7 @@ def _work(merge: OpenedMerge, sink: Sink, *, measures: bool) -> Work:
 
 
 def _load_kernels(merge: OpenedMerge, reporter: Reporter) -> None:
+    """Call every codec and every method once, so that no compilation happens on threads that nobody hears of."""
     plan = merge.plan
     read = {
         plan.models[one.model].type_name(one.name)
@@ -219,21 +198,12 @@ def _load_kernels(merge: OpenedMerge, reporter: Reporter) -> None:
         for one in (*tensor.inputs, *([tensor.base] if tensor.base else []))
     }
     load_codecs(read, set(merge.types.types.values()), reporter)
-
-
-def _check_report(config: MergeConfig, *, overwrite: bool) -> None:
-    """See before the work that the report can be written after it."""
-    if config.output.report is None:
-        return
-    path = Path(config.output.report)
-    inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
-    try:
-        check_output(path, inputs, overwrite=overwrite)
-    except OutputError as error:
-        error.hint = (error.hint or "").replace("with -o", "with --report") or None
-        raise
-    if config.output.path is not None and path.absolute() == Path(config.output.path).absolute():
-        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
+    methods = {(tensor.method, len(tensor.inputs), tensor.base is None): tensor for tensor in plan.tensors}
+    with compiling_said("merging", reporter):
+        for tensor in methods.values():
+            values = [np.ones((1, _FEW), np.float32)] * (len(tensor.inputs) + 1)
+            base = None if tensor.base is None else values[0]
+            merge_arrays(method_entry(tensor.method).run, values[1:], tensor.parameters, base=base)
 
 
 def _save_report(path: Path, result: MergeResult) -> Saved:
