@@ -185,3 +185,37 @@ def test_a_seed_is_for_every_tensor() -> None:
     plan = planned(merge_of("dare_linear", ["a.gguf"], base="base.gguf", seed=7))
     assert {one.parameters.seed for one in plan.tensors} == {7}
     assert replace(plan.tensors[0].parameters, seed=0) != plan.tensors[0].parameters
+
+
+def test_what_is_not_said_has_the_default_that_the_docs_name() -> None:
+    first = planned(merge_of("della", ["a.gguf", "b.gguf"], base="base.gguf")).tensors[0].parameters
+    assert (first.weight, first.density, first.gamma, first.epsilon) == ((1, 1), (1, 1), (0.01, 0.01), (0.15, 0.15))
+    assert (first.scale, first.lambda_, first.t, first.select_topk) == ((1, 1), 1, 0.5, 1)
+    assert (first.flatten, first.row_wise, first.eps, first.seed) == (True, False, 1e-8, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("sce", {"select_topk": 0.25}),
+        ("nuslerp", {"flatten": False, "row_wise": True}),
+        ("multislerp", {"eps": 1e-6}),
+        ("task_arithmetic", {"lambda": 0.5}),
+        ("breadcrumbs", {"gamma": 0.25}),
+        ("della", {"epsilon": 0.25, "density": 0.5}),
+        ("slerp", {"t": 0.25}),
+    ],
+)
+def test_what_is_said_for_all_reaches_every_tensor(method: str, given: dict[str, object]) -> None:
+    models = ["a.gguf", "base.gguf"] if method == "slerp" else ["a.gguf", "b.gguf"]
+    plan = planned(merge_of(method, models, base="base.gguf", **given))
+    for key, value in given.items():
+        expected = {value} if key not in ("gamma", "epsilon", "density") else {(value, value)}
+        assert set(parameters_of(plan, "lambda_" if key == "lambda" else key).values()) == expected
+
+
+def test_a_base_that_lacks_a_tensor_is_named() -> None:
+    config = merge_of("ties", ["a.gguf"], base="base.gguf")
+    with pytest.raises(ModelError, match=r"base.gguf: the tensor output.weight is missing, which a.gguf has") as caught:
+        plan_merge(config, [memory_model("base.gguf", **{"output.weight": None}), memory_model("a.gguf")])
+    assert caught.value.hint == "only models with the same tensors can be merged"
