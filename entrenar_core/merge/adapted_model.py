@@ -1,6 +1,7 @@
 """A model with a LoRA adapter on top as an input of a merge: s·B·A is added to the rows that are read.
 
-Of the adapter the matrices of a few weights are in memory at a time; the base is only read.
+Of the adapter the matrices of a few weights are in memory at a time; the base is only read. While such a model is open
+BLAS runs on one thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf.keys import HEAD_COUNT, HEAD_COUNT_KV, architecture_key
@@ -50,6 +52,7 @@ class AdaptedModel:
         self._source = source
         self._pairs: OrderedDict[str, AdapterPair] = OrderedDict()
         self._lock = threading.Lock()
+        self._blas_limit = threadpool_limits(limits=1, user_api="blas")  # several threads read, each multiplies
 
     @property
     def architecture(self) -> str:
@@ -85,6 +88,7 @@ class AdaptedModel:
         return hashlib.sha256(both.encode()).hexdigest()
 
     def close(self) -> None:
+        self._blas_limit.restore_original_limits()
         self._adapter.close()
         self._base.close()
 

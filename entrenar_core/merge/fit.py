@@ -37,6 +37,7 @@ _MUST_BE_IN_BOTH = frozenset(
     (keys.ATTENTION_SCALE, keys.ATTENTION_LOGIT_SOFTCAPPING, keys.FINAL_LOGIT_SOFTCAPPING, keys.HEAD_COUNT)
 )
 _RELATIVE_TOLERANCE = 1e-5  # a number that went through float32 in one of the files
+_BY_TOKEN = (TOKEN_EMBD, OUTPUT)
 _BLOCK = re.compile(r"blk\.\d+\.")
 
 
@@ -73,7 +74,7 @@ def facts_of_file(file: GGUFFile) -> ModelFacts:
     return ModelFacts(str(file.paths[0]), architecture, shapes, settings, factors)
 
 
-def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True) -> list[str]:
+def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True, same_tokens: bool = True) -> list[str]:
     """See that a model can be merged with a base (or with the first model, where there is no base).
 
     Args:
@@ -81,6 +82,7 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True) -
         base: what it has to fit.
         same_depth: False where layers are picked from models: then their numbers may differ, and the tensors of a
             model's blocks are compared with those of any block of the base.
+        same_tokens: False where the rows of embeddings are mapped to tokens: then their numbers may differ.
 
     Returns:
         What differs and does not matter, as sentences.
@@ -94,7 +96,8 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True) -
             where=model.path,
             hint="only models of one architecture can be merged",
         )
-    problem = next(_tensor_problems(model.shapes, base.shapes, same_depth=same_depth), None)
+    ours, theirs = (_compared(one.shapes, same_depth=same_depth, same_tokens=same_tokens) for one in (model, base))
+    problem = next(_tensor_problems(ours, theirs), None)
     if problem is not None:
         message, hint = problem
         raise ModelError(
@@ -102,31 +105,34 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True) -
             where=model.path,
             hint=hint or f"only models of the shape of {base.path} can be merged with it",
         )
-    ours, theirs = _effective(model.settings), _effective(base.settings)
-    for key in sorted(ours.keys() | theirs.keys()):
-        if not _may_differ(key, ours, theirs):
-            raise _computes_otherwise(f"{model.architecture}.{key}", ours.get(key), theirs.get(key), model)
+    mine, others = _effective(model.settings), _effective(base.settings)
+    for key in sorted(mine.keys() | others.keys()):
+        if not _may_differ(key, mine, others):
+            raise _computes_otherwise(f"{model.architecture}.{key}", mine.get(key), others.get(key), model)
     _check_rope_factors(model, base)
     return [
-        f"{model.path}: {model.architecture}.{key} is {_text(ours.get(key))}, that of {base.path} is "
-        f"{_text(theirs.get(key))}, which the result has"
-        for key in sorted(ours.keys() | theirs.keys())
-        if key not in (keys.BLOCK_COUNT, keys.VOCAB_SIZE) and not _equal(ours.get(key), theirs.get(key))
+        f"{model.path}: {model.architecture}.{key} is {_text(mine.get(key))}, that of {base.path} is "
+        f"{_text(others.get(key))}, which the result has"
+        for key in sorted(mine.keys() | others.keys())
+        if key not in (keys.BLOCK_COUNT, keys.VOCAB_SIZE) and not _equal(mine.get(key), others.get(key))
     ]
 
 
-def _tensor_problems(
-    ours: Mapping[str, Shape], base: Mapping[str, Shape], *, same_depth: bool
-) -> Iterator[tuple[str, str | None]]:
+def _compared(shapes: Mapping[str, Shape], *, same_depth: bool, same_tokens: bool) -> Mapping[str, Shape]:
+    """The shapes as far as they have to agree."""
+    if not same_tokens:
+        shapes = {name: shape[1:] if name in _BY_TOKEN else shape for name, shape in shapes.items()}
+    return shapes if same_depth else _one_block(shapes)
+
+
+def _tensor_problems(ours: Mapping[str, Shape], base: Mapping[str, Shape]) -> Iterator[tuple[str, str | None]]:
     """Message and hint of what is missing, of another shape, or too much."""
-    if not same_depth:
-        ours, base = _one_block(ours), _one_block(base)
     for name, shape in base.items():
         if name not in ours:
             yield f"the tensor {name} of the base is missing", _tied_hint(name)
         elif ours[name] != shape:
             hint = None
-            if name in (TOKEN_EMBD, OUTPUT) and ours[name][1:] == shape[1:]:
+            if name in _BY_TOKEN and ours[name][1:] == shape[1:]:
                 hint = "the vocabularies differ: set merge.tokenizer: union, or base"
             yield f"the tensor {name} has shape {list(ours[name])}, in the base {list(shape)}", hint
     for name in ours:

@@ -136,6 +136,13 @@ def test_another_number_of_tokens_comes_with_the_way_out() -> None:
     assert wider.hint == "only models of the shape of base.gguf can be merged with it"
 
 
+def test_rows_of_tokens_may_differ_where_they_are_mapped() -> None:
+    longer = facts(shapes={**SHAPES, "token_embd.weight": (12, 8)})
+    assert check_fit(longer, facts("base.gguf"), same_tokens=False) == []
+    wider = facts(shapes={**SHAPES, "token_embd.weight": (10, 16)})
+    assert "token_embd.weight has shape" in refusal(wider, facts("base.gguf"), same_tokens=False).message
+
+
 def test_an_output_matrix_of_its_own_in_one_model_only_is_explained() -> None:
     own = facts(shapes={**SHAPES, "output.weight": (10, 8)})
     assert refusal(own, facts()).message == "the base has no tensor output.weight"
