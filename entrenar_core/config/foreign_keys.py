@@ -77,6 +77,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "merge": "mergekit merge_config",
     "merge.method": "merge_method",
     "merge.models": "models slices",
+    "merge.flatten": "nuslerp_flatten",
+    "merge.row_wise": "nuslerp_row_wise",
     "distill": "distillation kd knowledge_distillation",
     "distill.teacher": "teacher_model teacher_model_name_or_path kd_trainer",
     "distill.temperature": "kd_temperature",
@@ -180,8 +182,8 @@ EXPLANATIONS: Mapping[str, str] = {
     f"taking only some examples {NOT_YET}; use training.max_steps": "max_samples sample_ratio max_train_samples",
     "a file tells its format by its name; columns are named in data.columns": "ds_type"
     " format dataset_type file_type formatting tags",
-    "there are no other settings of merging in this release; remove it": "int8_mask rescale gamma t select_topk"
-    " layer_range parameters nuslerp_flatten nuslerp_row_wise",
+    "masks take no memory worth saving; remove it": "int8_mask",
+    "after training whole models are merged; `entrenar merge` takes layers and names apart": "layer_range parameters",
     f"searching for settings {NOT_YET}; use --set in a loop": "hyperopt",
     "name the columns in data.columns, and lengths in data.seq_len": "preprocessing",
     _COMPOSING: "include base extends inherit defaults",

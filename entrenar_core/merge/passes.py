@@ -8,13 +8,14 @@ values of a piece. What needs nothing but the values at hand yields no pass at a
         return lambda inputs, out: ...
         yield
 
-`merge_arrays` runs a method over arrays in memory, as one piece; `schedule` runs it over files.
+`merge_arrays` runs a method over arrays in memory; `schedule` runs it over files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 Rescale = Literal["l1", "density"]
+
+_PIECE_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -158,22 +161,32 @@ def merge_arrays(
         raise ValueError(f"tensors of shapes {sorted(shapes)} cannot be merged")
     shape = models[0].shape
     matrix = (-1, shape[-1]) if len(shape) > 1 else (1, models[0].size)
-    stacked = np.ascontiguousarray(np.stack([array.reshape(matrix) for array in models]), np.float32)
-    facts = TensorFacts(name, stacked.shape[1:], len(models), base is not None)
-    start = None if base is None else np.ascontiguousarray(base.reshape(matrix), np.float32)
-    whole = Piece(0, 0, facts.shape[0])
+    views = [array.reshape(matrix) for array in models]
+    start = None if base is None else base.reshape(matrix)
+    facts = TensorFacts(name, views[0].shape, len(models), base is not None)
+    pieces = _cut(facts)
 
-    def inputs() -> Inputs:
-        return Inputs(whole, stacked.copy(), None if start is None else start.copy())
+    def inputs(piece: Piece) -> Inputs:
+        rows = slice(piece.first_row, piece.first_row + piece.n_rows)
+        there = None if start is None else np.array(start[rows], np.float32, order="C")
+        return Inputs(piece, np.stack([view[rows] for view in views], dtype=np.float32), there)
 
     passes = method(facts, parameters)
     try:
         one = next(passes)
         while True:
-            result = one.look(inputs())
-            one = passes.send(result if one.fold is not None else [result])
+            results = [one.look(inputs(piece)) for piece in pieces]
+            one = passes.send(results if one.fold is None else reduce(one.fold, results))
     except StopIteration as end:
         combine: Combine = end.value
     out = np.empty(facts.shape, np.float32)
-    combine(inputs(), out)
+    for piece in pieces:
+        combine(inputs(piece), out[piece.first_row : piece.first_row + piece.n_rows])
     return out.reshape(shape)
+
+
+def _cut(tensor: TensorFacts) -> list[Piece]:
+    """Pieces that stay in cache."""
+    n_rows, n_columns = tensor.shape
+    rows = max(1, _PIECE_VALUES // max(1, n_columns))
+    return [Piece(at, first, min(rows, n_rows - first)) for at, first in enumerate(range(0, n_rows, rows))]

@@ -36,8 +36,6 @@ class MethodEntry:
         n_models: how many at least, and at most (None: any number), without the base.
         takes: the fields of `Parameters` that it looks at.
         normalize, rescale: what these are by default.
-        is_linear: whether the result is a sum of the models times constants, so that a constant that is added to all of
-            them is added to it.
     """
 
     name: str
@@ -47,7 +45,6 @@ class MethodEntry:
     takes: frozenset[str]
     normalize: bool = False
     rescale: Rescale | None = None
-    is_linear: bool = False
 
 
 _MEAN = frozenset({"weight", "normalize"})
@@ -70,7 +67,7 @@ _ENTRIES = (
     MethodEntry("sce", sce, "required", _SEVERAL, frozenset({"select_topk"})),
     MethodEntry("nearswap", nearswap, "never", (2, 2), frozenset({"t"})),
     MethodEntry("passthrough", passthrough, "never", (1, 1), frozenset({"scale"})),
-    MethodEntry("task_arithmetic", task_arithmetic, "required", _MANY, _JOINED, is_linear=True),
+    MethodEntry("task_arithmetic", task_arithmetic, "required", _MANY, _JOINED),
     MethodEntry("ties", ties, "required", _MANY, _SPARSE, normalize=True),
     MethodEntry("dare_linear", dare_linear, "required", _MANY, _DRAWN, rescale="l1"),
     MethodEntry("dare_ties", dare_ties, "required", _MANY, _DRAWN, rescale="l1"),

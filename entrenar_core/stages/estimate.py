@@ -46,9 +46,9 @@ BYTES_PER_TOKEN = 5
 BYTES_PER_EXAMPLE = 48
 """A token is an int32 and a flag; an example has an offset, and its place in the order and the rows of an epoch."""
 
-MERGE_COPIES, MERGE_COPIES_PER_MODEL = 6, 3
-"""Float32 copies of one tensor while models are merged: base, result, what is cut and summed, and for each model its
-change. Measured with TIES, which makes most of them."""
+MERGE_COPIES, MERGE_COPIES_PER_MODEL = 6, 1
+"""Float32 copies of one tensor while models are merged: base, start, result, what is summed and what is put on it, and
+for each model its change. The methods work on pieces, whatever else they make."""
 
 MAPPED, CACHED = "base file, mapped", "token cache, mapped"
 """Pages of files. They count as resident, but the system may drop them when it needs the room."""

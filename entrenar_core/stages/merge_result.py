@@ -1,8 +1,9 @@
 """Joins a trained model with others over their common base, as the `merge` section says.
 
-Every model stands for what it changed: the trained one against what it started from, another one against the base file.
-result = start + λ·method(changes), tensor by tensor. The other files are opened and compared with the base before
-training, and stay open until the result is written.
+Methods that work on changes are given what training changed against what it started from, and what each other model
+changed against the base file: result = start + λ·method(changes), tensor by tensor. The others are given the models
+themselves, the trained one first. The files are opened and compared with the base before training, and stay open until
+the result is written.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from entrenar_core.codecs.registry import codec_for
-from entrenar_core.config.merge import Merge
+from entrenar_core.config.merge import EPSILON, GAMMA, Merge
 from entrenar_core.errors import FormatError, ModelError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import TOKENIZER_TOKENS
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.merge.fit import check_fit, facts_of_file
-from entrenar_core.merge.passes import Parameters, merge_arrays
+from entrenar_core.merge.passes import Parameters, Rescale, merge_arrays
 from entrenar_core.merge.registry import MethodEntry, method_entry
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.changes import Changes, Values
@@ -43,6 +44,12 @@ class MergePlan:
     method: MethodEntry
     parameters: Parameters
     others: tuple[OtherModel, ...]
+
+    @property
+    def sums_models(self) -> bool:
+        """Whether equal models give something else: they are added up, and not averaged."""
+        is_average = "normalize" not in self.method.takes or self.parameters.normalize
+        return self.method.over_base != "required" and not is_average
 
     def close(self) -> None:
         """Let go of the files."""
@@ -69,16 +76,25 @@ def open_merge(section: Merge, base: GGUFFile, reporter: Reporter) -> MergePlan:
 
 
 def _parameters(section: Merge, others: Sequence[OtherModel]) -> Parameters:
-    unused = (0.0,) * (1 + len(others))
+    count = 1 + len(others)
+    known = {name: getattr(section, name) for name in ("t", "select_topk", "flatten", "row_wise", "eps", "seed")}
     return Parameters(
         weight=(section.weight, *(other.weight for other in others)),
         density=(section.density, *(other.density for other in others)),
-        gamma=unused,
-        epsilon=unused,
-        scale=unused,
+        gamma=(GAMMA if section.gamma is None else section.gamma,) * count,
+        epsilon=(EPSILON if section.epsilon is None else section.epsilon,) * count,
+        scale=(1.0,) * count,
         lambda_=section.lambda_,
         normalize=section.normalize,
+        rescale=_rescale(section),
+        **{name: value for name, value in known.items() if value is not None},
     )
+
+
+def _rescale(section: Merge) -> Rescale | None:
+    if section.rescale is None:
+        return method_entry(section.method).rescale
+    return None if section.rescale == "none" else section.rescale
 
 
 def merged_values(changes: Changes, plan: MergePlan) -> dict[str, Values]:
@@ -92,7 +108,7 @@ def merged_values(changes: Changes, plan: MergePlan) -> dict[str, Values]:
 
 
 def _is_touched(name: str, changes: Changes, plan: MergePlan) -> bool:
-    if name in changes.adapters or name in changes.trained:
+    if name in changes.adapters or name in changes.trained or plan.sums_models:
         return True
     return any(_differs(other.file, changes.base, name) for other in plan.others)
 
@@ -104,11 +120,15 @@ def _differs(file: GGUFFile, base: GGUFFile, name: str) -> bool:
 
 def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
     def compute() -> np.ndarray:
+        values, delta = changes.start(name), changes.delta(name)
+        others = [_finite(other.file, name) for other in plan.others]
+        if plan.method.over_base != "required":
+            trained = values if delta is None else values + delta
+            return merge_arrays(plan.method.run, [trained, *others], plan.parameters, name=name)
         base = changes.base.load(name)
-        trained = changes.delta(name)
-        deltas = [np.zeros_like(base) if trained is None else trained]
-        deltas += [_finite(other.file, name) - base for other in plan.others]
-        values = changes.start(name)
+        for other in others:
+            other -= base
+        deltas = [np.zeros_like(base) if delta is None else delta, *others]
         values += merge_arrays(plan.method.run, deltas, plan.parameters, base=np.zeros_like(base), name=name)
         return values
 

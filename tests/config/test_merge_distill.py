@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
 from entrenar_core.config.load import config_from_text
-from entrenar_core.config.merge import AVAILABLE_METHODS, Merge, MethodName
+from entrenar_core.config.merge import AVAILABLE_METHODS, Merge
 from entrenar_core.config.problem import ConfigProblems
 from entrenar_core.config.root import Config
 
@@ -27,7 +25,9 @@ def problem(text: str) -> str:
     return str(only)
 
 
-@pytest.mark.parametrize(("method", "normalize"), [("TIES", True), ("ties", True), ("Task_Arithmetic", False)])
+@pytest.mark.parametrize(
+    ("method", "normalize"), [("TIES", True), ("ties", True), ("Task_Arithmetic", False), ("della", True)]
+)
 def test_a_merge_alone_is_that_of_the_trained_model(method: str, normalize: bool) -> None:
     merge = read(f"merge: {{method: {method}}}").merge
     assert merge is not None
@@ -48,10 +48,18 @@ def test_other_models_are_paths_with_weights() -> None:
     ]
 
 
-@pytest.mark.parametrize("method", sorted(set(get_args(MethodName)) - set(AVAILABLE_METHODS)))
-def test_the_other_methods_are_refused_by_name(method: str) -> None:
-    found = problem(f"merge: {{method: {method}}}")
-    assert found == f"t.yaml:3:9: merge.method: value {method} {NOT_YET}; set it to ties or task_arithmetic"
+@pytest.mark.parametrize("method", AVAILABLE_METHODS)
+def test_every_method_that_joins_models_can_be_had(method: str) -> None:
+    t = ", t: 0.001" if method == "nearswap" else ""
+    merge = read(f"merge: {{method: {method}, models: [other.gguf]{t}}}").merge
+    assert merge is not None
+    assert merge.method == method
+
+
+def test_passthrough_joins_nothing() -> None:
+    assert problem("merge: {method: passthrough}") == (
+        "t.yaml:3:9: merge.method: passthrough joins no models; use it in `entrenar merge`, or set it to linear"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,19 @@ def test_the_other_methods_are_refused_by_name(method: str) -> None:
         (
             "merge: {method: task_arithmetic, models: [{path: a, density: 0.5}]}",
             "merge.models[0].density: task_arithmetic keeps every change",
+        ),
+        ("merge: {method: linear}", "merge.models: linear joins the trained model with another one"),
+        (
+            "merge: {method: slerp, models: [a, b]}",
+            "merge.models: slerp takes 2 models, the trained one and 1 more",
+        ),
+        ("merge: {method: nearswap, models: [a]}", "merge.t: required key is missing: nearswap has no usual distance"),
+        ("merge: {method: ties, t: 0.5}", "merge.t: has no meaning for ties; remove it; it is for slerp, nearswap"),
+        ("merge: {method: slerp, models: [a], lambda: 2}", "merge.lambda: has no meaning for slerp"),
+        ("merge: {method: della, density: 0.9}", "merge.density: density 0.9 - epsilon 0.15 and their sum must lie"),
+        (
+            "merge: {method: della, epsilon: 0.1, models: [{path: a, density: 0.1}]}",
+            "merge.models[0].density: density 0.1 - epsilon 0.1 and their sum",
         ),
         (
             "lora: {}\nmerge: {method: ties}\noutput: {merge_adapter: false}",

@@ -31,9 +31,9 @@ def merged(
     return merge_arrays(method_entry(method).run, models, parameters(len(models), **changed), base=base, name=name)
 
 
-def changes_merged(method: str, deltas: Sequence[np.ndarray], **changed: Any) -> np.ndarray:
+def changes_merged(method: str, deltas: Sequence[np.ndarray], name: str = "t", **changed: Any) -> np.ndarray:
     """The merge over a base of zeros."""
-    return merged(method, deltas, np.zeros_like(deltas[0]), **changed)
+    return merged(method, deltas, np.zeros_like(deltas[0]), name, **changed)
 
 
 def merged_in_pieces(

@@ -19,7 +19,7 @@ from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.load import load_model
 from entrenar_core.stages.changes import Changes
 from entrenar_core.stages.merge_result import MergePlan, merged_values, open_merge
-from tests.merge.merging import changes_merged
+from tests.merge.merging import changes_merged, merged
 from tests.model.tiny import lively, lively_weights
 from tests.stages.tiny_base import base_spec, layers_as, write_base
 from tests.train.tiny_model import Listener
@@ -121,6 +121,45 @@ def test_over_a_packed_base_the_changes_are_added_to_what_was_trained_on(base: G
     difference = (lively_weights(base_spec())[K] + theirs[K]) - base.load(K)
     np.testing.assert_allclose(values[K](), changes.start(K) + difference, atol=1e-6)
     np.testing.assert_array_equal(values["blk.1.ffn_up.weight"](), changes.start("blk.1.ffn_up.weight"))
+
+
+@pytest.mark.parametrize("pack_as", [None, "Q4_0"])
+def test_a_method_without_a_base_joins_the_models_the_trained_one_first(
+    base: GGUFFile, tmp_path: Path, pack_as: str | None
+) -> None:
+    path = str(other(tmp_path, {Q: lively("theirs", (32, 32))}))
+    changes = trained(base, pack_as)
+    plan = plan_of(base, method="slerp", t=0.25, models=[path])
+    values = merged_values(changes, plan)
+    assert values.keys() == {*changes.held_values(), *changes.adapters}
+    ours = changes.start(Q) + changes.adapters[Q].delta()
+    np.testing.assert_array_equal(values[Q](), merged("slerp", [ours, plan.others[0].file.load(Q)], t=0.25))
+
+
+def test_models_that_are_added_up_touch_every_tensor(base: GGUFFile, tmp_path: Path) -> None:
+    plan = plan_of(base, method="linear", normalize=False, weight=0.25, models=[str(other(tmp_path, {}))])
+    values = merged_values(trained(base), plan)
+    assert values.keys() == set(base.tensors)
+    np.testing.assert_allclose(values[NORM](), 1.25 * base.load(NORM), rtol=1e-6)
+    mean = plan_of(base, method="linear", models=[str(other(tmp_path, {}))])
+    assert merged_values(trained(base), mean).keys() == {Q, Q.replace("blk.0", "blk.1")}
+
+
+def test_random_masks_come_from_the_seed_of_the_section(base: GGUFFile) -> None:
+    changes = trained(base)
+    delta = changes.adapters[Q].delta()
+    for rescale in ("density", None):
+        plan = plan_of(base, method="dare_linear", density=0.5, seed=3, rescale=rescale)
+        expected = changes_merged("dare_linear", [delta], Q, density=[0.5], seed=3, rescale=rescale or "l1")
+        np.testing.assert_array_equal(merged_values(changes, plan)[Q](), base.load(Q) + expected)
+
+
+def test_what_the_section_does_not_say_is_what_the_methods_take_by_default(base: GGUFFile) -> None:
+    plan = plan_of(base, method="della", density=0.5)
+    assert (plan.parameters.epsilon, plan.parameters.gamma) == ((0.15,), (0.01,))
+    assert (plan.parameters.rescale, plan.parameters.normalize, plan.parameters.t) == ("l1", True, 0.5)
+    plan = plan_of(base, method="breadcrumbs", density=0.5, gamma=0.2, rescale="none")
+    assert (plan.parameters.rescale, plan.parameters.gamma) == (None, (0.2,))
 
 
 def refusal(base: GGUFFile, path: Path) -> ModelError:
