@@ -156,32 +156,24 @@ def merge_arrays(
     Raises:
         ValueError: shapes differ.
     """
-    shapes = {array.shape for array in models} | ({base.shape} if base is not None else set())
+    every = [*models] if base is None else [*models, base]
+    shapes = {array.shape for array in every}
     if len(shapes) != 1:
         raise ValueError(f"tensors of shapes {sorted(shapes)} cannot be merged")
     shape = models[0].shape
     matrix = (-1, shape[-1]) if len(shape) > 1 else (1, models[0].size)
-    views = [array.reshape(matrix) for array in models]
-    start = None if base is None else base.reshape(matrix)
+    views = [array.reshape(matrix) for array in every]
     facts = TensorFacts(name, views[0].shape, len(models), base is not None)
     pieces = _cut(facts)
 
     def inputs(piece: Piece) -> Inputs:
-        rows = slice(piece.first_row, piece.first_row + piece.n_rows)
-        there = None if start is None else np.array(start[rows], np.float32, order="C")
-        return Inputs(piece, np.stack([view[rows] for view in views], dtype=np.float32), there)
+        rows = np.stack([view[_rows(piece)] for view in views], dtype=np.float32)
+        return Inputs(piece, rows[: len(models)], None if base is None else rows[-1])
 
-    passes = method(facts, parameters)
-    try:
-        one = next(passes)
-        while True:
-            results = [one.look(inputs(piece)) for piece in pieces]
-            one = passes.send(results if one.fold is None else reduce(one.fold, results))
-    except StopIteration as end:
-        combine: Combine = end.value
+    combine = _run(method(facts, parameters), pieces, inputs)
     out = np.empty(facts.shape, np.float32)
     for piece in pieces:
-        combine(inputs(piece), out[piece.first_row : piece.first_row + piece.n_rows])
+        combine(inputs(piece), out[_rows(piece)])
     return out.reshape(shape)
 
 
@@ -190,3 +182,18 @@ def _cut(tensor: TensorFacts) -> list[Piece]:
     n_rows, n_columns = tensor.shape
     rows = max(1, _PIECE_VALUES // max(1, n_columns))
     return [Piece(at, first, min(rows, n_rows - first)) for at, first in enumerate(range(0, n_rows, rows))]
+
+
+def _rows(piece: Piece) -> slice:
+    return slice(piece.first_row, piece.first_row + piece.n_rows)
+
+
+def _run(passes: Passes, pieces: Sequence[Piece], inputs: Callable[[Piece], Inputs]) -> Combine:
+    try:
+        one = next(passes)
+        while True:
+            results = [one.look(inputs(piece)) for piece in pieces]
+            one = passes.send(results if one.fold is None else reduce(one.fold, results))
+    except StopIteration as end:
+        combine: Combine = end.value
+        return combine

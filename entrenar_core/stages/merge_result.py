@@ -126,8 +126,8 @@ def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
             trained = values if delta is None else values + delta
             return merge_arrays(plan.method.run, [trained, *others], plan.parameters, name=name)
         base = changes.base.load(name)
-        for other in others:
-            other -= base
+        for values_of_other in others:
+            np.subtract(values_of_other, base, out=values_of_other)
         deltas = [np.zeros_like(base) if delta is None else delta, *others]
         values += merge_arrays(plan.method.run, deltas, plan.parameters, base=np.zeros_like(base), name=name)
         return values
