@@ -22,7 +22,7 @@ from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
 from entrenar_core.lora.files import AdapterPair
 from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, Shape
-from entrenar_core.merge.stored_rows import digest_of_files
+from entrenar_core.merge.stored_rows import Scratch, digest_of_files
 
 _PAIRS_KEPT = 8
 """Weights whose A and B are kept: those that threads are at, and the next."""
@@ -52,6 +52,7 @@ class AdaptedModel:
         self._source = source
         self._pairs: OrderedDict[str, AdapterPair] = OrderedDict()
         self._lock = threading.Lock()
+        self._changes = Scratch()
         self._blas_limit = threadpool_limits(limits=1, user_api="blas")  # several threads read, each multiplies
 
     @property
@@ -81,7 +82,9 @@ class AdaptedModel:
         self._base.read(name, first_row, out)
         if name in self._adapter.shapes:
             pair = self._pair(name)
-            out += pair.b[first_row : first_row + len(out)] @ pair.a
+            change = self._changes.rows(len(out), out.shape[1] * out.itemsize).view(np.float32)
+            np.matmul(pair.b[first_row : first_row + len(out)], pair.a, out=change)
+            out += change
 
     def digest(self) -> str:
         both = self._base.digest() + digest_of_files(self._adapter.paths)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +96,23 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True, s
             where=model.path,
             hint="only models of one architecture can be merged",
         )
-    ours, theirs = (_compared(one.shapes, same_depth=same_depth, same_tokens=same_tokens) for one in (model, base))
-    problem = next(_tensor_problems(ours, theirs), None)
+    _check_tensors(model, base, same_depth=same_depth, of_any_rows=() if same_tokens else _BY_TOKEN)
+    ours, theirs = _effective(model.settings), _effective(base.settings)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if not _may_differ(key, ours, theirs):
+            raise _computes_otherwise(f"{model.architecture}.{key}", ours.get(key), theirs.get(key), model)
+    _check_rope_factors(model, base)
+    return [
+        f"{model.path}: {model.architecture}.{key} is {_text(ours.get(key))}, that of {base.path} is "
+        f"{_text(theirs.get(key))}, which the result has"
+        for key in sorted(ours.keys() | theirs.keys())
+        if key not in (keys.BLOCK_COUNT, keys.VOCAB_SIZE) and not _equal(ours.get(key), theirs.get(key))
+    ]
+
+
+def _check_tensors(model: ModelFacts, base: ModelFacts, *, same_depth: bool, of_any_rows: Collection[str]) -> None:
+    ours, theirs = (one.shapes if same_depth else _one_block(one.shapes) for one in (model, base))
+    problem = next(_tensor_problems(ours, theirs, of_any_rows), None)
     if problem is not None:
         message, hint = problem
         raise ModelError(
@@ -105,34 +120,20 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True, s
             where=model.path,
             hint=hint or f"only models of the shape of {base.path} can be merged with it",
         )
-    mine, others = _effective(model.settings), _effective(base.settings)
-    for key in sorted(mine.keys() | others.keys()):
-        if not _may_differ(key, mine, others):
-            raise _computes_otherwise(f"{model.architecture}.{key}", mine.get(key), others.get(key), model)
-    _check_rope_factors(model, base)
-    return [
-        f"{model.path}: {model.architecture}.{key} is {_text(mine.get(key))}, that of {base.path} is "
-        f"{_text(others.get(key))}, which the result has"
-        for key in sorted(mine.keys() | others.keys())
-        if key not in (keys.BLOCK_COUNT, keys.VOCAB_SIZE) and not _equal(mine.get(key), others.get(key))
-    ]
 
 
-def _compared(shapes: Mapping[str, Shape], *, same_depth: bool, same_tokens: bool) -> Mapping[str, Shape]:
-    """The shapes as far as they have to agree."""
-    if not same_tokens:
-        shapes = {name: shape[1:] if name in _BY_TOKEN else shape for name, shape in shapes.items()}
-    return shapes if same_depth else _one_block(shapes)
-
-
-def _tensor_problems(ours: Mapping[str, Shape], base: Mapping[str, Shape]) -> Iterator[tuple[str, str | None]]:
-    """Message and hint of what is missing, of another shape, or too much."""
+def _tensor_problems(
+    ours: Mapping[str, Shape], base: Mapping[str, Shape], of_any_rows: Collection[str]
+) -> Iterator[tuple[str, str | None]]:
+    """Message and hint of what is missing, of another shape, or too much. `of_any_rows`: only rows may differ."""
     for name, shape in base.items():
         if name not in ours:
             yield f"the tensor {name} of the base is missing", _tied_hint(name)
         elif ours[name] != shape:
             hint = None
             if name in _BY_TOKEN and ours[name][1:] == shape[1:]:
+                if name in of_any_rows:
+                    continue
                 hint = "the vocabularies differ: set merge.tokenizer: union, or base"
             yield f"the tensor {name} has shape {list(ours[name])}, in the base {list(shape)}", hint
     for name in ours:

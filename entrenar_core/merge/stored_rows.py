@@ -20,7 +20,7 @@ from entrenar_core.quant.source import RowSource, TensorFiles
 
 
 class Scratch(threading.local):
-    """Memory of each thread for packed rows."""
+    """Memory of each thread for some rows of bytes."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)

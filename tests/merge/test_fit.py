@@ -140,7 +140,8 @@ def test_rows_of_tokens_may_differ_where_they_are_mapped() -> None:
     longer = facts(shapes={**SHAPES, "token_embd.weight": (12, 8)})
     assert check_fit(longer, facts("base.gguf"), same_tokens=False) == []
     wider = facts(shapes={**SHAPES, "token_embd.weight": (10, 16)})
-    assert "token_embd.weight has shape" in refusal(wider, facts("base.gguf"), same_tokens=False).message
+    said = "the tensor token_embd.weight has shape [10, 16], in the base [10, 8]"
+    assert refusal(wider, facts("base.gguf"), same_tokens=False).message == said
 
 
 def test_an_output_matrix_of_its_own_in_one_model_only_is_explained() -> None:
