@@ -6,7 +6,6 @@ BLAS runs on one thread.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
 from entrenar_core.lora.files import AdapterPair
 from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, Shape
-from entrenar_core.merge.stored_rows import Scratch, digest_of_files
+from entrenar_core.merge.stored_rows import Scratch
 
 _PAIRS_KEPT = 8
 """Weights whose A and B are kept: those that threads are at, and the next."""
@@ -85,10 +84,6 @@ class AdaptedModel:
             change = self._changes.rows(len(out), out.shape[1] * out.itemsize).view(np.float32)
             np.matmul(pair.b[first_row : first_row + len(out)], pair.a, out=change)
             out += change
-
-    def digest(self) -> str:
-        both = self._base.digest() + digest_of_files(self._adapter.paths)
-        return hashlib.sha256(both.encode()).hexdigest()
 
     def close(self) -> None:
         self._blas_limit.restore_original_limits()

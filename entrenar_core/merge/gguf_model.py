@@ -11,7 +11,7 @@ from entrenar_core.gguf.keys import GENERAL_ARCHITECTURE, GENERAL_TYPE, TOKENIZE
 from entrenar_core.gguf.names import TOKEN_EMBD
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.merge.model_tensors import Entries, Floats, Shape
-from entrenar_core.merge.stored_rows import StoredRows, digest_of_files
+from entrenar_core.merge.stored_rows import StoredRows
 
 
 class GGUFModel:
@@ -50,9 +50,6 @@ class GGUFModel:
 
     def read_packed(self, name: str, first_row: int, raw: Bytes) -> None:
         self._rows.read_packed(self._file.tensors[name], first_row, raw)
-
-    def digest(self) -> str:
-        return digest_of_files(self._file.paths)
 
     def close(self) -> None:
         self._rows.close()

@@ -26,7 +26,7 @@ from entrenar_core.hugging_face.safetensors_files import SafetensorsFiles, open_
 from entrenar_core.hugging_face.tokenizer import read_tokenizer
 from entrenar_core.merge.model_tensors import Entries, Floats, Shape
 from entrenar_core.merge.row_order import RotaryRows
-from entrenar_core.merge.stored_rows import Scratch, StoredRows, digest_of_files, row_bytes
+from entrenar_core.merge.stored_rows import Scratch, StoredRows, row_bytes
 from entrenar_core.model.load import check_shapes, expected_shapes
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import spec_from_metadata
@@ -106,11 +106,6 @@ class HuggingFaceModel:
             self._rows.read(stored.info, first_row, out)
         else:
             self._read_rotary(stored.info, stored.heads, first_row, out)
-
-    def digest(self) -> str:
-        said = [CONFIG, "tokenizer.json", "tokenizer_config.json"]
-        present = [self._folder / name for name in said if (self._folder / name).is_file()]
-        return digest_of_files([*present, *self._files.paths])
 
     def close(self) -> None:
         self._rows.close()

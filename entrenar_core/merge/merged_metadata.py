@@ -40,7 +40,6 @@ def merged_metadata(
     layers: Sequence[LayerOrigin],
     *,
     tokenizer: Entries | None = None,
-    digests: Sequence[str] = (),
 ) -> Entries:
     """The keys of the result in the order of the template, then those that say how it came about.
 
@@ -50,7 +49,6 @@ def merged_metadata(
         template: number of the model whose keys it begins with.
         layers: of the result.
         tokenizer: all keys ``tokenizer.*``, in place of those of the template.
-        digests: of the models, if they are known.
 
     Raises:
         ModelError: a model has no value of a setting that differs from layer to layer.
@@ -65,7 +63,7 @@ def merged_metadata(
         if key == keys.GENERAL_SIZE_LABEL and config.merge.slices is not None:
             continue
         result.append((key, changed.pop(key, value)))
-    return [*result, *changed.items(), *_provenance(config, digests).items()]
+    return [*result, *changed.items(), *_provenance(config).items()]
 
 
 def _is_gone(key: str, changed: Mapping[str, MetadataValue]) -> bool:
@@ -125,7 +123,7 @@ def _by_layer(value: MetadataValue, n_layers: int) -> Any:
     return value.value if is_numbers and len(value.value) == n_layers else None
 
 
-def _provenance(config: MergeConfig, digests: Sequence[str]) -> dict[str, MetadataValue]:
+def _provenance(config: MergeConfig) -> dict[str, MetadataValue]:
     """How the file came to be; equal settings over equal files give equal keys."""
     settings = config.merge.model_dump(mode="json", by_alias=True)
     found = {
@@ -136,8 +134,6 @@ def _provenance(config: MergeConfig, digests: Sequence[str]) -> dict[str, Metada
     }
     if config.merge.base is not None:
         found["entrenar.merge.base"] = MetadataValue.string(_file_name(config.merge.base))
-    if digests:
-        found["entrenar.merge.models_sha256"] = MetadataValue.array(ValueType.STRING, list(digests))
     if config.output.task_vector:
         found[TASK_VECTOR] = MetadataValue.bool(True)
     return found

@@ -64,10 +64,6 @@ class ModelTensors(Protocol):
         """
         ...
 
-    def digest(self) -> str:
-        """Hex SHA-256 of the files' content."""
-        ...
-
     def close(self) -> None:
         """Let go of the files."""
         ...

@@ -106,7 +106,6 @@ def plan_merge(
     models: Sequence[ModelTensors],
     *,
     tokenizer: Entries | None = None,
-    digests: Sequence[str] = (),
 ) -> MergePlan:
     """Plan a merge.
 
@@ -114,7 +113,6 @@ def plan_merge(
         config: what is merged, and how.
         models: open, in the order of `config.files`, with embeddings of one vocabulary.
         tokenizer: the keys ``tokenizer.*`` of that vocabulary; None: those of the base, or of the first model.
-        digests: of the files of each model, for the metadata.
 
     Raises:
         ConfigError: layers that are not there, or parameters that the method cannot work with; the key is named.
@@ -134,7 +132,7 @@ def plan_merge(
     return MergePlan(
         models=tuple(models),
         tensors=tensors,
-        metadata=merged_metadata(config, models, template, layers, tokenizer=tokenizer, digests=digests),
+        metadata=merged_metadata(config, models, template, layers, tokenizer=tokenizer),
         notices=(*config.notices, *_filters_of_nothing(config.merge, names)),
         is_task_vector=config.output.task_vector,
     )

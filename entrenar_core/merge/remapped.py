@@ -79,9 +79,6 @@ class _RemappedModel:
             for place in range(start, stop):
                 self._fill(name, first_row + place, out[place : place + 1])
 
-    def digest(self) -> str:
-        return self._model.digest()
-
     def close(self) -> None:
         self._model.close()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -74,15 +72,6 @@ class StoredRows:
 def row_bytes(info: TensorInfo) -> int:
     """Bytes of a packed row."""
     return TYPE_BY_NAME[info.type_name].row_bytes(matrix_shape(info.shape)[1])
-
-
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """Hex SHA-256 of the content of files, one after the other."""
-    content = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: content)
-    return content.hexdigest()
 
 
 def _check_decodable(info: TensorInfo, where: str) -> None:

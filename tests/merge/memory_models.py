@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,9 +37,6 @@ class MemoryModel:
     def read(self, name: str, first_row: int, out: Floats) -> None:
         array = self.tensors[name]
         out[:] = array.reshape(matrix_shape(array.shape))[first_row : first_row + len(out)]
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.path.encode()).hexdigest()
 
     def close(self) -> None:
         pass

@@ -54,8 +54,6 @@ def test_all_else_is_that_of_the_base(tmp_path: Path) -> None:
         assert (model.architecture, model.shapes, model.metadata) == (plain.architecture, plain.shapes, plain.metadata)
         assert (model.type_name(Q), list(model.tokens)) == ("Q8_0", list(plain.tokens))
         assert model.n_bytes == plain.n_bytes + adapter.stat().st_size
-        assert model.digest() != plain.digest()
-        assert len(model.digest()) == 64
 
 
 def test_threads_share_the_matrices_of_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

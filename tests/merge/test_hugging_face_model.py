@@ -57,7 +57,6 @@ def test_a_folder_is_the_gguf_of_the_same_model(
         }
         assert check_fit(facts_of(ours), facts_of(theirs)) == []
         assert dict(ours.metadata)["general.file_type"] == dict(theirs.metadata)["general.file_type"]
-        assert len(ours.digest()) == 64
 
 
 def round_to(values: np.ndarray, type_name: str) -> np.ndarray:

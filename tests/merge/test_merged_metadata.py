@@ -26,14 +26,12 @@ def test_the_keys_of_the_base_stay_but_for_what_a_merge_makes_untrue() -> None:
 def test_the_file_says_what_it_was_made_from() -> None:
     config = merge_of("dare_ties", [{"path": "m/a.gguf", "adapter": "runs/lora"}], base="m/base.gguf", density=0.5)
     models = [memory_model("base.gguf"), memory_model("a.gguf")]
-    found = {key: value.value for key, value in plan_merge(config, models, digests=["d0", "d1"]).metadata}
+    found = {key: value.value for key, value in plan_merge(config, models).metadata}
     assert found["entrenar.merge.version"] == entrenar_core.__version__
     assert found["entrenar.merge.method"] == "dare_ties"
     assert found["entrenar.merge.models"] == ["base.gguf", "a.gguf+lora"]
     assert found["entrenar.merge.base"] == "base.gguf"
-    assert found["entrenar.merge.models_sha256"] == ["d0", "d1"]
     assert "entrenar.merge.task_vector" not in found
-    assert "entrenar.merge.models_sha256" not in dict(plan_merge(config, models).metadata)
 
 
 def test_equal_settings_have_equal_hashes_and_others_do_not() -> None:

@@ -241,7 +241,6 @@ def test_the_metadata_of_a_mapped_model_are_those_of_the_result() -> None:
         assert list(one.tokens) == entries["tokenizer.ggml.tokens"].value
         assert one.type_name("token_embd.weight") == "F32"
         assert one.shapes["blk.0.attn_q.weight"] == (2, WIDTH)
-        assert one.digest() == next(each for each in models if each.path == one.path).digest()
 
 
 def test_a_tied_model_has_one_matrix_to_map() -> None:
