@@ -11,7 +11,7 @@ import numpy as np
 from entrenar_core.jit import kernel
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _32_BITS = np.uint64(0xFFFFFFFF)
@@ -19,7 +19,7 @@ _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
 @kernel(exact=True, inline=True)
-def _draw(state):
+def draw(state):
     """32 random bits (uint64) of a state of SplitMix64 (Steele et al. 2014)."""
     state = (state ^ (state >> _30)) * _FIRST
     state = (state ^ (state >> _27)) * _SECOND
@@ -41,7 +41,7 @@ def _add_between(values, base, lowest, highest, factor, part, total):
 def _add_drawn(values, base, state, threshold, factor, part, total):
     for j in range(values.size):
         change = (values[j] - base[j]) * factor
-        change = change if _draw(state + np.uint64(j) * _GOLDEN) < threshold else _ZERO
+        change = change if draw(state + np.uint64(j) * GOLDEN) < threshold else _ZERO
         part[j] = change
         total[j] += change
 
@@ -65,7 +65,7 @@ def _choose(models, before, start, bounds, chances, factors, scratch):
         if chances[i, 1] > _32_BITS:
             _add_between(values, before, bounds[i, 0], bounds[i, 1], factors[i, 0], part, total)
         else:
-            state = chances[i, 0] + np.uint64(start) * _GOLDEN
+            state = chances[i, 0] + np.uint64(start) * GOLDEN
             _add_drawn(values, before, state, chances[i, 1], factors[i, 0], part, total)
 
 
@@ -117,12 +117,12 @@ def sum_magnitudes(models, base, chances, sums):
     for i in range(chances.shape[0]):
         for row in range(n_rows):
             values, before = models[i * n_rows + row], base[row]
-            state = chances[i, 0] + np.uint64(row * n_columns) * _GOLDEN
+            state = chances[i, 0] + np.uint64(row * n_columns) * GOLDEN
             threshold = chances[i, 1]
             every, kept = np.float64(0.0), np.float64(0.0)
             for j in range(n_columns):
                 magnitude = np.float64(abs(values[j] - before[j]))
                 every += magnitude
-                kept += magnitude if _draw(state + np.uint64(j) * _GOLDEN) < threshold else np.float64(0.0)
+                kept += magnitude if draw(state + np.uint64(j) * GOLDEN) < threshold else np.float64(0.0)
             sums[2 * i, row] = every
             sums[2 * i + 1, row] = kept

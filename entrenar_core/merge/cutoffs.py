@@ -28,10 +28,12 @@ _BINS = 1 << 15
 _LOWER = (1 << 16) - 1
 _CODES = 1024
 _MOST_COUNTED = 1 << 30
-_FEW_CODES = 64
+_TABLES = 4
+_FEW_FOUND = 1 << 12
+_FEW_CODES = 512
 
 Codes = tuple[npt.NDArray[np.uint16], Counts]
-"""The lower halves of the codes of a bin, each once and in order, and how many entries have them."""
+"""The lower halves of the codes of a bin, and how many entries have each; a few may stand there several times."""
 
 Statistic = Callable[[Inputs], tuple[Floats, Floats]]
 """What is ordered: values float32 [K, n] of a piece, and what is subtracted from them, [n]."""
@@ -138,8 +140,8 @@ class _Tables:
     """The counts of one thread: in 32 bits, which fit the second-level cache, for as long as these suffice."""
 
     def __init__(self, n_rows: int) -> None:
-        self._tables = np.zeros((2 * n_rows, _BINS), np.int32)
-        self._codes = np.empty(_CODES, np.int32)
+        self._tables = np.zeros((_TABLES * n_rows, _BINS), np.int32)
+        self._codes = np.empty(_CODES, np.uint32)
         self._counted = 0
         self._total: Counts = np.zeros((n_rows, _BINS), np.int64)
 
@@ -151,7 +153,7 @@ class _Tables:
         self._counted += base.size
 
     def counts(self) -> Counts:
-        return self._total + self._tables.reshape(-1, 2, _BINS).sum(axis=1, dtype=np.int64)
+        return self._total + self._tables.reshape(-1, _TABLES, _BINS).sum(axis=1, dtype=np.int64)
 
 
 def _nothing(one: None, other: None) -> None:
@@ -199,7 +201,9 @@ class _Found(threading.local):
 def _collected(statistic: Statistic, found: npt.NDArray[np.uint16], inputs: Inputs, row: int, bin_: int) -> Codes:
     """What a piece has in a bin. `found` is scratch of one entry more than the piece has."""
     values, base = statistic(inputs)
-    count = _collect_codes(values[row], base, np.array([bin_], np.int32), found, np.empty(_FEW_CODES, np.int32))
+    count = _collect_codes(values[row], base, np.array([bin_], np.int32), found, np.empty(_FEW_CODES, np.uint32))
+    if count <= _FEW_FOUND:
+        return found[:count].copy(), np.broadcast_to(np.int64(1), count)
     return np.unique(found[:count], return_counts=True)
 
 
@@ -214,13 +218,8 @@ def _cutoff(border: Cutoff | _Border, row: int, seen: Mapping[tuple[int, int], S
     steps = int(np.searchsorted(from_above, border.n_entries))
     code = _LOWER - steps
     equals = border.n_entries - (int(from_above[steps - 1]) if steps else 0)
-    of_pieces = np.cumsum([_count_of(code, *piece) for piece in pieces])
+    of_pieces = np.cumsum([counts[codes == code].sum() for codes, counts in pieces])
     n_pieces = int(np.searchsorted(of_pieces, equals, side="right"))
     before = int(of_pieces[n_pieces - 1]) if n_pieces else 0
     bits = np.int32((border.bin << 16) + code - _LOWER)
     return Cutoff(bits.view(np.float32), n_pieces, equals - before)
-
-
-def _count_of(code: int, codes: npt.NDArray[np.uint16], counts: Counts) -> int:
-    at = int(np.searchsorted(codes, code))
-    return int(counts[at]) if at < codes.size and codes[at] == code else 0

@@ -1,4 +1,7 @@
-"""DELLA (Deep et al. 2024): drop entries of each change at random, small ones more often than large ones."""
+"""DELLA (Deep et al. 2024): drop entries of each change at random, small ones more often than large ones.
+
+Of equal magnitudes in a row the first has the higher rank.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from entrenar_core.merge.densities import check_density
 from entrenar_core.merge.passes import Floats, Parameters, Passes, Piece, TensorFacts
-from entrenar_core.merge.random_masks import draws, mask_key
+from entrenar_core.merge.random_masks import mask_key, state_at
 from entrenar_core.merge.selections import Everything, Selection
 from entrenar_core.merge.task_vectors import join
+from entrenar_core.stored_kernels import StoredKernel
 
-_COLUMN = np.uint64(0xFFFFFFFF)
+_choose_by_rank = StoredKernel("entrenar_core.merge.rank_kernels", "choose_by_rank")
+
+_COUNTS = (1 << 11) + 1
+"""Scratch of the kernel: one more than there are values of 11 bits."""
 
 
 def della(tensor: TensorFacts, parameters: Parameters) -> Passes:
@@ -48,24 +54,19 @@ class Ranked:
     divides: bool
     gain: float = 1.0
 
-    def probabilities(self, magnitudes: Floats) -> npt.NDArray[np.float64]:
-        """Of each entry of rows [r, C]; of equal ones in a row the first has the higher rank."""
-        n_columns = magnitudes.shape[1]
-        rising = np.linspace(-self.epsilon, self.epsilon, n_columns) if n_columns > 1 else np.zeros(1)
-        from_the_right = np.arange(n_columns - 1, -1, -1, dtype=np.uint64)
-        keys = magnitudes.view(np.uint32).astype(np.uint64) << np.uint64(32) | from_the_right
-        keys.sort(axis=1)
-        columns = (n_columns - 1) - (keys & _COLUMN).astype(np.int64)
-        found = np.empty(magnitudes.shape)
-        np.put_along_axis(found, columns, np.broadcast_to(self.density + rising, found.shape), axis=1)
-        return found
-
     def chosen(self, piece: Piece, change: Floats) -> Floats:
         """See `selections.Selection`."""
-        probabilities = self.probabilities(np.abs(change))
-        bits = draws(self.key, piece.first_row * change.shape[1], change.size).reshape(change.shape)
-        kept = np.where(bits < probabilities * 2.0**32, change, np.float32(0))
-        return (kept / probabilities).astype(np.float32) if self.divides else kept
+        n_columns = change.shape[1]
+        rising = np.linspace(-self.epsilon, self.epsilon, n_columns) if n_columns > 1 else np.zeros(1)
+        probabilities = self.density + rising
+        thresholds = np.ceil(probabilities * 2.0**32).astype(np.uint64)
+        gains = (1 / probabilities if self.divides else np.ones(n_columns)).astype(np.float32)
+        state = np.array([state_at(self.key, piece.first_row * n_columns)], np.uint64)
+        chosen = np.empty(change.shape, np.float32)
+        magnitudes, columns = np.empty(n_columns, np.uint32), np.empty((2, n_columns), np.uint32)
+        with np.errstate(over="ignore"):  # random bits wrap around
+            _choose_by_rank(change, chosen, state, thresholds, gains, magnitudes, columns, np.empty(_COUNTS, np.int32))
+        return chosen
 
 
 def _selections(tensor: TensorFacts, parameters: Parameters) -> Sequence[Selection]:

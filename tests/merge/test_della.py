@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrenar_core.merge.della import Ranked
 from entrenar_core.merge.random_masks import draws, mask_key
 from tests.merge.merging import changes_merged, floats, merged, merged_in_pieces
 from tests.merge.oracle import plain_sum, voted_sum
@@ -25,18 +24,17 @@ def probabilities(change: np.ndarray, density: float, epsilon: float) -> np.ndar
     return found
 
 
-def test_probabilities_go_from_density_minus_to_plus_epsilon_by_rank_in_the_row() -> None:
-    found = Ranked(0, 0.5, 0.2, divides=False).probabilities(floats(3, 1, 2, 9, 5, 7).reshape(2, 3))
-    np.testing.assert_allclose(found, [[0.7, 0.3, 0.5], [0.7, 0.3, 0.5]])
-
-
-def test_of_equal_ones_the_first_has_the_higher_rank() -> None:
-    found = Ranked(0, 0.5, 0.2, divides=False).probabilities(floats(1, 1, 1).reshape(1, 3))
-    np.testing.assert_allclose(found, [[0.7, 0.5, 0.3]])
+def test_with_the_widest_epsilon_the_larger_of_two_is_kept() -> None:
+    """Probabilities of one in a million and one less than that; the rank is that in the row."""
+    change = floats(3, 1, 2, 9, -5, 4, 1, -1, 0, 0.5).reshape(5, 2)
+    found = changes_merged("della_linear", [change], density=[0.5], epsilon=[0.499999])
+    assert found.tolist() == [[3, 0], [0, 9], [-5, 0], [1, 0], [0, 0.5]], "of equal ones the first is the larger"
 
 
 def test_a_row_of_one_entry_has_the_density() -> None:
-    assert Ranked(0, 0.5, 0.2, divides=False).probabilities(floats(1, 2).reshape(2, 1)).tolist() == [[0.5], [0.5]]
+    ones = np.ones((4000, 1), np.float32)
+    share = (changes_merged("della_linear", [ones], density=[0.3], epsilon=[0.2]) != 0).mean()
+    assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 4000)
 
 
 @pytest.mark.parametrize("method", METHODS)
