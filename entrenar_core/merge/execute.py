@@ -17,16 +17,13 @@ from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import ConfigError, FormatError
 from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.measures import PieceMeasure, TensorMeasure, measure_piece
-from entrenar_core.merge.model_tensors import ModelTensors, PackedRows
+from entrenar_core.merge.model_tensors import ModelTensors, PackedRows, matrix_shape
 from entrenar_core.merge.output import Sink
-from entrenar_core.merge.passes import Combine, Floats, Inputs, Passes, Piece, TensorFacts
+from entrenar_core.merge.passes import PIECE_VALUES, Combine, Floats, Inputs, Passes, Piece, TensorFacts, cut
 from entrenar_core.merge.plan import MergedTensor
 from entrenar_core.merge.registry import method_entry
-from entrenar_core.merge.schedule import Task, cut, run_tasks
+from entrenar_core.merge.schedule import Task, run_tasks
 from entrenar_core.quant.convert import refusal
-
-PIECE_VALUES = 1 << 17
-"""Values of each model that a thread works on at a time: those of three models stay in its second-level cache."""
 
 _FLOAT_BYTES = 4
 
@@ -106,7 +103,7 @@ class _BufferSizes:
 def _buffer_sizes(tensors: Sequence[MergedTensor], types: Mapping[str, str]) -> _BufferSizes:
     models = values = packed = 0
     for tensor in tensors:
-        rows, columns = _pieces(tensor)[0].n_rows, _matrix(tensor.shape)[1]
+        rows, columns = _pieces(tensor)[0].n_rows, matrix_shape(tensor.shape)[1]
         models = max(models, len(tensor.inputs) * rows * columns)
         values = max(values, rows * columns)
         packed = max(packed, rows * TYPE_BY_NAME[types[tensor.name]].row_bytes(columns))
@@ -142,7 +139,7 @@ class _Maker:
         self.tensor = tensor
         self._work = work
         self._buffers = buffers
-        self._rows, self._columns = _matrix(tensor.shape)
+        self._rows, self._columns = matrix_shape(tensor.shape)
         self._type = work.types[tensor.name]
         self._codec = codec_for(self._type)
         self._row_bytes = TYPE_BY_NAME[self._type].row_bytes(self._columns)
@@ -214,13 +211,4 @@ class _Maker:
 
 
 def _pieces(tensor: MergedTensor) -> list[Piece]:
-    return cut(*_matrix(tensor.shape), PIECE_VALUES)
-
-
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A tensor as rows of its last axis; a vector is one row."""
-    columns = shape[-1] if shape else 1
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
-    return rows, columns
+    return cut(*matrix_shape(tensor.shape), PIECE_VALUES)

@@ -25,7 +25,8 @@ Floats = npt.NDArray[np.float32]
 
 Rescale = Literal["l1", "density"]
 
-_PIECE_VALUES = 1 << 17
+PIECE_VALUES = 1 << 17
+"""Values of each model that a thread works on at a time: those of three models stay in its second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ class Method(Protocol):
     def __call__(self, tensor: TensorFacts, parameters: Parameters, /) -> Passes: ...
 
 
+def cut(n_rows: int, n_columns: int, piece_values: int) -> list[Piece]:
+    """Whole rows of about so many values, the last piece with what is left."""
+    height = max(1, piece_values // max(n_columns, 1))
+    starts = range(0, n_rows, height)
+    return [Piece(number, start, min(height, n_rows - start)) for number, start in enumerate(starts)]
+
+
 def merge_arrays(
     method: Method, models: Sequence[Floats], parameters: Parameters, *, base: Floats | None = None, name: str = ""
 ) -> Floats:
@@ -164,7 +172,7 @@ def merge_arrays(
     matrix = (-1, shape[-1]) if len(shape) > 1 else (1, models[0].size)
     views = [array.reshape(matrix) for array in every]
     facts = TensorFacts(name, views[0].shape, len(models), base is not None)
-    pieces = _cut(facts)
+    pieces = cut(*facts.shape, PIECE_VALUES)
 
     def inputs(piece: Piece) -> Inputs:
         rows = np.stack([view[_rows(piece)] for view in views], dtype=np.float32)
@@ -175,13 +183,6 @@ def merge_arrays(
     for piece in pieces:
         combine(inputs(piece), out[_rows(piece)])
     return out.reshape(shape)
-
-
-def _cut(tensor: TensorFacts) -> list[Piece]:
-    """Pieces that stay in cache."""
-    n_rows, n_columns = tensor.shape
-    rows = max(1, _PIECE_VALUES // max(1, n_columns))
-    return [Piece(at, first, min(rows, n_rows - first)) for at, first in enumerate(range(0, n_rows, rows))]
 
 
 def _rows(piece: Piece) -> slice:

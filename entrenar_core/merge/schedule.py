@@ -91,8 +91,9 @@ class _Running:
         assert isinstance(self.step, Pass)
         return self.found[0] if self.step.fold is not None else [self.found[number] for number in sorted(self.found)]
 
-    def next_step(self, result: Any) -> None:
-        self.step = _step_after(self.passes, result)
+    def begin(self, step: Pass | Combine) -> None:
+        """Give all pieces out again, for the next step."""
+        self.step = step
         self.taken = self.done = 0
         self.found = {}
 
@@ -171,8 +172,9 @@ class _Schedule:
                 self.tasks_done += 1
                 self._changed.notify_all()
                 return
-        running.next_step(running.result())  # nobody else touches it: it has no piece to take
+        step = _step_after(running.passes, running.result())  # nobody else touches it: it has no piece to take
         with self._changed:
+            running.begin(step)
             self._changed.notify_all()
 
     def _fail(self, task: int, piece: int, error: Exception) -> None:
@@ -189,10 +191,3 @@ def _step_after(passes: Passes, result: Any) -> Pass | Combine:
     except StopIteration as end:
         combine: Combine = end.value
         return combine
-
-
-def cut(n_rows: int, n_columns: int, piece_values: int) -> list[Piece]:
-    """Whole rows of about so many values, the last piece with what is left."""
-    height = max(1, piece_values // max(n_columns, 1))
-    starts = range(0, n_rows, height)
-    return [Piece(number, start, min(height, n_rows - start)) for number, start in enumerate(starts)]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.merge.passes import Combine, Floats, Inputs, Pass, Passes, Piece
-from entrenar_core.merge.schedule import Task, cut, run_tasks
+from entrenar_core.merge.passes import Combine, Floats, Inputs, Pass, Passes, Piece, cut
+from entrenar_core.merge.schedule import Task, run_tasks
 
 
 class Tensor:
