@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf.keys import HEAD_COUNT, HEAD_COUNT_KV, architecture_key
-from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
+from entrenar_core.gguf.names import OUTPUT, PERMUTED_ARCHITECTURES, TOKEN_EMBD
 from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
 from entrenar_core.lora.files import AdapterPair
 from entrenar_core.merge.finite import all_finite, non_finite_value
@@ -114,8 +114,9 @@ def with_adapter(base: ModelTensors, path: Path) -> AdaptedModel:
         FormatError: the adapter is damaged, or of a kind that cannot be put on a model exactly.
         ModelError: it is for another model.
     """
-    heads = [_heads(base, key) for key in (HEAD_COUNT, HEAD_COUNT_KV)]
-    adapter = open_adapter(path, base.architecture, heads[0], heads[1] or heads[0])
+    n_heads = _heads(base, HEAD_COUNT, path)
+    n_kv_heads = _heads(base, HEAD_COUNT_KV, path)
+    adapter = open_adapter(path, base.architecture, n_heads or 0, n_heads or 0 if n_kv_heads is None else n_kv_heads)
     try:
         return AdaptedModel(base, adapter, str(path))
     except ModelError:
@@ -123,8 +124,17 @@ def with_adapter(base: ModelTensors, path: Path) -> AdaptedModel:
         raise
 
 
-def _heads(base: ModelTensors, key: str) -> int:
-    """Heads of the queries, or of keys and values; 0 where the model does not say, or they differ by layer."""
+def _heads(base: ModelTensors, key: str, adapter: Path) -> int | None:
+    """Heads of the queries, or of keys and values; None where the model does not say.
+
+    Raises:
+        ModelError: layers have different numbers, and the rows of a PEFT adapter are sorted by them.
+    """
     wanted = architecture_key(base.architecture, key)
-    value = next((value.plain for name, value in base.metadata if name == wanted), 0)
-    return value if isinstance(value, int) else 0
+    value = next((value.plain for name, value in base.metadata if name == wanted), None)
+    numbers = set(np.asarray(value).reshape(-1).tolist()) if isinstance(value, np.ndarray | list) else {value}
+    if len(numbers) > 1 and base.architecture in PERMUTED_ARCHITECTURES and adapter.is_dir():
+        message = f"{wanted} differs from layer to layer, so the order of the adapter's rows is not known"
+        raise ModelError(message, where=str(adapter), hint="convert the adapter to GGUF with llama.cpp")
+    number = numbers.pop() if len(numbers) == 1 else None
+    return number if isinstance(number, int) else None

@@ -18,6 +18,7 @@ from entrenar_core.gguf import keys
 from entrenar_core.gguf.atomic import open_new
 from entrenar_core.gguf.layout import TensorSpec
 from entrenar_core.gguf.names import (
+    OUTPUT,
     ROPE_FREQS,
     TOKEN_EMBD,
     has_permuted_rows,
@@ -41,6 +42,8 @@ from entrenar_core.merge.hugging_face_model import CONFIG, HuggingFaceModel
 from entrenar_core.merge.model_tensors import Entries
 from entrenar_core.merge.output import Sink
 from entrenar_core.merge.row_order import RotaryRows
+from entrenar_core.model.registry import traits_of
+from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
 
 _TOKENIZER_KEYS = "tokenizer."
 
@@ -88,6 +91,7 @@ class HuggingFaceOutput:
         self._n_rows = next((shape[0] for name, shape, _ in self._tensors if name == TOKEN_EMBD), 0)
         if not self._n_rows:
             raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=str(path))
+        self._spec = self._checked_spec()
         names = [str(to_hugging_face(name, self._architecture)) for name, _, _ in self._tensors]
         specs = [(name, spec[1], spec[2]) for name, spec in zip(names, self._tensors, strict=True)]
         self.files = lay_out_safetensors(specs, shard_bytes)
@@ -112,6 +116,13 @@ class HuggingFaceOutput:
                 stream.flush()
                 descriptors.append(stream.fileno())
             yield _FolderSink(descriptors, self.files, self._places)
+
+    def _checked_spec(self) -> DecoderSpec:
+        """What the keys describe: a model that is the same in all layers, and that can be read back."""
+        where = str(self.path)
+        is_tied = all(name != OUTPUT for name, _, _ in self._tensors)
+        traits = traits_of(self._architecture, where)
+        return spec_from_metadata(traits, self._metadata, vocab_size=self._n_rows, tie_embeddings=is_tied, source=where)
 
     def _described(self, rope_factors: Floats | None) -> dict[str, bytes]:
         """The JSON files by name."""
@@ -143,9 +154,7 @@ class HuggingFaceOutput:
     def _place(self, name: str, info: TensorInfo) -> _Place:
         if not has_permuted_rows(name, self._architecture):
             return _Place(info, None)
-        wanted = keys.HEAD_COUNT if ".attn_q." in name else keys.HEAD_COUNT_KV
-        default = self._metadata.get(keys.architecture_key(self._architecture, keys.HEAD_COUNT))
-        return _Place(info, int(str(self._metadata.get(keys.architecture_key(self._architecture, wanted), default))))
+        return _Place(info, self._spec.num_heads if ".attn_q." in name else self._spec.num_kv_heads)
 
     def _verify(self, folder: Path) -> None:
         """Reopen what was written: a model with the tensors that were meant."""

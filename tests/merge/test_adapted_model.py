@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.lora.files import AdapterPair, write_adapter
 from entrenar_core.merge import adapted_model
 from entrenar_core.merge.models import open_model
@@ -90,6 +91,35 @@ def test_a_peft_adapter_goes_on_a_folder_and_on_its_gguf_alike(tmp_path: Path) -
             rows.append(out)
     np.testing.assert_array_equal(*rows)
     assert np.abs(rows[0] - lively_weights(base_spec())[Q]).max() > 0.1
+
+
+KEY_VALUE_HEADS = "llama.attention.head_count_kv"
+
+
+def peft_of_keys(folder: Path) -> Path:
+    """An adapter of attn_k, whose rows stand in another order in Hugging Face."""
+    module = "base_model.model.model.layers.0.self_attn.k_proj"
+    pair = {f"{module}.lora_A.weight": lively("a", (3, 32)), f"{module}.lora_B.weight": lively("b", (16, 3))}
+    return write_peft(folder / "peft", pair)
+
+
+def test_heads_that_are_counted_layer_by_layer_order_the_rows_as_one_number_does(tmp_path: Path) -> None:
+    listed = MetadataValue.array(ValueType.UINT32, [2, 2])
+    peft, rows = peft_of_keys(tmp_path), []
+    for name, extra in (("one", []), ("listed", [(KEY_VALUE_HEADS, listed)])):
+        with closing(open_model(write_base(tmp_path / f"{name}.gguf", extra=extra), peft)) as model:
+            out = np.empty((16, 32), np.float32)
+            model.read("blk.0.attn_k.weight", 0, out)
+            rows.append(out)
+    np.testing.assert_array_equal(*rows)
+
+
+def test_heads_that_differ_by_layer_leave_the_order_of_rows_unknown(tmp_path: Path) -> None:
+    listed = MetadataValue.array(ValueType.UINT32, [2, 4])
+    base = write_base(tmp_path / "m.gguf", extra=[(KEY_VALUE_HEADS, listed)])
+    with pytest.raises(ModelError, match=f"{KEY_VALUE_HEADS} differs from layer to layer") as caught:
+        open_model(base, peft_of_keys(tmp_path))
+    assert caught.value.where == str(tmp_path / "peft")
 
 
 @pytest.mark.parametrize("part", ["A", "B"])

@@ -15,7 +15,7 @@ import pytest
 
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError, ModelError, OutputError
-from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.hugging_face.rope import llama3_factors
 from entrenar_core.merge.hugging_face_output import HuggingFaceOutput
 from entrenar_core.merge.model_tensors import matrix_shape
@@ -201,6 +201,9 @@ def test_what_transformers_does_not_have_is_refused_before_there_is_a_folder(tmp
     gemma = [("general.architecture", MetadataValue.string("gemma2"))]
     with pytest.raises(ModelError, match="architecture 'gemma2' cannot be written as a Hugging Face folder"):
         HuggingFaceOutput(tmp_path / "hf", gemma, [("token_embd.weight", (4, 4), "F32")])
+    listed = [*base_entries(base_spec()), ("llama.attention.head_count_kv", MetadataValue.array(ValueType.UINT32, [2]))]
+    with pytest.raises(ModelError, match="values that differ by layer are not supported"):
+        HuggingFaceOutput(tmp_path / "hf", listed, [("token_embd.weight", (4, 4), "F32")])
     with pytest.raises(ModelError, match=r"no matrix token_embd\.weight"):
         HuggingFaceOutput(tmp_path / "hf", base_entries(base_spec()), [])
     assert list(tmp_path.iterdir()) == []
