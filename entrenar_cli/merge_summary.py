@@ -15,9 +15,10 @@ def merging_text(event: Merging) -> str:
 
 def merged_facts(event: Merged) -> list[Fact]:
     """What was merged, sizes, types and time."""
+    models = "1 model" if event.models == 1 else f"{exact_count(event.models)} models"
     speed = size(int(rate(event.source_bytes, event.seconds)))
     return [
-        ("merge", f"{event.method} of {exact_count(event.models)} models"),
+        ("merge", f"{event.method} of {models}" + (" over a base" if event.over_base else "")),
         ("size", f"{size(event.source_bytes)} to {size(event.n_bytes)}"),
         ("types", types_text(event.types)),
         ("time", f"{duration(event.seconds)} ({speed}/s), peak memory {size(event.peak_memory_bytes)}"),

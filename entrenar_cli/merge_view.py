@@ -106,9 +106,17 @@ def _report_row(one: Mapping[str, Any]) -> list[str]:
         " / ".join(f"{norm:.3g}" for norm in one["norms"]),
         f"{one['merged_norm']:.3g}",
         _percent(one["sign_agreement"]),
-        "-" if one["kept"] is None else " / ".join(map(_percent, one["kept"])),
+        _kept(one),
         " / ".join("-" if cosine is None else f"{cosine:.2f}" for cosine in one["cosines"]),
     ]
+
+
+def _kept(one: Mapping[str, Any]) -> str:
+    """The share of each change that was kept; of no change nothing can be."""
+    if one["kept"] is None:
+        return "-"
+    kept = zip(one["norms"], one["kept"], strict=True)
+    return " / ".join(_percent(share) if norm else "-" for norm, share in kept)
 
 
 def _percent(share: float | None) -> str:

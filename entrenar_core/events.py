@@ -152,8 +152,8 @@ class Merging:
 class Merged:
     """A merged model that is complete on disk.
 
-    `models` counts the inputs, the base among them; `source_bytes` is the size of their files. `types` counts tensors
-    by GGML type.
+    `models` counts those that are joined; with `over_base` by their changes against one more, the base. `source_bytes`
+    is the size of the files of all. `types` counts tensors by GGML type.
     """
 
     path: Path
@@ -164,6 +164,7 @@ class Merged:
     types: Mapping[str, int]
     seconds: float
     peak_memory_bytes: int
+    over_base: bool = False
 
 
 @dataclass(frozen=True)

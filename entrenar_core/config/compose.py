@@ -14,21 +14,26 @@ from entrenar_core.config.base import KeyPath, dotted
 from entrenar_core.config.describe import show_value
 from entrenar_core.config.problem import ConfigProblems, Problem
 from entrenar_core.config.yaml_places import Order, Place, Source
-from entrenar_core.config.yaml_source import read_file, read_text
+from entrenar_core.config.yaml_source import OF_TRAINING, Sections, read_file, read_text
 from entrenar_core.errors import ConfigError
 
 COMPOSING_KEYS = ("base", "include")
 MAX_FILES = 100
 
 
-def read_composed(path: FilePath, environ: Mapping[str, str] | None = None) -> Source:
+def read_composed(path: FilePath, environ: Mapping[str, str] | None = None, needs: Sections = OF_TRAINING) -> Source:
     """A file with everything that it builds on, variables filled in, without `base` and `include`.
+
+    Args:
+        path: of the file.
+        environ: what variables stand for; None: the environment of this process.
+        needs: sections that it needs at least, for messages.
 
     Raises:
         ConfigError: the file itself cannot be read.
         ConfigProblems: a file is not YAML, cannot be read or includes itself, or a variable is not set.
     """
-    return _finished(_Composer(environ), read_file(path, environ), path)
+    return _finished(_Composer(environ), read_file(path, environ, needs=needs), path)
 
 
 def compose_text(text: str, name: str, environ: Mapping[str, str] | None = None) -> Source:

@@ -168,7 +168,7 @@ def merge_config(file: FilePath | None, options: Sequence[Option]) -> MergeConfi
 def _read(file: FilePath | None) -> Translated:
     if file is None:
         return Translated(Source("the command line", {}))
-    source = read_composed(file)
+    source = read_composed(file, needs=("merge", "output"))
     refuse_other_files_than_merges(source.data, str(file))
     return translated(source) if is_mergekit(source.data) else Translated(source)
 

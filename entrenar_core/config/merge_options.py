@@ -22,6 +22,9 @@ ADAPTERS = ("merge", "adapters")
 """No key of the schema: each adds a model."""
 
 _EACH = (("merge", "weight"), ("merge", "density"))
+_UNKNOWN = "-"
+"""Stands for a base that should be there, so that what follows from its absence is not said as well."""
+
 _AFTER_THE_FILES = 10**9
 
 
@@ -50,7 +53,8 @@ def _add_adapters(source: Source, option: Option, place: Place) -> Iterator[tupl
     if not isinstance(under, dict) or not isinstance(under.get("path"), str) or under.get("adapter"):
         hint = "name the model that the adapters belong to: --base base.gguf"
         yield place.order, Problem(place.where, "", "needs a base model without an adapter of its own", hint)
-        return
+        under = {"path": _UNKNOWN}
+        set_value(source, ("merge", "base"), under, place)
     _put(source, MODELS, [*_entries(source), *({"path": under["path"], "adapter": one} for one in option.value)], place)
 
 

@@ -223,10 +223,9 @@ class _Translation:
         for key in ("dtype", "out_dtype"):
             value = file.value((key,))
             if value is not None and value not in _TYPES:
-                words = ", ".join(_TYPES)
-                file.refuse(
-                    (key,), f"value {value!r}; must be one of {words}", _near(str(value), _TYPES), of_value=True
-                )
+                near = get_close_matches(str(value), list(_TYPES), n=1)
+                message = f"value {value!r}; must be one of {', '.join(_TYPES)}"
+                file.refuse((key,), message, f"did you mean {near[0]}?" if near else None, of_value=True)
         key = "dtype" if file.value(("out_dtype",)) is None else "out_dtype"
         value, output = file.value((key,)), file.value(("output",))
         if value not in _TYPES or (isinstance(output, Mapping) and output.get("type") is not None):

@@ -63,8 +63,12 @@ class Moving:
 def as_written(problem: Problem, names: dict[str, str]) -> Problem:
     """A problem under the key that the file has; see `Moving.names`."""
     for length in range(len(problem.key), 0, -1):
-        if problem.key[:length] in names and problem.key[length : length + 1] in ("", ".", "["):
-            return Problem(
-                problem.where, names[problem.key[:length]] + problem.key[length:], problem.message, problem.hint
-            )
+        key, rest = problem.key[:length], problem.key[length:]
+        if key in names and rest[:1] in ("", ".", "["):
+            hint = problem.hint and problem.hint.replace(f"set {_last(key)}: ", f"set {_last(names[key])}: ")
+            return Problem(problem.where, names[key] + rest, problem.message, hint)
     return problem
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

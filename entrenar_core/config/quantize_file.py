@@ -115,7 +115,7 @@ def quantize_config(file: FilePath | None, options: Sequence[Option]) -> Quantiz
         ConfigError: the file cannot be read.
         ConfigProblems: everything that is wrong.
     """
-    source = Source("the command line", {}) if file is None else read_composed(file)
+    source = Source("the command line", {}) if file is None else read_composed(file, needs=("model", "output"))
     if file is not None:
         refuse_training_files(source.data, str(file))
     _replace_choices(source, options)

@@ -25,12 +25,19 @@ from entrenar_core.errors import ConfigError
 MAX_BYTES = 256 * 1024
 
 
-def read_file(path: FilePath, environ: Mapping[str, str] | None = None, *, number: int = 0) -> Source:
+Sections = tuple[str, str]
+OF_TRAINING: Sections = ("model", "data")
+
+
+def read_file(
+    path: FilePath, environ: Mapping[str, str] | None = None, *, number: int = 0, needs: Sections = OF_TRAINING
+) -> Source:
     """Read a YAML file.
 
     Args:
         environ: what variables stand for; None: the environment of this process.
         number: the position of the file among those of a configuration.
+        needs: sections that it needs at least, for messages.
 
     Raises:
         ConfigError: the file is missing, unreadable, too large, or not text.
@@ -52,18 +59,25 @@ def read_file(path: FilePath, environ: Mapping[str, str] | None = None, *, numbe
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=str(path), hint=hint) from error
-    return read_text(text, str(path), environ, number=number)
+    return read_text(text, str(path), environ, number=number, needs=needs)
 
 
-def read_text(text: str, name: str, environ: Mapping[str, str] | None = None, *, number: int = 0) -> Source:
+def read_text(
+    text: str,
+    name: str,
+    environ: Mapping[str, str] | None = None,
+    *,
+    number: int = 0,
+    needs: Sections = OF_TRAINING,
+) -> Source:
     """Read YAML from memory; `name` stands for the file in messages. Raises ConfigProblems like `read_file`."""
     root = compose(text, name)
     source = Source(name, {}, number)
     if root is None:
-        hint = "it needs at least the sections model and data" if number == 0 else None
+        hint = f"it needs at least the sections {needs[0]} and {needs[1]}" if number == 0 else None
         fail(Place(f"{name}:1:1", (number, 1, 1)), "the configuration is empty", hint)
     if not isinstance(root, MappingNode):
-        hint = "start with model: and data:"
+        hint = f"start with {needs[0]}: and {needs[1]}:"
         fail(_place(source, root), "the configuration must be a mapping of sections", hint)
     source.data = _Builder(source, environ).build(root, ())
     return source

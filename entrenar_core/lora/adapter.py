@@ -11,6 +11,11 @@ from entrenar_core.lora.files import AdapterPair, GGUFAdapter
 from entrenar_core.lora.peft_config import PEFT_CONFIG
 from entrenar_core.lora.peft_files import PeftAdapter
 
+TRAINED_ADAPTER = "adapter.gguf"
+"""What a training run calls its adapter."""
+
+_OTHER_BASE = "name the model that it was trained on as its base"
+
 
 class Adapter(Protocol):
     """An adapter that is open; its matrices are read when they are asked for. Names and row order are GGUF's."""
@@ -35,10 +40,10 @@ class Adapter(Protocol):
 
 
 def open_adapter(path: Path, architecture: str, n_heads: int, n_kv_heads: int) -> Adapter:
-    """Open a PEFT folder or a GGUF file.
+    """Open a GGUF file, a PEFT folder, or the output folder of a training run.
 
     Args:
-        path: of either.
+        path: of one of them.
         architecture: of the model that the adapter is for.
         n_heads, n_kv_heads: of that model, whose rows of attn_q and attn_k may stand in another order.
 
@@ -50,9 +55,15 @@ def open_adapter(path: Path, architecture: str, n_heads: int, n_kv_heads: int) -
         if path.suffix in (".safetensors", ".bin", ".json"):
             raise FormatError("this is a part of an adapter", where=str(path), hint=f"give its folder: {path.parent}")
         return GGUFAdapter.open(path, architecture)
-    if not (path / PEFT_CONFIG).is_file():
-        raise FormatError(f"there is no {PEFT_CONFIG}", where=str(path), hint="this is no PEFT adapter")
-    return PeftAdapter.open(path, architecture, n_heads, n_kv_heads)
+    if (path / PEFT_CONFIG).is_file():
+        return PeftAdapter.open(path, architecture, n_heads, n_kv_heads)
+    if (path / TRAINED_ADAPTER).is_file():
+        return GGUFAdapter.open(path / TRAINED_ADAPTER, architecture)
+    raise FormatError(
+        f"there is no {PEFT_CONFIG} and no {TRAINED_ADAPTER}",
+        where=str(path),
+        hint="an adapter is a GGUF file, a folder of PEFT, or the output folder of a training with lora",
+    )
 
 
 def check_adapter(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
@@ -68,8 +79,10 @@ def check_adapter(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], sourc
     """
     for name, shape in adapter.shapes.items():
         if name not in shapes:
-            raise ModelError(f"the adapter has {name}, the model does not", where=source)
+            raise ModelError(f"the adapter has {name}, the model does not", where=source, hint=_OTHER_BASE)
         if shape != shapes[name]:
             raise ModelError(
-                f"the adapter of {name} is for {list(shape)}, the model has {list(shapes[name])}", where=source
+                f"the adapter of {name} is for {list(shape)}, the model has {list(shapes[name])}",
+                where=source,
+                hint=_OTHER_BASE,
             )

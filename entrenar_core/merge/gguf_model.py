@@ -59,7 +59,16 @@ class GGUFModel:
 def _architecture(file: GGUFFile, source: str) -> str:
     architecture = file.metadata.get(GENERAL_ARCHITECTURE)
     if file.metadata.get(GENERAL_TYPE) == "adapter":
-        raise ModelError("this is an adapter, not a model", where=source, hint="give it as the adapter of its base")
+        raise adapter_as_model(source)
+    if not file.tensors:
+        raise ModelError("the file has no tensors", where=source, hint="a vocabulary alone is no model; name the model")
     if not isinstance(architecture, str) or TOKEN_EMBD not in file.tensors:
         raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=source, hint="this is no language model")
     return architecture
+
+
+def adapter_as_model(source: str) -> ModelError:
+    """The error for an adapter where a model should be."""
+    return ModelError(
+        "this is an adapter, not a model", where=source, hint=f"name its base too: --base BASE --adapter {source}"
+    )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from entrenar_core.errors import EntrenarError, FormatError
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.lora.adapter import TRAINED_ADAPTER
 from entrenar_core.lora.peft_config import PEFT_CONFIG
 from entrenar_core.merge.adapted_model import with_adapter
-from entrenar_core.merge.gguf_model import GGUFModel
+from entrenar_core.merge.gguf_model import GGUFModel, adapter_as_model
 from entrenar_core.merge.hugging_face_model import CONFIG, HuggingFaceModel
 from entrenar_core.merge.model_tensors import ModelTensors
 
@@ -53,9 +54,7 @@ def _open_folder(folder: Path) -> ModelTensors:
     if (folder / CONFIG).is_file():
         return HuggingFaceModel(folder)
     if (folder / PEFT_CONFIG).is_file():
-        raise FormatError(
-            "this is an adapter, not a model", where=str(folder), hint="give it as the adapter of its base"
-        )
-    files = sorted(entry.name for entry in folder.glob("*.gguf"))
-    hint = f"give the file itself: {folder / files[0]}" if files else "a model folder has a config.json"
+        raise adapter_as_model(str(folder))
+    files = sorted(folder.glob("*.gguf"), key=lambda file: (file.name == TRAINED_ADAPTER, file.name))
+    hint = f"give the file itself: {files[0]}" if files else "a model folder has a config.json"
     raise FormatError(f"there is no {CONFIG}", where=str(folder), hint=hint)

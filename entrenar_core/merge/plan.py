@@ -11,6 +11,7 @@ from entrenar_core.config.merge_file import MergeConfig, Merging
 from entrenar_core.config.merge_parameters import TensorParameters, filters_in
 from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
+from entrenar_core.merge.linear_combination import SMALLEST_DIVISOR
 from entrenar_core.merge.merged_metadata import TASK_VECTOR, LayerOrigin, merged_metadata
 from entrenar_core.merge.model_tensors import Entries, ModelTensors, Shape
 from entrenar_core.merge.parameters import filter_name, layer_fraction, look_up, look_up_plain
@@ -133,7 +134,7 @@ def plan_merge(
         models=tuple(models),
         tensors=tensors,
         metadata=merged_metadata(config, models, template, layers, tokenizer=tokenizer),
-        notices=(*config.notices, *_filters_of_nothing(config.merge, names)),
+        notices=(*config.notices, *_filters_of_nothing(config.merge, names), *_nothing_dropped(config.merge, tensors)),
         is_task_vector=config.output.task_vector,
     )
 
@@ -240,6 +241,7 @@ def _check(name: str, merge: Merging, parameters: Parameters) -> None:
     if merge.method == "slerp" and parameters.t > 1:
         message = f"is {parameters.t:g} for {name}, and slerp goes from 0 to 1"
         raise ConfigError(message, where="merge.t", hint="set it to 1 or less")
+    _check_divisor(name, merge, parameters)
     if "epsilon" not in merge.facts.takes:
         return
     for density, epsilon in zip(parameters.density, parameters.epsilon, strict=True):
@@ -247,6 +249,16 @@ def _check(name: str, merge: Merging, parameters: Parameters) -> None:
             message = f"probabilities from {density - epsilon:g} to {density + epsilon:g} for {name} leave 0 to 1"
             hint = f"set merge.epsilon below {min(density, 1 - density):g}, which fits a density of {density:g}"
             raise ConfigError(message, where="merge.epsilon", hint=hint)
+
+
+def _check_divisor(name: str, merge: Merging, parameters: Parameters) -> None:
+    if merge.method == "linear" and parameters.normalize and abs(sum(parameters.weight)) < SMALLEST_DIVISOR:
+        message = f"the weights for {name} sum to 0, and linear divides by their sum"
+        raise ConfigError(
+            message,
+            where="merge.weight",
+            hint="choose weights with another sum, or do not divide (normalize: false, --no-normalize)",
+        )
 
 
 def _offset(tensor: MergedTensor, models: Sequence[ModelTensors]) -> float:
@@ -268,3 +280,10 @@ def _filters_of_nothing(merge: Merging, names: set[str]) -> Iterator[str]:
         for key, entry in filters_in(level):
             if not any(map(entry.matches, names)):
                 yield f"{dotted((*place, key))}: no tensor has {entry.filter!r} in its name"
+
+
+def _nothing_dropped(merge: Merging, tensors: Sequence[MergedTensor]) -> Iterator[str]:
+    """Methods that drop at random, without a share that is kept."""
+    used = [tensor.parameters.density for tensor in tensors if tensor.method == merge.method]
+    if "seed" in merge.facts.takes and all(density == 1 for densities in used for density in densities):
+        yield f"{merge.method} drops nothing: merge.density is 1 (usual are 0.1 to 0.5)"

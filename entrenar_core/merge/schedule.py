@@ -39,17 +39,21 @@ def run_tasks(tasks: Sequence[Task], n_workers: int, watch: Callable[[int, int],
     Args:
         tasks: they are begun in this order.
         n_workers: threads.
-        watch: called on the caller's thread a few times a second and in the end, with the number of pieces that were
-            written and of tasks that are complete.
+        watch: called on the caller's thread with the number of pieces that were written and of tasks that are complete,
+            after changes, a few times a second and in the end.
 
     Raises:
         whatever a task raises: that of the first task, and of its lowest piece, where several fail.
     """
     schedule = _Schedule(tasks, n_workers)
+    seen: tuple[int, int] | None = None
 
     def look() -> None:
-        if watch is not None:
-            watch(schedule.pieces_written, schedule.tasks_done)
+        nonlocal seen
+        now = (schedule.pieces_written, schedule.tasks_done)
+        if watch is not None and now != seen:
+            watch(*now)
+        seen = now
 
     run_workers(schedule.work, n_workers, schedule.stop, look)
     if schedule.errors:

@@ -100,6 +100,7 @@ def map_vocabularies(models: Sequence[ModelTensors], policy: Policy | None, base
     first = found[base]
     rules = tuple(_rule_notices(models, base))
     if all(_same(one, first) for one in found):
+        rules = (*rules, *_unsaid_tokens(found, first))
         whole = tuple(ModelVocabulary(one.path, len(one.texts), one.n_rows) for one in found)
         stay = (None,) * len(models)
         return MergedVocabulary("copied", base, first.n_rows, stay, _tokenizer_of(models[base]), whole, rules)
@@ -128,6 +129,22 @@ def _mapped(
 def _same(one: Tokens, first: Tokens) -> bool:
     """The same tokens in the same rows; a model that does not say its tokens is taken at its number of rows."""
     return one.n_rows == first.n_rows and (not one.texts or not first.texts or one.texts == first.texts)
+
+
+def _unsaid_tokens(found: Sequence[Tokens], first: Tokens) -> Iterator[str]:
+    """What is assumed of models that do not say their tokens. Raises ModelError where the result would have none."""
+    if not any(one.texts for one in found):
+        yield f"{first.path} has no tokenizer, nor has the result"
+        return
+    if not first.texts:
+        raise ModelError(
+            "the model has no tokenizer, and the result is to have it",
+            where=first.path,
+            hint="put its tokenizer.json into the folder, or name a model that has one as merge.base",
+        )
+    for one in found:
+        if not one.texts:
+            yield f"{one.path} has no tokenizer: its rows are taken for those of {first.path}"
 
 
 def _check_known(found: Sequence[Tokens]) -> None:

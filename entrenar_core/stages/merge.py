@@ -87,6 +87,7 @@ class MergeResult:
             "path": str(summary.path),
             "method": summary.method,
             "models": summary.models,
+            "over_base": summary.over_base,
             "source_bytes": summary.source_bytes,
             "n_bytes": summary.n_bytes,
             "types": dict(summary.types),
@@ -221,10 +222,11 @@ def _summary(merge: OpenedMerge, seconds: float) -> Merged:
     return Merged(
         path=Path(str(merge.config.output.path)),
         method=merge.config.merge.method,
-        models=len(merge.plan.models),
+        models=len({one.model for tensor in merge.plan.tensors for one in tensor.inputs}),
         source_bytes=merge.source_bytes,
         n_bytes=merge.output.n_bytes,
         types=merge.type_counts(),
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes(),
+        over_base=any(tensor.base is not None for tensor in merge.plan.tensors),
     )

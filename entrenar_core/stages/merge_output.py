@@ -40,6 +40,7 @@ def check_merge_output(config: MergeConfig, *, overwrite: bool) -> None:
     inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
     if config.output.path is not None:
         path = Path(config.output.path)
+        _check_name(path, config.output.format)
         if config.output.format == "safetensors":
             _check_folder(path, config, overwrite=overwrite)
         else:
@@ -68,6 +69,20 @@ def merge_output(config: MergeConfig, plan: MergePlan, types: Mapping[str, str])
         like = first if first.is_dir() else None
         return HuggingFaceOutput(path, plan.metadata, specs, rope_factors=_rope_factors(plan), like=like)
     return GGUFOutput(path, _with_types(plan.metadata, config.output.type, types), specs)
+
+
+def _check_name(path: Path, form: str) -> None:
+    """See that a name does not promise another format."""
+    if form == "gguf" and path.suffix == ".safetensors":
+        raise OutputError(
+            "this is no name of a GGUF file",
+            where=str(path),
+            hint=f"-o {path.stem}.gguf, or --format safetensors with the name of a folder",
+        )
+    if form == "safetensors" and path.suffix in (".gguf", ".safetensors"):
+        raise OutputError(
+            "a folder is written, and this is the name of a file", where=str(path), hint=f"-o {path.stem}"
+        )
 
 
 def _check_folder(path: Path, config: MergeConfig, *, overwrite: bool) -> None:

@@ -45,7 +45,7 @@ def tensor(path: Path, name: str = UP) -> np.ndarray:
 def test_a_model_is_written_and_the_end_says_how_it_went(folder: Path) -> None:
     done = call("merge", *TIES, "--density", "0.5", "-o", "out.gguf", cwd=folder)
     assert (done.code, done.out) == (0, "")
-    for text in ("saved model out.gguf", "merge: ties of 3 models", "types: F32 21", "peak memory"):
+    for text in ("saved model out.gguf", "merge: ties of 2 models over a base", "types: F32 21", "peak memory"):
         assert text in done.err
 
 
@@ -167,7 +167,7 @@ def test_for_scripts_every_line_is_json(folder: Path) -> None:
     done = call("merge", *TIES, "-o", "out.gguf", "--json", "--show-report", cwd=folder)
     *events, report = done.events()
     assert [one["event"] for one in events if one["event"] not in ("compiling", "merging")] == ["saved", "merged"]
-    assert (events[-1]["method"], events[-1]["models"]) == ("ties", 3)
+    assert (events[-1]["method"], events[-1]["models"], events[-1]["over_base"]) == ("ties", 2, True)
     assert len(report["tensors"]) == 21
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from entrenar_cli.merge_groups import groups_of
 from entrenar_cli.merge_summary import merged_facts, merging_text
+from entrenar_cli.merge_view import report_sections
+from entrenar_cli.sections import Table
 from entrenar_core.config.merge_file import MergeConfig
 from entrenar_core.events import Merged, Merging
 from entrenar_core.merge.plan import plan_merge
+from entrenar_core.stages.merge import MergeResult
 from tests.merge.memory_models import merge_of, opened
 
 
@@ -46,10 +50,20 @@ def test_slices_name_the_layers_that_they_take() -> None:
 
 def test_progress_and_result_in_words() -> None:
     assert merging_text(Merging(7, 90, 1200, 2010)) == "pieces  1,200 of 2,010 tensors"
-    event = Merged(Path("o.gguf"), "ties", 3, 6 << 20, 2 << 20, {"F16": 12, "F32": 5}, 2.0, 300 << 20)
+    event = Merged(Path("o.gguf"), "linear", 3, 6 << 20, 2 << 20, {"F16": 12, "F32": 5}, 2.0, 300 << 20)
     assert merged_facts(event) == [
-        ("merge", "ties of 3 models"),
+        ("merge", "linear of 3 models"),
         ("size", "6.0 MiB to 2.0 MiB"),
         ("types", "F16 12, F32 5"),
         ("time", "2.0 s (3.0 MiB/s), peak memory 300.0 MiB"),
     ]
+    of_one = merged_facts(replace(event, method="ties", models=1, over_base=True))
+    assert of_one[0] == ("merge", "ties of 1 model over a base")
+
+
+def test_of_what_did_not_change_nothing_is_kept() -> None:
+    tensor = {"name": "x", "norms": [0.0, 2.0], "merged_norm": 0.5, "sign_agreement": None, "kept": [0.0, 0.25]}
+    summary = Merged(Path("o.gguf"), "ties", 2, 1, 1, {}, 1.0, 1, over_base=True)
+    [table] = report_sections(MergeResult(summary, {}, [{**tensor, "cosines": [None, 1.0]}]))
+    assert isinstance(table, Table)
+    assert table.rows == [["x", "0 / 2", "0.5", "-", "- / 25 %", "- / 1.00"]]

@@ -167,7 +167,8 @@ WRONG: list[tuple[str, str]] = [
     (TIES.replace("merge_method: ties", ""), "merge_method: required key is missing"),
     (
         TIES.replace("base_model: base.gguf", ""),
-        "base_model: ties works on what the models changed against a base, and none is named",
+        "base_model: ties works on what the models changed against a base, and none is named; "
+        "set base_model: base.gguf",
     ),
     (
         TIES.replace("weight: 1.0", "weigth: 1.0"),
@@ -181,6 +182,7 @@ WRONG: list[tuple[str, str]] = [
         TIES.replace("float16", "float61"),
         "dtype: value 'float61'; must be one of float32, float16, bfloat16; did you mean float16?",
     ),
+    (TIES.replace("float16", "int8"), "dtype: value 'int8'; must be one of float32, float16, bfloat16"),
     (TIES.replace("  - model: b.gguf", "  - path: b.gguf"), "models[2].path: unknown key"),
     (
         TIES.replace("  - model: b.gguf", "  - model: org/b"),

@@ -157,8 +157,15 @@ def test_tensors_that_do_not_make_an_adapter_are_refused(
         opened(write_peft(tmp_path / "peft", arrays))
 
 
+def test_the_folder_of_a_training_run_has_its_adapter(tmp_path: Path) -> None:
+    write_raw(tmp_path / "adapter.gguf", halves())
+    assert opened(tmp_path).paths == [tmp_path / "adapter.gguf"]
+    write_peft(tmp_path)
+    assert tmp_path / "adapter_model.safetensors" in opened(tmp_path).paths, "a PEFT folder says that it is one"
+
+
 def test_a_path_that_is_no_adapter_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"there is no adapter_config\.json"):
+    with pytest.raises(FormatError, match=r"there is no adapter_config\.json and no adapter\.gguf"):
         opened(tmp_path)
     with pytest.raises(FormatError, match="a part of an adapter") as caught:
         opened(write_peft(tmp_path / "peft") / "adapter_model.safetensors")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from entrenar_core.errors import FormatError, ModelError
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.gguf.writer import write_gguf
+from entrenar_core.gguf.writer import encode_tensor, write_gguf
 from entrenar_core.merge.models import ModelTensors, open_model
 from tests.gguf.build_small import SmallGGUF
 from tests.model.tiny import lively, lively_weights
@@ -149,11 +149,15 @@ def test_rows_that_a_tensor_does_not_have_are_not_those_of_the_next(models: dict
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     model = [("general.architecture", MetadataValue.string("llama"))]
     write_gguf(tmp_path / "a.gguf", [*model, ("general.type", MetadataValue.string("adapter"))], [])
-    with pytest.raises(ModelError, match="this is an adapter, not a model"):
+    with pytest.raises(ModelError, match="this is an adapter, not a model") as caught:
         open_model(tmp_path / "a.gguf")
+    assert caught.value.hint == f"name its base too: --base BASE --adapter {tmp_path / 'a.gguf'}"
     write_gguf(tmp_path / "v.gguf", model, [])
-    with pytest.raises(ModelError, match=r"there is no matrix token_embd\.weight"):
+    with pytest.raises(ModelError, match="the file has no tensors"):
         open_model(tmp_path / "v.gguf")
+    write_gguf(tmp_path / "n.gguf", model, [encode_tensor("output_norm.weight", np.ones(4, np.float32), "F32")])
+    with pytest.raises(ModelError, match=r"there is no matrix token_embd\.weight"):
+        open_model(tmp_path / "n.gguf")
 
 
 def test_a_type_that_nobody_decodes_is_refused_with_its_tensor(tmp_path: Path) -> None:

@@ -167,9 +167,10 @@ def test_a_value_that_is_not_finite_is_named_where_it_stands_in_the_file(tmp_pat
 
 def test_a_folder_that_is_no_model_says_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(FormatError, match="this is an adapter, not a model"):
+    with pytest.raises(ModelError, match="this is an adapter, not a model"):
         open_model(tmp_path)
     (tmp_path / "adapter_config.json").unlink()
+    (tmp_path / "adapter.gguf").touch()  # of a training run, beside its model
     write_base(tmp_path / "m.gguf")
     with pytest.raises(FormatError, match=r"there is no config\.json") as caught:
         open_model(tmp_path)

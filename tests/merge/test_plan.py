@@ -219,3 +219,19 @@ def test_a_base_that_lacks_a_tensor_is_named() -> None:
     with pytest.raises(ModelError, match=r"base.gguf: the tensor output.weight is missing, which a.gguf has") as caught:
         plan_merge(config, [memory_model("base.gguf", **{"output.weight": None}), memory_model("a.gguf")])
     assert caught.value.hint == "only models with the same tensors can be merged"
+
+
+def test_weights_that_cancel_cannot_be_divided_by() -> None:
+    models = [{"path": "a.gguf", "weight": 1}, {"path": "b.gguf", "weight": [{"filter": "mlp", "value": -1}]}]
+    with pytest.raises(ConfigError, match=r"the weights for blk\.0\.ffn_up\.weight sum to 0") as caught:
+        planned(merge_of("linear", models))
+    assert caught.value.where == "merge.weight"
+    assert len(planned(merge_of("linear", models, normalize=False)).tensors) > 0
+
+
+def test_who_drops_at_random_and_keeps_everything_is_told() -> None:
+    models = ["a.gguf", {"path": "b.gguf", "density": [1, 0.5]}]
+    said = "dare_ties drops nothing: merge.density is 1 (usual are 0.1 to 0.5)"
+    assert planned(merge_of("dare_ties", ["a.gguf", "b.gguf"], base="base.gguf")).notices == (said,)
+    assert planned(merge_of("dare_ties", models, base="base.gguf")).notices == ()
+    assert planned(merge_of("ties", ["a.gguf", "b.gguf"], base="base.gguf")).notices == ()

@@ -116,6 +116,7 @@ def test_who_watches_hears_of_pieces_and_tensors() -> None:
     tensors = [Tensor([1.0, 2.0], at_once), Tensor([1.0, 2.0, 3.0], less_the_mean)]
     run_tasks([tensor.task for tensor in tensors], 2, lambda pieces, tasks: heard.append((pieces, tasks)))
     assert heard[-1] == (5, 2)
+    assert len(set(heard)) == len(heard), "only changes are told"
 
 
 def test_what_who_watches_raises_ends_the_work() -> None:

@@ -217,9 +217,22 @@ def test_a_union_does_not_add_what_fills_up_rows() -> None:
 
 def test_a_model_that_does_not_say_its_tokens_is_taken_at_its_number_of_rows() -> None:
     base, unknown = model("base", BASE), model("unknown", {}, 259)
-    assert map_vocabularies([base, unknown], None).policy == "copied"
+    copied = map_vocabularies([base, unknown], None)
+    assert (copied.policy, copied.notices) == (
+        "copied",
+        ("unknown has no tokenizer: its rows are taken for those of base",),
+    )
     with pytest.raises(ModelError, match="does not say which tokens its 260 rows belong to"):
         map_vocabularies([base, model("unknown", {}, 260)], "base")
+
+
+def test_a_result_without_a_tokenizer_is_refused_where_a_model_has_one() -> None:
+    unknown = model("unknown", {}, 259)
+    with pytest.raises(ModelError, match="the model has no tokenizer, and the result is to have it") as caught:
+        map_vocabularies([unknown, model("base", BASE)], None)
+    assert caught.value.where == "unknown"
+    alone = map_vocabularies([unknown, model("other", {}, 259)], None)
+    assert alone.notices == ("unknown has no tokenizer, nor has the result",)
 
 
 def test_models_that_cut_text_otherwise_are_said() -> None:

@@ -180,7 +180,9 @@ def test_a_nan_is_named_and_leaves_nothing(family: Path) -> None:
         ({"path": "no/out.gguf"}, "does not exist"),
         ({"report": "out.gguf"}, "the name of the model"),
         ({"report": "b.gguf"}, "the file that is read"),
-        ({"path": "there.gguf", "format": "safetensors"}, "this is no folder"),
+        ({"path": "there.gguf", "format": "safetensors"}, "this is the name of a file"),
+        ({"path": "out.safetensors"}, "no name of a GGUF file"),
+        ({"path": "there", "format": "safetensors"}, "this is no folder"),
         ({"path": "model", "format": "safetensors"}, "the folder is there already"),
         ({"path": "files", "format": "safetensors"}, "no part of a model"),
     ],
@@ -188,6 +190,7 @@ def test_a_nan_is_named_and_leaves_nothing(family: Path) -> None:
 )
 def test_a_place_that_cannot_be_written_is_found_first(family: Path, output: dict[str, str], reason: str) -> None:
     (family / "there.gguf").touch()
+    (family / "there").touch()
     (family / "model").mkdir()
     (family / "files").mkdir()
     (family / "files" / "thesis.tex").touch()
