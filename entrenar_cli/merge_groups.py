@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from entrenar_core.config.merge_methods import METHODS
 from entrenar_core.merge.passes import Parameters
@@ -45,6 +46,21 @@ class Group:
     def _source(self, one: Input, names: Sequence[str]) -> str:
         shift = _shift(self.tensors[0], one)
         return f"{names[one.model]} layer{_numbers(self.layers, shift)}" if shift else names[one.model]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """As many of the last parts of each path as tell the models apart: ``a/m.gguf``, ``b/m.gguf``."""
+    longest = max((len(Path(part).parts) for name in names for part in name.split("+")), default=1)
+    for n_parts in range(1, longest):
+        short = [_last_parts(name, n_parts) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
+def _last_parts(name: str, n_parts: int) -> str:
+    """Of a path, or of both in ``model+adapter``."""
+    return "+".join(str(Path(*Path(part).parts[-n_parts:])) for part in name.split("+"))
 
 
 def groups_of(tensors: Sequence[MergedTensor]) -> list[Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from entrenar_cli.merge_groups import groups_of, parameters_of
+from entrenar_cli.merge_groups import groups_of, parameters_of, short_names
 from entrenar_cli.quantities import exact_count, size
 from entrenar_cli.quantize_summary import types_text
 from entrenar_cli.sections import Facts, Section, Table
@@ -19,6 +19,7 @@ def plan_sections(merge: OpenedMerge) -> list[Section]:
     path = config.output.path or "not named"
     threads = "one for each core" if config.run.threads is None else exact_count(config.run.threads)
     n_bytes, names = merge.output.n_bytes, _names(merge)
+    short = short_names(names)
     facts = [
         ("method", config.merge.method),
         ("base", "" if config.merge.base is None else config.merge.base.name),
@@ -31,7 +32,7 @@ def plan_sections(merge: OpenedMerge) -> list[Section]:
     opened = zip(names, merge.plan.models, strict=True)
     models = [[name, model.architecture, size(model.n_bytes)] for name, model in opened]
     groups = [
-        [group.place, exact_count(len(group.tensors)), group.made_of(names), group.parameters()]
+        [group.place, exact_count(len(group.tensors)), group.made_of(short), group.parameters()]
         for group in groups_of(merge.plan.tensors)
     ]
     return [

@@ -65,7 +65,8 @@ def _set_each(source: Source, option: Option, place: Place) -> Iterator[tuple[Or
         _forget_own(source, key)
         set_value(source, option.key, values[0], replace(place, text=str(values[0])))
     elif len(values) != len(models):
-        message = f"is given {len(values)} times, and there are {len(models)} models"
+        there = "there is 1 model" if len(models) == 1 else f"there are {len(models)} models"
+        message = f"is given {len(values)} times, and {there}"
         hint = "give it once for all models, or once for each" if models else "set it in the slices of the file"
         yield place.order, Problem(place.where, "", message, hint)
     else:

@@ -100,7 +100,7 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True, s
     ours, theirs = _effective(model.settings), _effective(base.settings)
     for key in sorted(ours.keys() | theirs.keys()):
         if not _may_differ(key, ours, theirs):
-            raise _computes_otherwise(f"{model.architecture}.{key}", ours.get(key), theirs.get(key), model)
+            raise _computes_otherwise(f"{model.architecture}.{key}", ours.get(key), theirs.get(key), model, base)
     _check_rope_factors(model, base)
     return [
         f"{model.path}: {model.architecture}.{key} is {_text(ours.get(key))}, that of {base.path} is "
@@ -112,7 +112,7 @@ def check_fit(model: ModelFacts, base: ModelFacts, *, same_depth: bool = True, s
 
 def _check_tensors(model: ModelFacts, base: ModelFacts, *, same_depth: bool, of_any_rows: Collection[str]) -> None:
     ours, theirs = (one.shapes if same_depth else _one_block(one.shapes) for one in (model, base))
-    problem = next(_tensor_problems(ours, theirs, of_any_rows), None)
+    problem = next(_tensor_problems(ours, theirs, base.path, of_any_rows), None)
     if problem is not None:
         message, hint = problem
         raise ModelError(
@@ -123,22 +123,22 @@ def _check_tensors(model: ModelFacts, base: ModelFacts, *, same_depth: bool, of_
 
 
 def _tensor_problems(
-    ours: Mapping[str, Shape], base: Mapping[str, Shape], of_any_rows: Collection[str]
+    ours: Mapping[str, Shape], base: Mapping[str, Shape], base_path: str, of_any_rows: Collection[str]
 ) -> Iterator[tuple[str, str | None]]:
     """Message and hint of what is missing, of another shape, or too much. `of_any_rows`: only rows may differ."""
     for name, shape in base.items():
         if name not in ours:
-            yield f"the tensor {name} of the base is missing", _tied_hint(name)
+            yield f"the tensor {name} is missing, which {base_path} has", _tied_hint(name)
         elif ours[name] != shape:
             hint = None
             if name in _BY_TOKEN and ours[name][1:] == shape[1:]:
                 if name in of_any_rows:
                     continue
                 hint = "the vocabularies differ: set merge.tokenizer: union, or base"
-            yield f"the tensor {name} has shape {list(ours[name])}, in the base {list(shape)}", hint
+            yield f"the tensor {name} has shape {list(ours[name])}, in {base_path} {list(shape)}", hint
     for name in ours:
         if name not in base:
-            yield f"the base has no tensor {name}", _tied_hint(name)
+            yield f"{base_path} has no tensor {name}", _tied_hint(name)
 
 
 def _one_block(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -213,9 +213,9 @@ def _text(value: object) -> str:
     return "not given" if value is None else str(value)
 
 
-def _computes_otherwise(what: str, ours: object, theirs: object, model: ModelFacts) -> ModelError:
+def _computes_otherwise(what: str, ours: object, theirs: object, model: ModelFacts, base: ModelFacts) -> ModelError:
     return ModelError(
-        f"{what} is {_text(ours)}, in the base {_text(theirs)}",
+        f"{what} is {_text(ours)}, in {base.path} {_text(theirs)}",
         where=model.path,
         hint="the models compute differently, so their weights cannot be joined",
     )
@@ -228,4 +228,4 @@ def _check_rope_factors(model: ModelFacts, base: ModelFacts) -> None:
     wrong = np.flatnonzero(~np.isclose(ours[0], theirs[0], rtol=_RELATIVE_TOLERANCE, atol=0))
     if len(wrong):
         first = int(wrong[0])
-        raise _computes_otherwise(f"{ROPE_FREQS}[{first}]", ours[0][first], theirs[0][first], model)
+        raise _computes_otherwise(f"{ROPE_FREQS}[{first}]", ours[0][first], theirs[0][first], model, base)

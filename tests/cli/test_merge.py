@@ -225,7 +225,7 @@ BAD: dict[str, tuple[list[str], str, Callable[[Path], None]]] = {
     "a name of the hub": (["org/model", "b.gguf", "-m", "linear"], "hf download org/model", _nothing),
     "other shapes": (["wide.gguf", *TIES], "wide.gguf: the tensor blk.0.ffn_gate.weight has shape", _wide),
     "another architecture": (["qwen.gguf", *TIES], "qwen.gguf: the architecture is qwen2", _other_architecture),
-    "other angles": (["angles.gguf", *TIES], "rope.freq_base is 500000.0, in the base", _other_angles),
+    "other angles": (["angles.gguf", *TIES], "rope.freq_base is 500000.0, in base.gguf", _other_angles),
     "not a number": (["nan.gguf", *TIES], f"nan.gguf: tensor {UP}", _nan),
     "layers that are not there": (["beyond.yaml"], "there are no layers [1, 3] in a.gguf: it has 2", _nothing),
     "layers backwards": (["backwards.yaml"], "must be layers in their order, and [2, 1] has none", _nothing),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from entrenar_cli.merge_groups import groups_of
+import pytest
+
+from entrenar_cli.merge_groups import groups_of, short_names
 from entrenar_cli.merge_summary import merged_facts, merging_text
 from entrenar_cli.merge_view import report_sections
 from entrenar_cli.sections import Table
@@ -46,6 +48,20 @@ def test_slices_name_the_layers_that_they_take() -> None:
         ("layer 4", 3, "passthrough of a.gguf layer 0"),
         ("other tensors", 3, "passthrough of a.gguf"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["/models/base.gguf", "a.gguf"], ["base.gguf", "a.gguf"]),
+        (["runs/a/model.gguf", "runs/b/model.gguf"], ["a/model.gguf", "b/model.gguf"]),
+        (["/m/base.gguf", "/m/base.gguf+runs/a", "/m/base.gguf+runs/b"], ["base.gguf", "base.gguf+a", "base.gguf+b"]),
+        (["a/m.gguf", "/a/m.gguf"], ["a/m.gguf", "/a/m.gguf"]),
+        (["../m", "/m"], ["../m", "/m"]),
+    ],
+)
+def test_models_have_the_shortest_names_that_tell_them_apart(names: list[str], short: list[str]) -> None:
+    assert short_names(names) == short
 
 
 def test_progress_and_result_in_words() -> None:

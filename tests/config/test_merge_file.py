@@ -145,6 +145,8 @@ def test_the_number_of_weights_is_one_or_that_of_the_models() -> None:
     assert found == (
         "--weight: is given 3 times, and there are 2 models; give it once for all models, or once for each"
     )
+    [found] = problems(None, models("a.gguf"), BASE, METHOD, weights)
+    assert found.startswith("--weight: is given 3 times, and there is 1 model; give it once")
 
 
 WRONG: Mapping[str, tuple[str, str]] = {

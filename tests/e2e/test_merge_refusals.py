@@ -108,7 +108,7 @@ CASES = [
     Case(
         "wrong shapes",
         ("bad.gguf", *TIES),
-        ("bad.gguf: the tensor blk.0.ffn_gate.weight has shape [96, 32], in the base [64, 32]", "hint: only models"),
+        ("bad.gguf: the tensor blk.0.ffn_gate.weight has shape [96, 32], in base.gguf [64, 32]", "hint: only models"),
         model("bad.gguf", {"intermediate_size": 96}),
     ),
     Case(
@@ -120,7 +120,7 @@ CASES = [
     Case(
         "other angles",
         ("bad.gguf", *TIES),
-        ("bad.gguf: llama.rope.freq_base is 500000.0, in the base 100.0", "hint: the models compute differently"),
+        ("bad.gguf: llama.rope.freq_base is 500000.0, in base.gguf 100.0", "hint: the models compute differently"),
         model("bad.gguf", {"rope_theta": 500_000.0}),
     ),
     Case(

@@ -52,34 +52,34 @@ def test_a_model_fits_itself() -> None:
         ({"architecture": "qwen2"}, "the architecture is qwen2, that of base.gguf is llama"),
         (
             {"shapes": {**SHAPES, "blk.1.attn_q.weight": (16, 8)}},
-            "the tensor blk.1.attn_q.weight has shape [16, 8], in the base [8, 8]",
+            "the tensor blk.1.attn_q.weight has shape [16, 8], in base.gguf [8, 8]",
         ),
         (
             {"shapes": {name: SHAPES[name] for name in list(SHAPES)[:2]}},
-            "the tensor blk.1.attn_q.weight of the base is missing",
+            "the tensor blk.1.attn_q.weight is missing, which base.gguf has",
         ),
-        ({"shapes": {**SHAPES, "blk.2.attn_q.weight": (8, 8)}}, "the base has no tensor blk.2.attn_q.weight"),
+        ({"shapes": {**SHAPES, "blk.2.attn_q.weight": (8, 8)}}, "base.gguf has no tensor blk.2.attn_q.weight"),
         (
             {"settings": settings(attention__head_count=4, attention__head_count_kv=1)},
-            "llama.attention.head_count is 4, in the base 2",
+            "llama.attention.head_count is 4, in base.gguf 2",
         ),
-        ({"settings": settings(attention__head_count_kv=2)}, "llama.attention.head_count_kv is 2, in the base 1"),
-        ({"settings": settings(attention__key_length=2)}, "llama.attention.key_length is 2, in the base 4"),
-        ({"settings": settings(rope__freq_base=5e5)}, "llama.rope.freq_base is 500000.0, in the base 10000.0"),
-        ({"settings": settings(rope__dimension_count=2)}, "llama.rope.dimension_count is 2, in the base 4"),
+        ({"settings": settings(attention__head_count_kv=2)}, "llama.attention.head_count_kv is 2, in base.gguf 1"),
+        ({"settings": settings(attention__key_length=2)}, "llama.attention.key_length is 2, in base.gguf 4"),
+        ({"settings": settings(rope__freq_base=5e5)}, "llama.rope.freq_base is 500000.0, in base.gguf 10000.0"),
+        ({"settings": settings(rope__dimension_count=2)}, "llama.rope.dimension_count is 2, in base.gguf 4"),
         (
             {"settings": settings(rope__scaling__type="linear", rope__scaling__factor=2.0)},
-            "llama.rope.scaling.factor is 2.0, in the base 1.0",
+            "llama.rope.scaling.factor is 2.0, in base.gguf 1.0",
         ),
         (
             {"settings": settings(rope__scaling__type="yarn", rope__scaling__factor=1.0)},
-            "llama.rope.scaling.type is yarn, in the base none",
+            "llama.rope.scaling.type is yarn, in base.gguf none",
         ),
         (
             {"settings": settings(final_logit_softcapping=30.0)},
-            "llama.final_logit_softcapping is 30.0, in the base not given",
+            "llama.final_logit_softcapping is 30.0, in base.gguf not given",
         ),
-        ({"settings": settings(expert_count=8)}, "llama.expert_count is 8, in the base 0"),
+        ({"settings": settings(expert_count=8)}, "llama.expert_count is 8, in base.gguf 0"),
     ],
 )  # fmt: skip
 def test_what_makes_another_model_is_named(changes: dict[str, Any], message: str) -> None:
@@ -115,7 +115,7 @@ def test_values_that_differ_by_layer_are_compared_as_a_whole() -> None:
     model = facts(settings=settings(attention__head_count=np.array([2, 4])))
     assert check_fit(model, model) == []
     other = facts(settings=settings(attention__head_count=np.array([2, 2])))
-    assert "is (2, 4), in the base (2, 2)" in refusal(model, other).message
+    assert "is (2, 4), in m.gguf (2, 2)" in refusal(model, other).message
 
 
 def test_what_does_not_matter_is_said() -> None:
@@ -129,7 +129,7 @@ def test_what_does_not_matter_is_said() -> None:
 
 def test_another_number_of_tokens_comes_with_the_way_out() -> None:
     error = refusal(facts(shapes={**SHAPES, "token_embd.weight": (12, 8)}), facts("base.gguf"))
-    assert error.message == "the tensor token_embd.weight has shape [12, 8], in the base [10, 8]"
+    assert error.message == "the tensor token_embd.weight has shape [12, 8], in base.gguf [10, 8]"
     assert error.hint is not None
     assert "set merge.tokenizer: union, or base" in error.hint
     wider = refusal(facts(shapes={**SHAPES, "token_embd.weight": (12, 16)}), facts("base.gguf"))
@@ -140,13 +140,13 @@ def test_rows_of_tokens_may_differ_where_they_are_mapped() -> None:
     longer = facts(shapes={**SHAPES, "token_embd.weight": (12, 8)})
     assert check_fit(longer, facts("base.gguf"), same_tokens=False) == []
     wider = facts(shapes={**SHAPES, "token_embd.weight": (10, 16)})
-    said = "the tensor token_embd.weight has shape [10, 16], in the base [10, 8]"
+    said = "the tensor token_embd.weight has shape [10, 16], in base.gguf [10, 8]"
     assert refusal(wider, facts("base.gguf"), same_tokens=False).message == said
 
 
 def test_an_output_matrix_of_its_own_in_one_model_only_is_explained() -> None:
     own = facts(shapes={**SHAPES, "output.weight": (10, 8)})
-    assert refusal(own, facts()).message == "the base has no tensor output.weight"
+    assert refusal(own, facts()).message == "m.gguf has no tensor output.weight"
     assert "embedding as the output matrix" in str(refusal(facts(), own).hint)
 
 
@@ -168,9 +168,11 @@ def test_rope_factors_are_compared(tmp_path: Path) -> None:
         with closing(open_model(path)) as model:
             known[path] = facts_of(model)
     assert check_fit(known[scaled], known[scaled]) == []
-    assert refusal(known[scaled], known[other]).message == "rope_freqs.weight[2] is 4.0, in the base 5.0"
-    assert refusal(known[scaled], known[plain]).message == "the base has no tensor rope_freqs.weight"
-    assert refusal(known[plain], known[scaled]).message == "the tensor rope_freqs.weight of the base is missing"
+    assert refusal(known[scaled], known[other]).message == f"rope_freqs.weight[2] is 4.0, in {other} 5.0"
+    assert refusal(known[scaled], known[plain]).message == f"{plain} has no tensor rope_freqs.weight"
+    assert (
+        refusal(known[plain], known[scaled]).message == f"the tensor rope_freqs.weight is missing, which {scaled} has"
+    )
 
 
 def test_a_file_and_an_opened_model_have_the_same_facts(tmp_path: Path) -> None:

@@ -172,22 +172,22 @@ def refusal(base: GGUFFile, path: Path) -> ModelError:
 def test_a_model_of_another_shape_is_refused_with_the_tensor(base: GGUFFile, tmp_path: Path) -> None:
     path = write_base(tmp_path / "wide.gguf", base_spec(intermediate_size=96))
     error = refusal(base, path)
-    assert error.message == "the tensor blk.0.ffn_gate.weight has shape [96, 32], in the base [64, 32]"
+    assert error.message == f"the tensor blk.0.ffn_gate.weight has shape [96, 32], in {base.paths[0]} [64, 32]"
     assert error.hint == f"only models of the shape of {base.paths[0]} can be merged with it"
 
 
 def test_a_model_with_more_or_fewer_tensors_is_refused_with_the_first(base: GGUFFile, tmp_path: Path) -> None:
     deep = write_base(tmp_path / "deep.gguf", base_spec(num_layers=3))
-    assert refusal(base, deep).message == "the base has no tensor blk.2.attn_norm.weight"
+    assert refusal(base, deep).message == f"{base.paths[0]} has no tensor blk.2.attn_norm.weight"
     flat = write_base(tmp_path / "flat.gguf", base_spec(num_layers=1))
-    assert refusal(base, flat).message == "the tensor blk.1.attn_norm.weight of the base is missing"
+    assert refusal(base, flat).message == f"the tensor blk.1.attn_norm.weight is missing, which {base.paths[0]} has"
     tied = write_base(tmp_path / "tied.gguf", base_spec(tie_embeddings=True))
-    assert refusal(base, tied).message == "the tensor output.weight of the base is missing"
+    assert refusal(base, tied).message == f"the tensor output.weight is missing, which {base.paths[0]} has"
 
 
 def test_a_model_that_turns_by_other_angles_is_refused(base: GGUFFile, tmp_path: Path) -> None:
     path = write_base(tmp_path / "long.gguf", base_spec(rope_theta=5e5))
-    assert refusal(base, path).message == "llama.rope.freq_base is 500000.0, in the base 100.0"
+    assert refusal(base, path).message == f"llama.rope.freq_base is 500000.0, in {base.paths[0]} 100.0"
 
 
 def test_a_file_that_is_no_model_is_said_to_be_none(base: GGUFFile, tmp_path: Path) -> None:
