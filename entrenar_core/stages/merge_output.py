@@ -13,6 +13,7 @@ from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.config.merge_file import MergeConfig
 from entrenar_core.errors import OutputError
 from entrenar_core.gguf import keys
+from entrenar_core.gguf.atomic import check_writable
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.hugging_face.atomic_folder import check_replaceable
@@ -89,6 +90,7 @@ def _check_folder(path: Path, config: MergeConfig, *, overwrite: bool) -> None:
     check_replaceable(path)
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist", where=str(path), hint=f"mkdir -p {path.parent}")
+    check_writable(path)
     if not path.exists():
         return
     if any(os.path.exists(files.path) and os.path.samefile(path, files.path) for files in config.files):

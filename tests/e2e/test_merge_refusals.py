@@ -228,6 +228,11 @@ CASES = [
     ),
     Case("output without a folder", (*TIES, "-o", "no/out.gguf"), ("the folder no does not exist", "mkdir -p no")),
     Case("output where nobody may write", (*TIES, "-o", "/proc/out.gguf"), ("/proc/out.gguf", "cannot be written")),
+    Case(
+        "folder where nobody may write",
+        (*TIES, "-o", "/proc/out", "--format", "safetensors"),
+        ("/proc/out", "cannot be written", "hint:"),
+    ),
     Case("name of another format", (*TIES, "-o", "o.safetensors"), ("no name of a GGUF file", "-o o.gguf")),
     Case(
         "name of a file for a folder",
