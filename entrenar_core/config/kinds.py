@@ -72,7 +72,7 @@ def is_mergekit(content: Mapping[str, Any]) -> bool:
 def _refuse_merges(content: Mapping[str, Any], name: str) -> None:
     section = content.get("merge")
     others = any(key in content for key in ("model", *_OF_TRAINING) if key != "merge")
-    is_ours = isinstance(section, Mapping) and any(key in section for key in ("base", "slices"))
+    is_ours = isinstance(section, Mapping) and any(key in section for key in ("base", "models", "slices"))
     if not others and (is_ours or "merge_method" in content):
         raise ConfigError(
             "this file is for entrenar merge: it names models to join, and nothing else",

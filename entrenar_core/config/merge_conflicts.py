@@ -11,7 +11,7 @@ from typing import Any
 
 from entrenar_core.config.base import Conflict, Section, key_of
 from entrenar_core.config.merge_methods import METHODS, MethodFacts, methods_taking
-from entrenar_core.config.merge_models import split_reference
+from entrenar_core.config.merge_models import split_reference, with_path_split
 from entrenar_core.config.merge_parameters import TensorParameters
 
 Given = Mapping[str, Any]
@@ -141,7 +141,7 @@ def _given(entry: object) -> Given:
         fields = type(entry).model_fields.items()
         raw = {key_of(name, field): getattr(entry, name) for name, field in fields if name in entry.model_fields_set}
     else:
-        raw = dict(entry) if isinstance(entry, Mapping) else {}
+        raw = dict(with_path_split(entry)) if isinstance(entry, Mapping) else {}
     return {key: value for key, value in raw.items() if value is not None}
 
 

@@ -20,7 +20,17 @@ def split_reference(text: str) -> dict[str, str]:
     return {"path": path, "adapter": adapter}
 
 
+def with_path_split(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mapping whose `path` may be ``model.gguf+adapter``, unless it has an adapter of its own."""
+    path = entry.get("path")
+    if not isinstance(path, str) or entry.get("adapter") is not None:
+        return entry
+    return {**entry, **split_reference(path)}
+
+
 def _written(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return with_path_split(value)
     return split_reference(value) if isinstance(value, str) else value
 
 
@@ -81,7 +91,7 @@ class SliceSource(MergeModel):
 def _sources(value: Any) -> Any:
     if not isinstance(value, (list, tuple)) or not value:
         raise not_allowed("a list such as [{path: a.gguf, layers: [0, 16]}]")
-    return tuple(value)
+    return tuple(map(_written, value))
 
 
 class Slice(TensorParameters):

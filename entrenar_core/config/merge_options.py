@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from entrenar_core.config.base import KeyPath
-from entrenar_core.config.merge_models import split_reference
+from entrenar_core.config.merge_models import split_reference, with_path_split
 from entrenar_core.config.overrides import set_value
 from entrenar_core.config.problem import Problem
 from entrenar_core.config.quantize_file import Option
@@ -50,6 +50,7 @@ def _add_adapters(source: Source, option: Option, place: Place) -> Iterator[tupl
     merge = source.data.get("merge")
     base = merge.get("base") if isinstance(merge, dict) else None
     under = split_reference(base) if isinstance(base, str) else base
+    under = with_path_split(under) if isinstance(under, dict) else under
     if not isinstance(under, dict) or not isinstance(under.get("path"), str) or under.get("adapter"):
         hint = "name the model that the adapters belong to: --base base.gguf"
         yield place.order, Problem(place.where, "", "needs a base model without an adapter of its own", hint)

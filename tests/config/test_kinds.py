@@ -53,3 +53,11 @@ def test_a_mixture_is_checked_key_by_key(tmp_path: Path) -> None:
 def test_a_run_without_data_is_still_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems, match="data: required key is missing"):
         load_config(written(tmp_path, MODEL + "quantize: {bits: 4}\n"))
+
+
+def test_a_merge_alone_is_neither_trained_nor_quantized(tmp_path: Path) -> None:
+    path = written(tmp_path, "merge: {method: slerp, models: [a.gguf, b.gguf]}\n")
+    for read in (load_config, lambda path: quantize_config(path, [])):
+        with pytest.raises(ConfigError, match="this file is for entrenar merge") as caught:
+            read(path)
+        assert caught.value.hint == f"entrenar merge '{path}'"

@@ -91,6 +91,15 @@ def test_a_file_with_a_plus_in_its_name_is_that_file(write: Any) -> None:
     assert [(one.path, one.adapter) for one in config.files] == [("a+b.gguf", None), ("a", "c.gguf")]
 
 
+def test_a_path_in_a_mapping_may_name_an_adapter_too(write: Any) -> None:
+    base, models = "{path: base.gguf+x}", "[{path: a.gguf+y, weight: 2}, {path: b+c, adapter: z}, base.gguf+x]"
+    config = merge_config(write(f"merge: {{method: task_arithmetic, base: {base}, models: {models}}}"), [])
+    assert [one.name for one in config.files] == ["base.gguf+x", "a.gguf+y", "b+c+z"]
+    sources = "[{path: a.gguf+y, layers: [0, 2]}]"
+    config = merge_config(write(f"merge: {{method: passthrough, slices: [{{sources: {sources}}}]}}"), [])
+    assert [(one.path, one.adapter) for one in config.files] == [("a.gguf", "y")]
+
+
 def test_options_alone_make_a_configuration() -> None:
     weights, density = option("--weight", "weight", [0.5, -0.25]), option("--density", "density", [0.2])
     config = merge_config(None, [models("a.gguf", "b.gguf+lora"), BASE, METHOD, weights, density])
