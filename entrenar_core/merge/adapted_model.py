@@ -20,7 +20,7 @@ from entrenar_core.gguf.names import OUTPUT, PERMUTED_ARCHITECTURES, TOKEN_EMBD
 from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
 from entrenar_core.lora.files import AdapterPair
 from entrenar_core.merge.finite import all_finite, non_finite_value
-from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, Shape
+from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, PackedRows, Shape
 from entrenar_core.merge.stored_rows import Scratch
 
 _PAIRS_KEPT = 8
@@ -84,6 +84,9 @@ class AdaptedModel:
             change = self._changes.rows(len(out), out.shape[1] * out.itemsize).view(np.float32)
             np.matmul(pair.b[first_row : first_row + len(out)], pair.a, out=change)
             out += change
+
+    def packed(self, name: str) -> PackedRows | None:
+        return None if name in self._adapter.shapes else self._base.packed(name)
 
     def close(self) -> None:
         self._blas_limit.restore_original_limits()

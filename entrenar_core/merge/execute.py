@@ -187,12 +187,10 @@ class _Maker:
 
     def _original_rows(self) -> PackedRows | None:
         """The model whose rows are written as they are packed, if that is all that happens to them."""
-        tensor = self.tensor
-        first = self._work.models[tensor.inputs[0].model]
-        is_same = tensor.is_copy and not self._work.is_task_vector
-        if not (is_same and first.type_name(tensor.inputs[0].name) == self._type):
-            return None
-        return first if isinstance(first, PackedRows) else None
+        first = self.tensor.inputs[0]
+        model = self._work.models[first.model]
+        is_same = self.tensor.is_copy and not self._work.is_task_vector
+        return model.packed(first.name) if is_same and model.type_name(first.name) == self._type else None
 
     def _encoded(self, piece: Piece, merged: Floats, worker: int) -> Bytes:
         numbers = range(piece.first_row, piece.first_row + piece.n_rows)

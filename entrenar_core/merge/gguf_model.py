@@ -10,7 +10,7 @@ from entrenar_core.errors import ModelError
 from entrenar_core.gguf.keys import GENERAL_ARCHITECTURE, GENERAL_TYPE, TOKENIZER_TOKENS
 from entrenar_core.gguf.names import TOKEN_EMBD
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.merge.model_tensors import Entries, Floats, Shape
+from entrenar_core.merge.model_tensors import Entries, Floats, PackedRows, Shape
 from entrenar_core.merge.stored_rows import StoredRows
 
 
@@ -47,6 +47,9 @@ class GGUFModel:
 
     def read(self, name: str, first_row: int, out: Floats) -> None:
         self._rows.read(self._file.tensors[name], first_row, out)
+
+    def packed(self, name: str) -> PackedRows:
+        return self
 
     def read_packed(self, name: str, first_row: int, raw: Bytes) -> None:
         self._rows.read_packed(self._file.tensors[name], first_row, raw)

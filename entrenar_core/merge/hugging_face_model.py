@@ -107,6 +107,9 @@ class HuggingFaceModel:
         else:
             self._read_rotary(stored.info, stored.heads, first_row, out)
 
+    def packed(self, name: str) -> None:
+        """Never: floats are the same when they are made anew."""
+
     def close(self) -> None:
         self._rows.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,15 +64,18 @@ class ModelTensors(Protocol):
         """
         ...
 
+    def packed(self, name: str) -> PackedRows | None:
+        """What gives the rows of a tensor as they are packed; None where its values are computed."""
+        ...
+
     def close(self) -> None:
         """Let go of the files."""
         ...
 
 
-@runtime_checkable
 class PackedRows(Protocol):
-    """A model that also gives rows as they are packed, so that they can be copied: blocks change when they are made
-    anew from their own values."""
+    """Rows as they are packed, so that they can be copied: blocks change when they are made anew from their own
+    values."""
 
     def read_packed(self, name: str, first_row: int, raw: Bytes) -> None:
         """Fill `raw`, C-contiguous uint8 [r, row_bytes], with rows in the type that `type_name` says."""

@@ -9,7 +9,7 @@ import numpy as np
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, Shape
+from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, PackedRows, Shape
 from entrenar_core.merge.vocabulary import MergedVocabulary, Rows
 
 _BY_TOKEN = (TOKEN_EMBD, OUTPUT)
@@ -78,6 +78,9 @@ class _RemappedModel:
                 continue
             for place in range(start, stop):
                 self._fill(name, first_row + place, out[place : place + 1])
+
+    def packed(self, name: str) -> PackedRows | None:
+        return None if name in _BY_TOKEN else self._model.packed(name)
 
     def close(self) -> None:
         self._model.close()

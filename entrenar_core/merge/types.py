@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from entrenar_core.codecs.ggml_types import is_few_bits
 from entrenar_core.codecs.registry import ENCODABLE
 from entrenar_core.errors import ConfigError
-from entrenar_core.merge.plan import MergePlan
+from entrenar_core.merge.plan import MergedTensor, MergePlan
 from entrenar_core.quant.mix_rules import ModelFacts
 from entrenar_core.quant.mixes import MixRequest, choose_types, quantizes
 
@@ -111,8 +111,14 @@ def _own_types(plan: MergePlan, present: Mapping[str, str]) -> MergedTypes:
     for tensor in plan.tensors:
         kind, before = found.types[tensor.name], present[tensor.name]
         found.not_encodable[before] += kind == READ_ONLY_BECOMES != before
-        found.rounded_again[kind] += is_few_bits(kind) and kind == before and not tensor.is_copy
+        found.rounded_again[kind] += is_few_bits(kind) and kind == before and not _is_copied(plan, tensor)
     return MergedTypes(found.types, +found.rounded_again, +found.not_encodable)
+
+
+def _is_copied(plan: MergePlan, tensor: MergedTensor) -> bool:
+    """Whether the packed rows of an input are written as they are."""
+    first = tensor.inputs[0]
+    return tensor.is_copy and plan.models[first.model].packed(first.name) is not None
 
 
 def _own_type(name: str, shape: tuple[int, ...], present: Mapping[str, str]) -> str:

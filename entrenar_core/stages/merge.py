@@ -203,12 +203,12 @@ def _load_kernels(merge: OpenedMerge, reporter: Reporter) -> None:
         for one in (*tensor.inputs, *([tensor.base] if tensor.base else []))
     }
     load_codecs(read, set(merge.types.types.values()), reporter)
-    methods = {(tensor.method, len(tensor.inputs), tensor.base is None): tensor for tensor in plan.tensors}
+    ways = {(tensor.method, tensor.parameters, tensor.base is None): tensor for tensor in plan.tensors}
     with compiling_said("merging", reporter):
-        for tensor in methods.values():
-            values = [np.ones((1, _FEW), np.float32)] * (len(tensor.inputs) + 1)
-            base = None if tensor.base is None else values[0]
-            merge_arrays(method_entry(tensor.method).run, values[1:], tensor.parameters, base=base)
+        for tensor in ways.values():
+            base, *models = [np.arange(_FEW, dtype=np.float32)[None] * (1 + i) for i in range(len(tensor.inputs) + 1)]
+            over = None if tensor.base is None else base
+            merge_arrays(method_entry(tensor.method).run, models, tensor.parameters, base=over)
 
 
 def _save_report(path: Path, result: MergeResult) -> Saved:

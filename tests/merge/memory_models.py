@@ -38,6 +38,9 @@ class MemoryModel:
         array = self.tensors[name]
         out[:] = array.reshape(matrix_shape(array.shape))[first_row : first_row + len(out)]
 
+    def packed(self, name: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

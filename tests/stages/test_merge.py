@@ -14,12 +14,17 @@ from entrenar_core.config.merge_file import MergeConfig
 from entrenar_core.errors import EntrenarError, FormatError, OutputError
 from entrenar_core.events import Compiling, Merged, Merging, Notice, SilentReporter
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.jit import jit_enabled
+from entrenar_core.merge import cutoffs
+from entrenar_core.merge.execute import execute
 from entrenar_core.merge.models import open_model
 from entrenar_core.merge.passes import Parameters, merge_arrays
 from entrenar_core.merge.registry import method_entry
+from entrenar_core.stages import merge as merging
 from entrenar_core.stages.merge import MergeResult, opened_merge, run_merge
+from entrenar_core.stored_kernels import StoredKernel
 from tests.merge.memory_models import merge_of
-from tests.stages.merge_inputs import write_family, write_relative
+from tests.stages.merge_inputs import write_family, write_lora, write_relative
 from tests.stages.tiny_base import base_spec, write_base
 from tests.train.tiny_model import Listener
 
@@ -109,6 +114,36 @@ def test_layers_that_are_only_stacked_keep_their_bytes(family: Path) -> None:
         for number, layer in enumerate((1, 0, 1)):
             name = f"blk.{number}.ffn_up.weight"
             np.testing.assert_array_equal(after.raw(name), before.raw(name.replace(f".{number}.", f".{layer}.", 1)))
+
+
+def test_what_an_adapter_leaves_alone_keeps_its_bytes_and_what_it_changes_is_said_to_be_rounded(family: Path) -> None:
+    write_base(family / "few.gguf", type_name="Q4_0")
+    write_lora(family / "lora.gguf", family / "few.gguf", seed=1)
+    heard = Listener()
+    run(config_of("passthrough", "few.gguf+lora.gguf"), heard=heard)
+    with GGUFFile.open("few.gguf") as before, GGUFFile.open("out.gguf") as after:
+        np.testing.assert_array_equal(after.raw("token_embd.weight"), before.raw("token_embd.weight"))
+        assert not np.array_equal(after.raw(MATRIX), before.raw(MATRIX))
+        changed = sum(name.startswith("blk.") and len(info.shape) > 1 for name, info in after.tensors.items())
+    [said] = [event.message for event in heard.of(Notice)]
+    assert f"rounded again to the few bits of their inputs: {changed} Q4_0" in said
+
+
+@pytest.mark.skipif(not jit_enabled(), reason="nothing is compiled with ENTRENAR_JIT=0")
+def test_kernels_are_ready_before_threads_need_them(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, collect = cutoffs._count_magnitudes, cutoffs._collect_codes
+    fresh = [StoredKernel(one.module, one.name, one.returns) for one in (count, collect)]
+    monkeypatch.setattr(cutoffs, "_count_magnitudes", fresh[0])
+    monkeypatch.setattr(cutoffs, "_collect_codes", fresh[1])
+    loaded: list[int] = []
+
+    def begin(*arguments: Any) -> Any:
+        loaded.extend(kernel.n_loaded for kernel in fresh)
+        return execute(*arguments)
+
+    monkeypatch.setattr(merging, "execute", begin)
+    run(config_of("ties", base="base.gguf", density=[{"filter": "mlp", "value": 0.3}]))
+    assert loaded == [1, 1]
 
 
 def test_a_hugging_face_folder_comes_out_and_goes_in(family: Path) -> None:
