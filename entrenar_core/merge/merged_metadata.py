@@ -40,6 +40,7 @@ def merged_metadata(
     layers: Sequence[LayerOrigin],
     *,
     tokenizer: Entries | None = None,
+    is_change: bool = False,
 ) -> Entries:
     """The keys of the result in the order of the template, then those that say how it came about.
 
@@ -49,6 +50,7 @@ def merged_metadata(
         template: number of the model whose keys it begins with.
         layers: of the result.
         tokenizer: all keys ``tokenizer.*``, in place of those of the template.
+        is_change: whether the result is a change against a base, and no model.
 
     Raises:
         ModelError: a model has no value of a setting that differs from layer to layer.
@@ -63,7 +65,7 @@ def merged_metadata(
         if key == keys.GENERAL_SIZE_LABEL and config.merge.slices is not None:
             continue
         result.append((key, changed.pop(key, value)))
-    return [*result, *changed.items(), *_provenance(config).items()]
+    return [*result, *changed.items(), *_provenance(config, is_change=is_change).items()]
 
 
 def _is_gone(key: str, changed: Mapping[str, MetadataValue]) -> bool:
@@ -123,7 +125,7 @@ def _by_layer(value: MetadataValue, n_layers: int) -> Any:
     return value.value if is_numbers and len(value.value) == n_layers else None
 
 
-def _provenance(config: MergeConfig) -> dict[str, MetadataValue]:
+def _provenance(config: MergeConfig, *, is_change: bool) -> dict[str, MetadataValue]:
     """How the file came to be; equal settings over equal files give equal keys."""
     settings = config.merge.model_dump(mode="json", by_alias=True)
     found = {
@@ -134,7 +136,7 @@ def _provenance(config: MergeConfig) -> dict[str, MetadataValue]:
     }
     if config.merge.base is not None:
         found["entrenar.merge.base"] = MetadataValue.string(_file_name(config.merge.base))
-    if config.output.task_vector:
+    if is_change:
         found[TASK_VECTOR] = MetadataValue.bool(True)
     return found
 

@@ -117,9 +117,11 @@ def plan_merge(
 
     Raises:
         ConfigError: layers that are not there, or parameters that the method cannot work with; the key is named.
-        ModelError: a tensor is missing in a model or has another shape there.
+        ModelError: a tensor is missing in a model or has another shape there, or the method takes a base from what is a
+            change against one.
     """
     parts = plan_slices(config, models)
+    _check_changes(config.merge, parts, models)
     lead = parts[0].sources[0].model
     origins = list(_origins(parts, models))
     tensors = tuple(_merged(origin, config.merge, models) for origin in origins)
@@ -129,11 +131,14 @@ def plan_merge(
         for part in parts
         for layer in range(part.n_layers)
     ]
+    is_change = config.output.task_vector or all(
+        _is_task_vector(models[source.model]) for part in parts for source in part.sources
+    )
     names = {filter_name(one.name, models[lead].architecture) for one in tensors}
     return MergePlan(
         models=tuple(models),
         tensors=tensors,
-        metadata=merged_metadata(config, models, template, layers, tokenizer=tokenizer),
+        metadata=merged_metadata(config, models, template, layers, tokenizer=tokenizer, is_change=is_change),
         notices=(*config.notices, *_filters_of_nothing(config.merge, names), *_nothing_dropped(config.merge, tensors)),
         is_task_vector=config.output.task_vector,
     )
@@ -268,6 +273,19 @@ def _offset(tensor: MergedTensor, models: Sequence[ModelTensors]) -> float:
         return 0.0
     has_changes = any(_is_task_vector(models[one.model]) for one in tensor.inputs)
     return 0.0 if tensor.is_copy or has_changes else 1.0
+
+
+def _check_changes(merge: Merging, parts: Sequence[PlannedSlice], models: Sequence[ModelTensors]) -> None:
+    if merge.facts.over_base == "never":
+        return
+    measured = [source.model for part in parts for source in part.sources if part.base is not None]
+    wrong = next((models[number] for number in measured if _is_task_vector(models[number])), None)
+    if wrong is not None:
+        raise ModelError(
+            f"this is a change already, and {merge.method} takes the base from it once more",
+            where=wrong.path,
+            hint="add changes to a model with --method linear --no-normalize",
+        )
 
 
 def _is_task_vector(model: ModelTensors) -> bool:

@@ -9,8 +9,9 @@ import pytest
 
 from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.merge.merged_metadata import TASK_VECTOR
 from entrenar_core.merge.plan import Input, MergePlan, plan_merge
-from tests.merge.memory_models import WIDTH, memory_model, merge_of, opened
+from tests.merge.memory_models import WIDTH, MemoryModel, memory_model, merge_of, opened
 
 UP = "blk.{}.ffn_up.weight"
 
@@ -111,6 +112,11 @@ def test_rope_factors_are_copied_from_the_base() -> None:
     assert plan_merge(over, models).tensors[-1].inputs == (Input(0, "rope_freqs.weight"),)
 
 
+def change_model(architecture: str = "llama") -> MemoryModel:
+    """What a merge with --task-vector writes."""
+    return memory_model("change.gguf", architecture=architecture, more=[(TASK_VECTOR, MetadataValue.bool(True))])
+
+
 @pytest.mark.parametrize("architecture", ["gemma", "gemma2", "gemma3"])
 def test_norms_of_gemma_are_merged_without_their_one(architecture: str) -> None:
     config = merge_of("slerp", ["a.gguf", "b.gguf"])
@@ -129,10 +135,22 @@ def test_norms_that_are_copied_or_changes_keep_theirs() -> None:
     scaled = merge_of("passthrough", ["a.gguf"], scale=2)
     assert {one.offset for one in plan_merge(scaled, models).tensors} == {0.0, 1.0}
     added = merge_of("linear", ["a.gguf", "change.gguf"], normalize=False)
-    change = memory_model(
-        "change.gguf", architecture="gemma", more=[("entrenar.merge.task_vector", MetadataValue.bool(True))]
-    )
-    assert {one.offset for one in plan_merge(added, [*models, change]).tensors} == {0.0}
+    assert {one.offset for one in plan_merge(added, [*models, change_model("gemma")]).tensors} == {0.0}
+
+
+def test_changes_are_not_measured_against_a_base_again() -> None:
+    config = merge_of("ties", ["a.gguf", "change.gguf"], base="base.gguf")
+    models = [memory_model("base.gguf"), memory_model("a.gguf"), change_model()]
+    with pytest.raises(ModelError, match="this is a change already, and ties takes the base") as caught:
+        plan_merge(config, models)
+    assert caught.value.where == "change.gguf"
+
+
+@pytest.mark.parametrize(("others", "is_change"), [([change_model("llama")], True), ([memory_model("b.gguf")], False)])
+def test_what_is_made_of_changes_alone_is_one(others: list[MemoryModel], is_change: bool) -> None:
+    config = merge_of("linear", ["change.gguf", "b.gguf"])
+    metadata = dict(plan_merge(config, [change_model(), *others]).metadata)
+    assert (TASK_VECTOR in metadata) == is_change
 
 
 def test_a_task_vector_knows_the_base_whatever_the_method() -> None:
