@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from entrenar_core.errors import FormatError
 
 _DAMAGED = "the file is damaged: copy or download it again"
+_LARGEST = 3e38
 _TOO_LARGE = 1 << 31  # for any size or count of a model
 
 
@@ -45,10 +45,10 @@ class JsonObject(Mapping[str, Any]):
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """A number above 0 that fits single precision, in which GGUF holds it."""
         value = self._required(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise self.error(key, f"expected a number above 0, found {_short(value)}")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LARGEST:
+            raise self.error(key, f"expected a number above 0 and below {_LARGEST:g}, found {_short(value)}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:

@@ -106,8 +106,9 @@ def _pieces(pre_tokenizer: Any) -> list[str]:
 
 def _only_expression(pre_tokenizer: Any) -> str | None:
     """The expression of a pre-tokenizer that splits by a single one."""
-    parts = pre_tokenizer.get("pretokenizers", []) if isinstance(pre_tokenizer, dict) else []
-    splits = [part for part in parts if isinstance(part, dict) and part.get("type") == "Split"]
+    parts = pre_tokenizer.get("pretokenizers") if isinstance(pre_tokenizer, dict) else None
+    steps = parts if isinstance(parts, list) else []
+    splits = [part for part in steps if isinstance(part, dict) and part.get("type") == "Split"]
     pattern = splits[0].get("pattern") if len(splits) == 1 else None
     expression = pattern.get("Regex") if isinstance(pattern, dict) else None
     return expression if isinstance(expression, str) else None

@@ -96,6 +96,8 @@ def llama3_settings(factors: Floats, theta: float, head_dim: int) -> dict[str, A
 
     Only the ratio of low, high and the original context can be seen in them, so low is 1, as in all published models.
     """
+    if not (factors > 0).all():
+        return None
     for factor, high, original_context in _candidates(factors, theta, head_dim):
         made = llama3_factors(theta, head_dim, factor=factor, low=1.0, high=high, original_context=original_context)
         if np.allclose(made, factors, rtol=_SAME, atol=0):

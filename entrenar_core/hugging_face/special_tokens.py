@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.values import MetadataValue
@@ -63,9 +62,9 @@ def _frame(tokenizer: JsonObject, ids: Mapping[str, int]) -> tuple[set[int], set
     """Ids of the tokens that the post-processor puts in front of a single text, and after it."""
     before: set[int] = set()
     after: set[int] = set()
-    for step in _templates(tokenizer.get("post_processor")):
+    for step in _templates(tokenizer.object("post_processor")):
         place = before
-        for item in step.get("single", []):
+        for item in step.items_of("single"):
             special = item.get("SpecialToken") if isinstance(item, dict) else None
             if special is None:
                 place = after
@@ -74,10 +73,9 @@ def _frame(tokenizer: JsonObject, ids: Mapping[str, int]) -> tuple[set[int], set
     return before, after
 
 
-def _templates(processor: Any) -> Iterator[dict[str, Any]]:
-    if not isinstance(processor, dict):
-        return
+def _templates(processor: JsonObject) -> Iterator[JsonObject]:
     if processor.get("type") == "TemplateProcessing":
         yield processor
-    for inner in processor.get("processors", []):
-        yield from _templates(inner)
+    for inner in processor.items_of("processors"):
+        if isinstance(inner, dict):
+            yield from _templates(JsonObject(inner, processor.where))

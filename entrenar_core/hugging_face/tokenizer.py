@@ -88,7 +88,7 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def _byte_level(files: TokenizerFiles, vocabulary: HuggingFaceVocabulary) -> Entries:
     model = files.tokenizer.object("model")
-    _refuse_normalizer(files.tokenizer.get("normalizer"), files.where)
+    _refuse_normalizer(files.tokenizer)
     ignore_merges = model.flag("ignore_merges", False)
     pre = pre_type_of(files.tokenizer.get("pre_tokenizer"), ignore_merges=ignore_merges, where=files.where)
     return [
@@ -146,10 +146,10 @@ def _scores(merges: Sequence[str], vocabulary: HuggingFaceVocabulary, where: str
 
 def _adds_space(tokenizer: JsonObject, where: str) -> bool:
     """Whether text gets a space in front. Raises TokenizerError for steps that SentencePiece's BPE does not have."""
-    steps = [*_steps(tokenizer.get("normalizer")), *_steps(tokenizer.get("pre_tokenizer"))]
+    steps = [*_steps_of(tokenizer, "normalizer"), *_steps_of(tokenizer, "pre_tokenizer")]
     prefix = False
     for step in steps:
-        kind = step.get("type")
+        kind = step.text("type")
         if kind == "Prepend" and step.get("prepend") == SPACE:
             prefix = True
         elif kind == "Metaspace" and step.get("replacement") == SPACE:
@@ -161,23 +161,27 @@ def _adds_space(tokenizer: JsonObject, where: str) -> bool:
     return prefix
 
 
-def _refuse_normalizer(normalizer: Any, where: str) -> None:
-    for step in _steps(normalizer):
-        if step.get("type") not in _HARMLESS_NORMALIZERS:
+def _refuse_normalizer(tokenizer: JsonObject) -> None:
+    for step in _steps_of(tokenizer, "normalizer"):
+        kind = step.text("type")
+        if kind not in _HARMLESS_NORMALIZERS:
             raise TokenizerError(
-                f"the step {step.get('type')!r} has no place in a byte-level tokenizer of GGUF",
-                where=f"{where}: normalizer",
+                f"the step {kind!r} has no place in a byte-level tokenizer of GGUF",
+                where=f"{tokenizer.where}: normalizer",
             )
 
 
-def _steps(part: Any) -> list[dict[str, Any]]:
+def _steps_of(tokenizer: JsonObject, key: str) -> list[JsonObject]:
     """A normalizer or pre-tokenizer as the list of its steps."""
-    if not isinstance(part, dict):
-        return []
+    part = tokenizer.object(key)
+    return _steps(part) if part else []
+
+
+def _steps(part: JsonObject) -> list[JsonObject]:
     if part.get("type") != "Sequence":
         return [part]
-    inner = part.get("normalizers") or part.get("pretokenizers") or []
-    return [step for one in inner for step in _steps(one)]
+    inner = part.items_of("normalizers") or part.items_of("pretokenizers")
+    return [step for one in inner for step in _steps(JsonObject(one if isinstance(one, dict) else {}, part.where))]
 
 
 def _refuse_other_models(model: JsonObject) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from entrenar_core.errors import ModelError, TokenizerError
 from entrenar_core.gguf import keys
-from entrenar_core.gguf.names import TOKEN_EMBD
+from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
 from entrenar_core.hugging_face.vocabulary import is_padding
 from entrenar_core.merge.model_tensors import ModelTensors
 from entrenar_core.tokenizer.bpe import CHARACTER_TO_BYTE, byte_of_token
@@ -82,12 +82,15 @@ def read_model_tokens(model: ModelTensors) -> Tokens:
     """The tokens that a model's metadata describe.
 
     Raises:
-        ModelError: there is no embedding, or it has fewer rows than there are tokens.
+        ModelError: there is no embedding, or it has fewer rows than there are tokens, or others than the output matrix.
         TokenizerError: two tokens have one text, or their kinds are not theirs.
     """
     shape = model.shapes.get(TOKEN_EMBD, ())
     if len(shape) != 2:
         raise ModelError(f"there is no matrix {TOKEN_EMBD}", where=model.path)
+    head = model.shapes.get(OUTPUT, shape)
+    if head[0] != shape[0]:
+        raise ModelError(f"{OUTPUT} has {head[0]} rows, {TOKEN_EMBD} has {shape[0]}", where=model.path)
     texts = [text or f"[EMPTY_{row}]" for row, text in enumerate(model.tokens)]
     if len(texts) > shape[0]:
         raise ModelError(f"the tokenizer has {len(texts)} tokens, the embedding only {shape[0]} rows", where=model.path)

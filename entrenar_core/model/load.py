@@ -105,6 +105,9 @@ def check_shapes(shapes: Mapping[str, Shape], spec: DecoderSpec, source: str) ->
     Raises:
         ModelError: names the tensor; `source` is where.
     """
+    if spec.num_layers > len(shapes):  # a number that somebody else wrote: nothing may grow with it
+        message = f"{spec.num_layers} layers cannot be made of {len(shapes)} tensors"
+        raise ModelError(message, where=source, hint="the file is incomplete")
     expected, optional = expected_shapes(spec), optional_shapes(spec)
     for name in expected:
         if name not in shapes:

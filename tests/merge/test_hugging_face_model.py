@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_a_model_that_is_not_whole_is_refused(
     with pytest.raises(ModelError) as caught:
         open_model(write_folder(tmp_path / "hf", base_spec(), weights))
     assert (caught.value.message, caught.value.where) == (said, str(tmp_path / "hf"))
+
+
+def test_a_number_of_layers_that_no_tensors_are_there_for_is_refused_at_once(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", base_spec())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
+    with pytest.raises(ModelError, match=r"1000000000 layers cannot be made of \d+ tensors"):
+        open_model(folder)
 
 
 def test_a_tensor_that_nobody_knows_is_refused_with_its_file(tmp_path: Path) -> None:

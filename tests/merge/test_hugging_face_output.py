@@ -126,10 +126,10 @@ def test_rope_freqs_become_words(factor: float, high: float, context: int, tmp_p
     np.testing.assert_allclose(rows_of(tmp_path / "hf", "rope_freqs.weight"), factors, rtol=1e-5)
 
 
-def test_frequencies_without_words_are_refused(tmp_path: Path) -> None:
-    factors = np.array([1, 5, 2, 3], np.float32)
+@pytest.mark.parametrize("factors", [[1, 5, 2, 3], [0, 0, 0, 0]])
+def test_frequencies_without_words_are_refused(factors: list[int], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no words for the frequencies"):
-        output(tmp_path / "hf", base_spec(), rope_factors=factors)
+        output(tmp_path / "hf", base_spec(), rope_factors=np.array(factors, np.float32))
 
 
 def test_the_tokenizer_of_the_base_is_copied_as_it_is(tmp_path: Path) -> None:

@@ -280,6 +280,14 @@ def test_more_tokens_than_rows_are_refused() -> None:
         map_vocabularies([model("base", BASE), model("short", BASE, 200)], "union")
 
 
+def test_an_output_matrix_with_other_rows_than_the_embedding_is_refused() -> None:
+    short = model("short", OTHER)
+    short.tensors["output.weight"] = short.tensors["output.weight"][:-2]
+    with pytest.raises(ModelError, match=r"output\.weight has \d+ rows, token_embd\.weight has \d+") as caught:
+        map_vocabularies([model("base", BASE), short], "union")
+    assert caught.value.where == "short"
+
+
 def test_order_does_not_change_what_belongs_together() -> None:
     base, one, two = model("base", BASE), model("one", OTHER), model("two", byte_level_metadata(["p q"]))
 
