@@ -62,7 +62,7 @@ class Cutoff:
         """
         if piece.number < self.n_pieces:
             return [(0, self.magnitude)]
-        above = np.nextafter(self.magnitude, np.float32(np.inf))
+        above = (self.magnitude.view(np.int32) + np.int32(1)).view(np.float32)
         if piece.number > self.n_pieces or not self.n_entries:
             return [(0, above)]
         last = np.flatnonzero(magnitudes() == self.magnitude)[self.n_entries - 1]

@@ -32,9 +32,9 @@ def test_with_the_widest_epsilon_the_larger_of_two_is_kept() -> None:
 
 
 def test_a_row_of_one_entry_has_the_density() -> None:
-    ones = np.ones((4000, 1), np.float32)
+    ones = np.ones((1000, 1), np.float32)
     share = (changes_merged("della_linear", [ones], density=[0.3], epsilon=[0.2]) != 0).mean()
-    assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 4000)
+    assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 1000)
 
 
 @pytest.mark.parametrize("method", METHODS)
