@@ -30,6 +30,7 @@ _CODES = 1024
 _MOST_COUNTED = 1 << 30
 _TABLES = 4
 _FEW_FOUND = 1 << 12
+_INFINITY = np.float32(np.inf).view(np.int32)
 _FEW_CODES = 512
 
 Codes = tuple[npt.NDArray[np.uint16], Counts]
@@ -62,7 +63,7 @@ class Cutoff:
         """
         if piece.number < self.n_pieces:
             return [(0, self.magnitude)]
-        above = (self.magnitude.view(np.int32) + np.int32(1)).view(np.float32)
+        above = min(self.magnitude.view(np.int32) + np.int32(1), _INFINITY).view(np.float32)
         if piece.number > self.n_pieces or not self.n_entries:
             return [(0, above)]
         last = np.flatnonzero(magnitudes() == self.magnitude)[self.n_entries - 1]
