@@ -156,22 +156,18 @@ def _models(named: Sequence[str] | None, adapters: Sequence[str] | None) -> Valu
 
 
 def _show_plan(config: MergeConfig, *, overwrite: bool, json_lines: bool) -> None:
-    from entrenar_cli.console import open_reporter
     from entrenar_cli.merge_view import plan_document, plan_sections
-    from entrenar_core.events import SilentReporter
     from entrenar_core.stages.merge import opened_merge
 
-    if json_lines:
-        from entrenar_cli.documents import write_document
+    with opened_merge(config, overwrite=overwrite) as opened:
+        if json_lines:
+            from entrenar_cli.documents import write_document
 
-        with opened_merge(config, SilentReporter(), overwrite=overwrite) as opened:
             write_document(sys.stdout, plan_document(opened))
-        return
-    from entrenar_cli.sections import print_sections
+            return
+        from entrenar_cli.sections import print_sections
 
-    with open_reporter() as reporter, opened_merge(config, reporter, overwrite=overwrite) as opened:
-        sections = plan_sections(opened)
-    print_sections(sections)
+        print_sections(plan_sections(opened))
 
 
 def _write(config: MergeConfig, *, overwrite: bool, show_report: bool, json_lines: bool) -> None:

@@ -51,6 +51,15 @@ def shard_paths(path: Path, header: Header) -> list[Path]:
     return paths
 
 
+def shards_beside(path: Path) -> list[Path]:
+    """The files that belong to a model if `path` is a shard of it, as far as its name tells and they are there."""
+    match = _SHARD_NAME.fullmatch(path.name)
+    if match is None:
+        return [path]
+    names = (_SHARD_NAME.fullmatch(one.name) for one in path.parent.iterdir())
+    return [path.with_name(one.string) for one in names if one and one["stem"] == match["stem"]]
+
+
 def check_shards(paths: Sequence[Path], headers: Sequence[Header]) -> None:
     """Raises FormatError unless number, count and total of tensors agree in all shards."""
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):

@@ -143,15 +143,18 @@ class _Maker:
         self._type = work.types[tensor.name]
         self._codec = codec_for(self._type)
         self._row_bytes = TYPE_BY_NAME[self._type].row_bytes(self._columns)
+        self._pieces = _pieces(tensor)
         self._measures: dict[int, PieceMeasure] = {}
+        self._measured: TensorMeasure | None = None
         self._original = self._original_rows()
 
     def task(self) -> Task:
-        return Task(self._begin, _pieces(self.tensor), self._read, self._write)
+        return Task(self._begin, self._pieces, self._read, self._write)
 
     def measured(self) -> TensorMeasure:
-        """The sums over all pieces, in their order."""
-        return TensorMeasure.of([self._measures[number] for number in sorted(self._measures)])
+        """What became of the tensor, once it is made."""
+        assert self._measured is not None
+        return self._measured
 
     def _begin(self) -> Passes:
         tensor = self.tensor
@@ -178,12 +181,20 @@ class _Maker:
         merged = self._buffers[worker].merged(piece.n_rows, self._columns)
         combine(inputs, merged)
         if self._work.measures:
-            self._measures[piece.number] = measure_piece(inputs, merged, combine)
+            self._keep(piece, measure_piece(inputs, merged, combine))
         if self._work.is_task_vector and inputs.base is not None:
             merged -= inputs.base
         elif self.tensor.offset:
             merged += np.float32(self.tensor.offset)
         self._work.sink.write(self.tensor.name, piece.first_row, self._encoded(piece, merged, worker))
+
+    def _keep(self, piece: Piece, measure: PieceMeasure) -> None:
+        """Keep what was measured, and of a complete tensor the sums alone, in the order of the pieces."""
+        found = self._measures
+        found[piece.number] = measure
+        if len(found) == len(self._pieces):
+            self._measured = TensorMeasure.of([found[number] for number in sorted(found)])
+            self._measures = {}
 
     def _original_rows(self) -> PackedRows | None:
         """The model whose rows are written as they are packed, if that is all that happens to them."""

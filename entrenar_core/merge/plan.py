@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from entrenar_core.config.base import dotted
 from entrenar_core.config.merge_file import MergeConfig, Merging
-from entrenar_core.config.merge_parameters import TensorParameters, filters_in
-from entrenar_core.errors import ConfigError, ModelError
+from entrenar_core.config.merge_parameters import filters_in
+from entrenar_core.errors import ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
-from entrenar_core.merge.linear_combination import SMALLEST_DIVISOR
 from entrenar_core.merge.merged_metadata import TASK_VECTOR, LayerOrigin, merged_metadata
 from entrenar_core.merge.model_tensors import Entries, ModelTensors, Shape
-from entrenar_core.merge.parameters import filter_name, layer_fraction, look_up, look_up_plain
-from entrenar_core.merge.passes import Parameters, Rescale
+from entrenar_core.merge.parameters import filter_name, layer_fraction
+from entrenar_core.merge.passes import Parameters
 from entrenar_core.merge.slices import BLOCK, LayerSource, PlannedSlice, plan_slices
+from entrenar_core.merge.tensor_parameters import check_parameters, tensor_parameters
 
 PASSTHROUGH = "passthrough"
 _AFTER_THE_LAYERS = ("output.", "output_norm.")
@@ -183,8 +182,9 @@ def _merged(origin: _Origin, merge: Merging, models: Sequence[ModelTensors]) -> 
         one = (1.0,)
         copied = Parameters(weight=one, density=one, gamma=one, epsilon=one, scale=one)
         return MergedTensor(origin.name, shape, PASSTHROUGH, copied, (over or inputs[0],), None)
-    parameters = _parameters(origin, merge, models[inputs[0].model].architecture)
-    _check(origin.name, merge, parameters)
+    filtered = filter_name(origin.name, models[inputs[0].model].architecture)
+    parameters = tensor_parameters(merge, origin.part, filtered, origin.t)
+    check_parameters(origin.name, merge, parameters)
     tensor = MergedTensor(origin.name, shape, merge.method, parameters, inputs, over)
     return replace(tensor, offset=_offset(tensor, models))
 
@@ -208,62 +208,6 @@ def _common_shape(name: str, inputs: Sequence[Input], models: Sequence[ModelTens
                 hint="only models of one shape can be merged",
             )
     return shape
-
-
-def _parameters(origin: _Origin, merge: Merging, architecture: str) -> Parameters:
-    name, facts = filter_name(origin.name, architecture), merge.facts
-    upper: list[TensorParameters] = [merge] if origin.part.section is None else [origin.part.section, merge]
-
-    def of_models(key: str, default: float) -> tuple[float, ...]:
-        levels = [[one.section, *upper] if one.section else upper for one in origin.part.sources]
-        return tuple(look_up(key, level, name, origin.t, default) for level in levels)
-
-    def plain(key: str, default: object) -> object:
-        found = look_up_plain(key, upper)
-        return default if found is None else found
-
-    rescale = plain("rescale", facts.rescale)
-    return Parameters(
-        weight=of_models("weight", 1.0),
-        density=of_models("density", 1.0),
-        gamma=of_models("gamma", 0.01),
-        epsilon=of_models("epsilon", 0.15),
-        scale=of_models("scale", 1.0),
-        lambda_=look_up("lambda_", upper, name, origin.t, 1.0),
-        normalize=bool(plain("normalize", facts.normalize)),
-        rescale=None if rescale == "none" else cast(Rescale, rescale),
-        t=look_up("t", upper, name, origin.t, 0.5),
-        select_topk=look_up("select_topk", upper, name, origin.t, 1.0),
-        flatten=bool(plain("flatten", True)),
-        row_wise=bool(plain("row_wise", False)),
-        eps=float(cast(float, plain("eps", 1e-8))),
-        seed=merge.seed or 0,
-    )
-
-
-def _check(name: str, merge: Merging, parameters: Parameters) -> None:
-    """See that the numbers of one tensor fit each other."""
-    if merge.method == "slerp" and parameters.t > 1:
-        message = f"is {parameters.t:g} for {name}, and slerp goes from 0 to 1"
-        raise ConfigError(message, where="merge.t", hint="set it to 1 or less")
-    _check_divisor(name, merge, parameters)
-    if "epsilon" not in merge.facts.takes:
-        return
-    for density, epsilon in zip(parameters.density, parameters.epsilon, strict=True):
-        if density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
-            message = f"probabilities from {density - epsilon:g} to {density + epsilon:g} for {name} leave 0 to 1"
-            hint = f"set merge.epsilon below {min(density, 1 - density):g}, which fits a density of {density:g}"
-            raise ConfigError(message, where="merge.epsilon", hint=hint)
-
-
-def _check_divisor(name: str, merge: Merging, parameters: Parameters) -> None:
-    if merge.method == "linear" and parameters.normalize and abs(sum(parameters.weight)) < SMALLEST_DIVISOR:
-        message = f"the weights for {name} sum to 0, and linear divides by their sum"
-        raise ConfigError(
-            message,
-            where="merge.weight",
-            hint="choose weights with another sum, or do not divide (normalize: false, --no-normalize)",
-        )
 
 
 def _offset(tensor: MergedTensor, models: Sequence[ModelTensors]) -> float:

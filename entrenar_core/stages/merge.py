@@ -97,12 +97,11 @@ class MergeResult:
 
 
 @contextmanager
-def opened_merge(config: MergeConfig, reporter: Reporter, *, overwrite: bool = False) -> Iterator[OpenedMerge]:
+def opened_merge(config: MergeConfig, *, overwrite: bool = False) -> Iterator[OpenedMerge]:
     """Open the models, see that they fit each other, and plan all of the result; the models are open inside the block.
 
     Args:
         config: what is merged.
-        reporter: hears of what takes a while.
         overwrite: whether files that are there may be replaced.
 
     Raises:
@@ -143,7 +142,7 @@ def run_merge(
         raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
     measures = measures or config.output.report is not None
     memory_taken(config.run.memory)
-    with opened_merge(config, reporter, overwrite=overwrite) as merge:
+    with opened_merge(config, overwrite=overwrite) as merge:
         for message in merge.notices():
             reporter.emit(Notice("warning", message))
         tensors = _write(merge, reporter, measures=measures)

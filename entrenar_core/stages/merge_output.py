@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,7 +37,9 @@ def check_merge_output(config: MergeConfig, *, overwrite: bool) -> None:
     Raises:
         OutputError: a name is that of an input, is taken, or cannot be made.
     """
-    inputs = plain_files(*(one for files in config.files for one in (files.path, files.adapter)))
+    named = _named(config)
+    inside = [file for one in named if one.is_dir() for file in one.iterdir()]
+    inputs = plain_files(*map(str, [*named, *inside]))
     if config.output.path is not None:
         path = Path(config.output.path)
         _check_name(path, config.output.format)
@@ -48,6 +49,11 @@ def check_merge_output(config: MergeConfig, *, overwrite: bool) -> None:
             check_output(path, inputs, overwrite=overwrite)
     if config.output.report is not None:
         _check_report(Path(config.output.report), inputs, config, overwrite=overwrite)
+
+
+def _named(config: MergeConfig) -> list[Path]:
+    """Models and adapters."""
+    return [Path(one) for files in config.files for one in (files.path, files.adapter) if one is not None]
 
 
 def types_of_output(config: MergeConfig, plan: MergePlan) -> MergedTypes:
@@ -93,7 +99,7 @@ def _check_folder(path: Path, config: MergeConfig, *, overwrite: bool) -> None:
     check_writable(path)
     if not path.exists():
         return
-    if any(os.path.exists(files.path) and os.path.samefile(path, files.path) for files in config.files):
+    if any(one.exists() and path.samefile(one) for one in _named(config)):
         raise OutputError(
             "this is a model that is read; it would be lost", where=str(path), hint="choose another name with -o"
         )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from entrenar_core.errors import OutputError
 from entrenar_core.gguf.atomic import check_writable
+from entrenar_core.gguf.shards import shards_beside
 
 
 def plain_files(*paths: str | None) -> list[Path]:
-    """Those that are files: no folders, no patterns, nothing that is missing."""
-    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
+    """Those that are files, with all shards of a model: no folders, no patterns, nothing that is missing."""
+    files = [Path(path) for path in paths if path is not None and Path(path).is_file()]
+    return [shard for file in files for shard in shards_beside(file)]
 
 
 def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:

@@ -233,7 +233,29 @@ def test_a_place_that_cannot_be_written_is_found_first(family: Path, output: dic
         run_merge(config_of("linear", output=output), SilentReporter())
 
 
+@pytest.mark.parametrize(
+    ("model", "key", "name"),
+    [
+        ("folder", "report", "folder/config.json"),
+        ("m-00001-of-00002.gguf", "path", "m-00002-of-00002.gguf"),
+        ("m-00002-of-00002.gguf", "report", "m-00001-of-00002.gguf"),
+    ],
+)
+def test_no_part_of_a_model_that_is_read_is_replaced(family: Path, model: str, key: str, name: str) -> None:
+    (family / "folder").mkdir()
+    for file in {model, name} - {"folder"}:
+        (family / file).touch()
+    with pytest.raises(OutputError, match="the file that is read"):
+        run(config_of("linear", model, "b.gguf", output={key: name}))
+
+
+def test_the_folder_of_an_adapter_is_not_replaced(family: Path) -> None:
+    (family / "peft").mkdir()
+    with pytest.raises(OutputError, match="a model that is read"):
+        run(config_of("linear", "a.gguf+peft", "b.gguf", output={"path": "peft", "format": "safetensors"}))
+
+
 def test_models_that_do_not_fit_are_refused(family: Path) -> None:
     write_base(family / "b.gguf", base_spec(intermediate_size=96))
-    with pytest.raises(EntrenarError, match="ffn_"), opened_merge(config_of("linear"), SilentReporter()):
+    with pytest.raises(EntrenarError, match="ffn_"), opened_merge(config_of("linear")):
         pass
