@@ -57,8 +57,10 @@ def check_writable(path: Path) -> None:
     """
     path, temporary = _names(path)
     try:
-        open_new(temporary).close()
-        temporary.unlink()
+        try:
+            open_new(temporary).close()
+        finally:  # an interrupt must not leave it
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(path, error) from error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +30,32 @@ def test_a_signal_is_raised_like_ctrl_c(number: signal.Signals) -> None:
     assert isinstance(caught.value, Terminated)
     assert caught.value.number == number
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_c_code_drops_is_raised_after_it(number: signal.Signals) -> None:
+    called: list[int] = []
+
+    def interrupted() -> None:
+        called.append(number)
+        os.kill(os.getpid(), number)
+
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt) as caught, ending_signals_raised():
+        ctypes.CFUNCTYPE(None)(interrupted)()
+        called.append(0)
+        time.sleep(10)
+    assert called == [number, 0], "the callback could not raise it"
+    assert getattr(caught.value, "number", signal.SIGINT) == number
+    assert sys.unraisablehook is hook
+
+
+def test_what_else_is_dropped_is_said_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: heard.append(dropped.exc_type))
+    with ending_signals_raised():
+        ctypes.CFUNCTYPE(None)(lambda: 1 // 0)()
+    assert heard == [ZeroDivisionError]
 
 
 def test_ignored_and_handled_signals_stay_so() -> None:
