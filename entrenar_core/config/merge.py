@@ -101,7 +101,7 @@ class Merge(Section):
         yield from _count_conflicts(given, method, facts)
         yield from _parameter_conflicts(given, method, facts)
         if method == "nearswap" and "t" not in given:
-            yield Conflict("t", "required key is missing: nearswap has no usual distance", "set t: 0.001")
+            yield Conflict("t", "nearswap needs a distance, and has no usual one", "set t: 0.001")
         yield from _probability_conflicts(given, facts)
 
 

@@ -46,7 +46,7 @@ def _base_conflicts(given: Given, method: str, facts: MethodFacts) -> Iterator[C
         message = f"{method} works on what the models changed against a base, and none is named"
         yield Conflict("base", message, "set base: base.gguf")
     if method == "nearswap" and not any("t" in level for _, level in _levels(given)):
-        yield Conflict("t", "required key is missing: nearswap has no usual distance", "set t: 0.001")
+        yield Conflict("t", "nearswap needs a distance, and has no usual one", "set t: 0.001")
     if facts.over_base != "never":
         yield from _parameters_of_base(given, method)
 

@@ -216,7 +216,9 @@ class _Maker:
         try:
             return self._codec.encode(merged, None, packed)
         except FormatError as error:
-            raise refusal(error, merged, numbers, where) from error
+            unfit = refusal(error, merged, numbers, where)
+            unfit.hint = "merge with smaller weights, or write another type: --type f32"
+            raise unfit from error
 
 
 def _pieces(tensor: MergedTensor) -> list[Piece]:

@@ -75,7 +75,7 @@ def test_passthrough_joins_nothing() -> None:
             "merge: {method: slerp, models: [a, b]}",
             "merge.models: slerp takes 2 models, the trained one and 1 more",
         ),
-        ("merge: {method: nearswap, models: [a]}", "merge.t: required key is missing: nearswap has no usual distance"),
+        ("merge: {method: nearswap, models: [a]}", "merge.t: nearswap needs a distance, and has no usual one"),
         ("merge: {method: ties, t: 0.5}", "merge.t: has no meaning for ties; remove it; it is for slerp, nearswap"),
         ("merge: {method: slerp, models: [a], lambda: 2}", "merge.lambda: has no meaning for slerp"),
         ("merge: {method: della, density: 0.9}", "merge.density: density 0.9 - epsilon 0.15 and their sum must lie"),

@@ -197,7 +197,7 @@ WRONG: Mapping[str, tuple[str, str]] = {
         "method: slerp, models: [a, {path: b, t: 0.5}]",
         "merge.models[1].t: unknown key; use merge.t",
     ),
-    "no distance": ("method: nearswap, models: [a, b]", "merge.t: required key is missing: nearswap has no usual"),
+    "no distance": ("method: nearswap, models: [a, b]", "merge.t: nearswap needs a distance"),
     "a density of nothing": (
         "method: ties, base: b, models: [a], density: 0",
         "merge.density: value 0; must be a number greater than 0 and of at most 1, a list of such numbers over",

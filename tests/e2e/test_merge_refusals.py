@@ -181,6 +181,12 @@ CASES = [
         ("a.gguf", "b.gguf", *LINEAR, "--weight", "1", "--weight", "-1"),
         ("--weight: the weights for token_embd.weight sum to 0", "hint:", "--no-normalize"),
     ),
+    Case(
+        "values beyond the type",
+        ("a.gguf", "b.gguf", *LINEAR, "--weight", "1e8", "--no-normalize", "--type", "f16"),
+        ("error: merged tensor ", "is too large for F16", "hint: merge with smaller weights", "--type f32"),
+    ),
+    Case("no distance", ("a.gguf", "b.gguf", "-m", "nearswap"), ("nearswap needs a distance", "--t 0.001")),
     Case("a parameter of others", (*TIES, "--t", "0.5"), ("--t: has no meaning for ties", "it is for slerp")),
     Case("type without meaning", (*TIES, "--type", "q4_9"), ('--type: value "q4_9"', "did you mean q4_1?")),
     Case("little memory", (*TIES, "--memory", "2MiB"), ("--memory: 2 MiB are too little", "hint: leave --memory out")),
@@ -293,7 +299,7 @@ def test_a_disk_that_becomes_full_is_said_and_nothing_is_left(form: str, name: s
     ("number", "words"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "interrupted by SIGTERM\n")]
 )
 def test_an_interrupt_leaves_nothing_behind(number: signal.Signals, words: str, tmp_path: Path) -> None:
-    write_wide(tmp_path / "m.gguf", layers=2, rows=2048, columns=1024)
+    write_wide(tmp_path / "m.gguf", layers=2, rows=2048, columns=512)
     shutil.copy(tmp_path / "m.gguf", tmp_path / "n.gguf")
     before = tree(tmp_path)
     command = [*COMMAND, "merge", "m.gguf", "n.gguf", *LINEAR, "-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
