@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from entrenar_core.merge.passes import Combine, Floats, Inputs
 from entrenar_core.stored_kernels import StoredKernel
@@ -23,12 +24,19 @@ def divisor_of(weights: Sequence[float]) -> float:
     return total if abs(total) >= SMALLEST_DIVISOR else 1.0
 
 
+def factors_of(numbers: npt.ArrayLike) -> Floats:
+    """Numbers in single precision. Beyond its range they are infinite, and so is what they multiply, which is refused
+    where it would be written."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers, np.float32)
+
+
 def linear_combination(coefficients: Sequence[float], *, of_base: float | None = None) -> Combine:
     """The merge with one coefficient a model, and one of the base where there is one and it counts.
 
     Sums are float32, in the order of the models, the base last.
     """
-    factors = np.array(coefficients, np.float32)
+    factors = factors_of(coefficients)
 
     def combine(inputs: Inputs, out: Floats) -> None:
         flat = out.reshape(-1)

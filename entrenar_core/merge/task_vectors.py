@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entrenar_core.merge.linear_combination import divisor_of
+from entrenar_core.merge.linear_combination import divisor_of, factors_of
 from entrenar_core.merge.passes import Combine, Floats, Inputs, Parameters, Pass, Passes, TensorFacts
 from entrenar_core.merge.random_masks import state_at
 from entrenar_core.merge.selections import Between, Drawn, Everything, Selection
@@ -88,9 +88,9 @@ def _joined(parameters: Parameters, selections: Sequence[Selection], gains: Sequ
     divisor = divisor_of(weights) if parameters.normalize and not vote else 1.0
     return _Joined(
         selections=selections,
-        factors=np.array([(weight * gain, weight) for weight, gain in zip(weights, gains, strict=True)], np.float32),
+        factors=factors_of([(weight * gain, weight) for weight, gain in zip(weights, gains, strict=True)]),
         options=np.array([vote, parameters.normalize], np.int64),
-        scale=np.array([parameters.lambda_ / divisor], np.float32),
+        scale=factors_of([parameters.lambda_ / divisor]),
     )
 
 

@@ -29,6 +29,14 @@ def test_a_weight_of_zero_leaves_a_model_out() -> None:
     assert merged("linear", [A, B], weight=[1.0, 0.0], normalize=True).tolist() == A.tolist()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("method", "base"), [("linear", None), ("task_arithmetic", np.zeros_like(A))])
+def test_a_weight_beyond_single_precision_gives_infinity_without_another_word(
+    method: str, base: np.ndarray | None
+) -> None:
+    assert np.isinf(merged(method, [A, B], base, weight=[1e300, 0.0])).any()
+
+
 def test_passthrough_is_the_model_times_its_scale() -> None:
     assert merged("passthrough", [A]).tolist() == A.tolist()
     assert merged("passthrough", [A], scale=[-0.5]).tolist() == (-A / 2).tolist()
