@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PYTEST_ARGS ?=
 WORKERS ?= -n auto --dist worksteal
+BENCH ?=
 PROMPT ?= Nora was a curious otter. One day Nora ran to the mill. It rained a little. There Nora saw a silver bell. Nora smiled all day. In short: 
 
 BIN  := $(VENV)/bin
@@ -133,8 +134,8 @@ release: ci build  ## the gate, the distributions, and the tag to set
 roadmap-status: $(DEV)  ## what roadmap.yaml says
 	@$(BIN)/python .ci/roadmap_status.py
 
-bench: $(DEV)  ## benchmarks against peers, side by side
-	$(BIN)/python -m benchmarks
+bench: $(DEV)  ## benchmarks against peers, side by side (BENCH="NAME ...": these, such as merge_speed)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: coverage-clean  ## remove what builds, tools and runs left (the environment stays)
 	rm -rf build dist runs mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .complexipy_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -14,6 +15,9 @@ from benchmarks import (
     learning,
     lora_step,
     memory_estimate,
+    merge_mergekit,
+    merge_quality,
+    merge_speed,
     qat,
     qlora,
     quantization_accuracy,
@@ -40,14 +44,19 @@ LONG: dict[str, Benchmark] = {
     "qlora": qlora.run,
     "quantization_accuracy": quantization_accuracy.run,
     "quantize_file": quantize_file.run,
+    "merge_mergekit": merge_mergekit.run,
+    "merge_speed": merge_speed.run,
+    "merge_quality": merge_quality.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora"}
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora", "merge_quality"}
+MERGEKIT = {"merge_mergekit", "merge_speed"}
+"""Their peer is installed by themselves, in an environment of its own."""
 
 
 def main() -> None:
-    """Run the benchmarks and print their tables."""
+    """Run the benchmarks and print their tables; ends with status 1 if a line says that something failed."""
     parser = argparse.ArgumentParser(prog="benchmarks")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: {', '.join(QUICK)}"
@@ -56,10 +65,14 @@ def main() -> None:
     for name in names:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-    if not set(names) <= WITHOUT_PEERS and find_spec("torch") is None:
+    if not set(names) <= WITHOUT_PEERS | MERGEKIT and find_spec("torch") is None:
         parser.exit(2, "the peers are not installed: pip install torch==2.13.0, then pip install '.[oracle]'\n")
+    failed = False
     for name in names:
-        print("\n".join(BENCHMARKS[name]()), flush=True)
+        lines = BENCHMARKS[name]()
+        print("\n".join(lines), flush=True)
+        failed = failed or any("FAILED" in line for line in lines)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

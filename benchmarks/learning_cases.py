@@ -103,15 +103,15 @@ def _write_shakespeare(source: Path, folder: Path) -> tuple[Path, Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    blocks = list(_blocks(source.read_text(encoding="utf-8")))
-    first_val = len(blocks) - round(len(blocks) * _VAL_SHARE)
+    rows = list(blocks(source.read_text(encoding="utf-8")))
+    first_val = len(rows) - round(len(rows) * _VAL_SHARE)
     paths = folder / "shakespeare-train.parquet", folder / "shakespeare-val.parquet"
-    for path, rows in zip(paths, (blocks[:first_val], blocks[first_val:]), strict=True):
-        pq.write_table(pa.table({"text": rows}), path)
+    for path, part in zip(paths, (rows[:first_val], rows[first_val:]), strict=True):
+        pq.write_table(pa.table({"text": part}), path)
     return paths
 
 
-def _blocks(text: str) -> Iterator[str]:
+def blocks(text: str) -> Iterator[str]:
     """Paragraphs joined until they have some 1,500 characters."""
     block = ""
     for paragraph in text.split("\n\n"):

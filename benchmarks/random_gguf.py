@@ -1,12 +1,16 @@
 """Writes a llama of any benchmark shape with random F16 weights, one tensor at a time, and a vocabulary of that size.
 
-The vocabulary is trained on real texts; where they give fewer tokens than the shape has, unused tokens fill it up.
+A fine-tune of it is the same weights plus small random changes. The vocabulary is trained on real texts; where they
+give fewer tokens than the shape has, unused tokens fill it up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zlib import crc32
+
+import numpy as np
 
 from benchmarks.lora_step_ours import spec_of
 from benchmarks.shapes import Shape
@@ -21,20 +25,30 @@ from entrenar_core.tokenizer.vocabulary import TokenKind
 
 Entries = list[tuple[str, MetadataValue]]
 
+CHANGE = 0.001
+"""Standard deviation of what a fine-tune changes: 5 % of that of the weights, and far above F16's rounding."""
 
-def write_random_gguf(path: Path, shape: Shape, texts: Iterable[str], seed: int = 0) -> int:
-    """Write the model; returns the size of the file in bytes."""
+
+def write_random_gguf(
+    path: Path, shape: Shape, texts: Iterable[str], seed: int = 0, *, change_seed: int | None = None
+) -> int:
+    """Write the model, or with `change_seed` a fine-tune of it; returns the size of the file in bytes."""
     spec = spec_of(shape)
     entries = [*spec_metadata(spec, f"random {shape.name}"), *_filled_up(train_bpe(texts, shape.vocab), shape.vocab)]
-    plans = [_random_tensor(name, dims, spec, seed) for name, dims in expected_shapes(spec).items()]
+    plans = [_random_tensor(name, dims, spec, seed, change_seed) for name, dims in expected_shapes(spec).items()]
     return write_gguf(path, [*entries, (keys.GENERAL_FILE_TYPE, MetadataValue.uint32(1))], plans)
 
 
-def _random_tensor(name: str, dims: tuple[int, ...], spec: DecoderSpec, seed: int) -> TensorPlan:
+def _random_tensor(
+    name: str, dims: tuple[int, ...], spec: DecoderSpec, seed: int, change_seed: int | None
+) -> TensorPlan:
     type_name = "F16" if len(dims) > 1 else "F32"
 
     def produce() -> Iterator[Chunk]:
         values = random_weight(name, dims, spec.num_layers, seed)
+        if change_seed is not None:
+            rng = np.random.default_rng([change_seed, crc32(name.encode())])
+            values += np.float32(CHANGE) * rng.standard_normal(dims, np.float32)
         yield from encode_tensor(name, values, type_name).produce()
 
     return TensorPlan(name, dims, type_name, produce)
