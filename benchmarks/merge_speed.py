@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestant import DISK_FILES, MEMORY_FILES, Contestant, interleave
-from benchmarks.mergekit_environment import VERSION, mergekit_command
+from benchmarks.mergekit_environment import VERSION, installed_python, mergekit_command
 from benchmarks.random_gguf import write_random_gguf
 from benchmarks.shapes import TL1B
 
@@ -71,6 +71,7 @@ MERGES = (
 
 def run(rounds: int = ROUNDS) -> list[str]:
     """A line for each method and place of the files, and for each method mergekit's."""
+    installed_python()
     lines = [f"merge_speed: {TL1B.name}, base and 2 models in F16, {THREADS} threads, whole commands, medians"]
     with (
         tempfile.TemporaryDirectory(prefix="entrenar-merge-", dir=MEMORY_FILES) as in_memory,

@@ -42,7 +42,7 @@ def installed_python(folder: Path | None = None) -> Path:
     print(f"  installing mergekit {VERSION} into {where} ...", file=sys.stderr, flush=True)
     venv.create(where, with_pip=True)
     for packages in ((TORCH,), (TORCH, *PACKAGES)):
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr)
+        subprocess.run([python, "-m", "pip", "install", "-qq", *packages], check=True, stdout=sys.stderr)
     complete.write_text(wanted, encoding="utf-8")
     return python
 
