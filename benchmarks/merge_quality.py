@@ -2,7 +2,8 @@
 
 The texts are plays, solutions of sums, and the source code of entrenar. Every merge is asked for the perplexity of both
 its texts, on parts that none has seen, beside the fine-tunes alone and the plain average of their weights. All settings
-are shown, and none is chosen by its result. The base has seen the plays before, of the sums the questions, and no code.
+are shown; the weights other than 1 were taken after a look at a quarter of the rows, for all methods alike. The base
+has seen the plays before, of the sums the questions, and no code. Takes 20 minutes.
 """
 
 from __future__ import annotations
