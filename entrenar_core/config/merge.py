@@ -8,14 +8,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from entrenar_core.config.base import AnyCase, Available, Conflict, NonEmpty, Section, UserPath, is_number, not_allowed
-from entrenar_core.config.merge_methods import METHODS, MethodFacts, MethodName, methods_taking
+from entrenar_core.config.merge_methods import EPSILON, METHODS, MethodFacts, MethodName, methods_taking
 from entrenar_core.config.merge_parameters import Rescaling
 
 AVAILABLE_METHODS = tuple(name for name in METHODS if name != "passthrough")
 """The methods that join a trained model with others; passthrough joins nothing, and is refused."""
-
-GAMMA, EPSILON = 0.01, 0.15
-"""What they are by default."""
 
 
 class MergeModel(Section):

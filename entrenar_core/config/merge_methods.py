@@ -1,6 +1,6 @@
 """What each merge method is given: over a base or not, how many models, which parameters, and their defaults.
 
-The methods themselves are in `merge.registry`, which this package may not import; a test holds the two tables together.
+The methods themselves are in `merge.registry`, which this package may not import.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def _over_base(*takes: str, normalize: bool = False, rescale: RescaleWord = "non
 
 
 _SPARSE = ("density", "rescale")
+
+GAMMA, EPSILON = 0.01, 0.15
+"""What these parameters are by default."""
 
 METHODS: Mapping[str, MethodFacts] = {
     "linear": MethodFacts("never", (2, None), frozenset(("weight", "normalize")), normalize=True),

@@ -8,7 +8,7 @@ Strings are UTF-8 with `surrogateescape`: tokens may hold arbitrary bytes and co
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -222,6 +222,15 @@ class MetadataValue:
     @classmethod
     def bool(cls, value: _Bool) -> MetadataValue:
         return cls.scalar(ValueType.BOOL, value)
+
+
+def replaced_entries(
+    entries: Iterable[tuple[str, MetadataValue]], changed: Mapping[str, MetadataValue]
+) -> list[tuple[str, MetadataValue]]:
+    """The entries with some keys set: those that are there in their place, others at the end."""
+    kept = [(key, changed.get(key, value)) for key, value in entries]
+    present = {key for key, _ in kept}
+    return [*kept, *((key, value) for key, value in changed.items() if key not in present)]
 
 
 def encode_string(value: str) -> bytes:

@@ -155,6 +155,13 @@ def _verify(temporary: Path, target: Path, layout: Layout) -> None:
         )
 
 
+def write_fully(descriptor: int, packed: npt.NDArray[np.uint8], offset: int) -> None:
+    """Write contiguous bytes at a place of a file."""
+    view, done = packed.reshape(-1).data, 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+
+
 def check_space(target: Path, n_bytes: int) -> None:
     """Refuse early what the disk cannot hold: hours of work could precede the moment it is full."""
     if not target.parent.is_dir():

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from entrenar_core.codecs.finite import all_finite, non_finite_value
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf.keys import HEAD_COUNT, HEAD_COUNT_KV, architecture_key
 from entrenar_core.gguf.names import OUTPUT, PERMUTED_ARCHITECTURES, TOKEN_EMBD
 from entrenar_core.lora.adapter import Adapter, check_adapter, open_adapter
 from entrenar_core.lora.files import AdapterPair
-from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.model_tensors import Entries, Floats, ModelTensors, PackedRows, Shape
 from entrenar_core.merge.stored_rows import Scratch
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from entrenar_core.codecs.base import Bytes
+from entrenar_core.codecs.finite import all_finite, non_finite_value
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import ConfigError, FormatError
-from entrenar_core.merge.finite import all_finite, non_finite_value
 from entrenar_core.merge.measures import PieceMeasure, TensorMeasure, measure_piece
 from entrenar_core.merge.model_tensors import ModelTensors, PackedRows, matrix_shape
 from entrenar_core.merge.output import Sink

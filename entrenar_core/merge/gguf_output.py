@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from entrenar_core.codecs.base import Bytes
 from entrenar_core.gguf.layout import Layout, TensorSpec, lay_out
 from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.gguf.writer import filled_file
+from entrenar_core.gguf.writer import filled_file, write_fully
 from entrenar_core.merge.output import Sink
 
 
@@ -54,10 +53,3 @@ class _GGUFSink:
 
     def reserved(self) -> AbstractContextManager[None]:
         return reserved(self._descriptor, self._n_bytes)
-
-
-def write_fully(descriptor: int, packed: Bytes, offset: int) -> None:
-    """Write contiguous bytes at a place of a file."""
-    view, done = packed.reshape(-1).data, 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)

@@ -28,7 +28,7 @@ from entrenar_core.gguf.names import (
 from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.tensor_info import TensorInfo
 from entrenar_core.gguf.values import MetadataValue
-from entrenar_core.gguf.writer import check_space
+from entrenar_core.gguf.writer import check_space, write_fully
 from entrenar_core.hugging_face.atomic_folder import atomic_folder
 from entrenar_core.hugging_face.json_object import read_json
 from entrenar_core.hugging_face.rope import Floats
@@ -37,7 +37,6 @@ from entrenar_core.hugging_face.safetensors_layout import SHARD_BYTES, Safetenso
 from entrenar_core.hugging_face.tokenizer import TOKENIZER, TOKENIZER_CONFIG, read_tokenizer, tokenizer_files
 from entrenar_core.hugging_face.write_config import config_json, generation_config_json, writable_architecture
 from entrenar_core.hugging_face.write_tokenizer import tokenizer_config_json, tokenizer_json
-from entrenar_core.merge.gguf_output import write_fully
 from entrenar_core.merge.hugging_face_model import CONFIG, HuggingFaceModel
 from entrenar_core.merge.model_tensors import Entries
 from entrenar_core.merge.output import Sink

@@ -15,7 +15,7 @@ from entrenar_core.config.merge_file import MergeConfig
 from entrenar_core.config.merge_models import ModelFiles
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf import keys
-from entrenar_core.gguf.values import MetadataValue, ValueType
+from entrenar_core.gguf.values import MetadataValue, ValueType, replaced_entries
 from entrenar_core.merge.model_tensors import Entries, ModelTensors
 from entrenar_core.merge.slices import count_layers
 
@@ -58,14 +58,15 @@ def merged_metadata(
     changed = {**_general(config), **_of_layers(models, template, layers)}
     if tokenizer is not None:
         changed |= dict(tokenizer) | _vocabulary_size(models[template], tokenizer)
-    result: Entries = []
-    for key, value in models[template].metadata:
-        if key.startswith(_NOT_OF_THE_RESULT) or (tokenizer is not None and _is_gone(key, changed)):
-            continue
-        if key == keys.GENERAL_SIZE_LABEL and config.merge.slices is not None:
-            continue
-        result.append((key, changed.pop(key, value)))
-    return [*result, *changed.items(), *_provenance(config, is_change=is_change).items()]
+    drops_size = config.merge.slices is not None
+    kept = [
+        (key, value)
+        for key, value in models[template].metadata
+        if not key.startswith(_NOT_OF_THE_RESULT)
+        and not (tokenizer is not None and _is_gone(key, changed))
+        and not (drops_size and key == keys.GENERAL_SIZE_LABEL)
+    ]
+    return [*replaced_entries(kept, changed), *_provenance(config, is_change=is_change).items()]
 
 
 def _is_gone(key: str, changed: Mapping[str, MetadataValue]) -> bool:

@@ -1,10 +1,11 @@
-"""Finds a merge method by name, and says what it needs and what it looks at."""
+"""Finds a merge method by name. What it needs and looks at stands in `config.merge_methods`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from entrenar_core.config.merge_methods import METHODS, MethodFacts
 from entrenar_core.errors import ConfigError
 from entrenar_core.merge.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from entrenar_core.merge.dare import dare_linear, dare_ties
@@ -16,69 +17,45 @@ from entrenar_core.merge.model_stock import model_stock
 from entrenar_core.merge.multislerp import multislerp
 from entrenar_core.merge.nearswap import nearswap
 from entrenar_core.merge.nuslerp import nuslerp
-from entrenar_core.merge.passes import Method, Rescale
+from entrenar_core.merge.passes import Method
 from entrenar_core.merge.sce import sce
 from entrenar_core.merge.slerp import slerp
 from entrenar_core.merge.task_arithmetic import task_arithmetic
 from entrenar_core.merge.ties import ties
 
-OverBase = Literal["required", "optional", "never"]
-
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A merge method.
-
-    Attributes:
-        name: what it is called in a config.
-        run: the method.
-        over_base: whether models are merged over a base.
-        n_models: how many at least, and at most (None: any number), without the base.
-        takes: the fields of `Parameters` that it looks at.
-        normalize, rescale: what these are by default.
-    """
+    """A merge method: its name in a config, how it runs, and what it is given."""
 
     name: str
     run: Method
-    over_base: OverBase
-    n_models: tuple[int, int | None]
-    takes: frozenset[str]
-    normalize: bool = False
-    rescale: Rescale | None = None
+    facts: MethodFacts
 
 
-_MEAN = frozenset({"weight", "normalize"})
-_JOINED = frozenset({"weight", "lambda_", "normalize"})
-_SPARSE = _JOINED | {"density", "rescale"}
-_DRAWN = _SPARSE | {"seed"}
-_NUSLERP = frozenset({"weight", "flatten", "row_wise"})
-_MANY = (1, None)
-_SEVERAL = (2, None)
+_RUN: Mapping[str, Method] = {
+    "linear": linear,
+    "slerp": slerp,
+    "nuslerp": nuslerp,
+    "multislerp": multislerp,
+    "karcher": karcher,
+    "iterative_slerp": iterative_slerp,
+    "hierarchical": hierarchical,
+    "model_stock": model_stock,
+    "sce": sce,
+    "nearswap": nearswap,
+    "passthrough": passthrough,
+    "task_arithmetic": task_arithmetic,
+    "ties": ties,
+    "dare_linear": dare_linear,
+    "dare_ties": dare_ties,
+    "breadcrumbs": breadcrumbs,
+    "breadcrumbs_ties": breadcrumbs_ties,
+    "della": della,
+    "della_linear": della_linear,
+}
 
-_ENTRIES = (
-    MethodEntry("linear", linear, "never", _MANY, _MEAN, normalize=True),
-    MethodEntry("slerp", slerp, "never", (2, 2), frozenset({"t"})),
-    MethodEntry("nuslerp", nuslerp, "optional", (2, 2), _NUSLERP),
-    MethodEntry("multislerp", multislerp, "optional", _SEVERAL, _MEAN | {"eps"}, normalize=True),
-    MethodEntry("karcher", karcher, "optional", _SEVERAL, frozenset()),
-    MethodEntry("iterative_slerp", iterative_slerp, "never", _SEVERAL, frozenset({"weight"})),
-    MethodEntry("hierarchical", hierarchical, "never", _SEVERAL, frozenset({"weight"})),
-    MethodEntry("model_stock", model_stock, "required", _SEVERAL, frozenset()),
-    MethodEntry("sce", sce, "required", _SEVERAL, frozenset({"select_topk"})),
-    MethodEntry("nearswap", nearswap, "never", (2, 2), frozenset({"t"})),
-    MethodEntry("passthrough", passthrough, "never", (1, 1), frozenset({"scale"})),
-    MethodEntry("task_arithmetic", task_arithmetic, "required", _MANY, _JOINED),
-    MethodEntry("ties", ties, "required", _MANY, _SPARSE, normalize=True),
-    MethodEntry("dare_linear", dare_linear, "required", _MANY, _DRAWN, rescale="l1"),
-    MethodEntry("dare_ties", dare_ties, "required", _MANY, _DRAWN, rescale="l1"),
-    MethodEntry("breadcrumbs", breadcrumbs, "required", _MANY, _SPARSE | {"gamma"}),
-    MethodEntry("breadcrumbs_ties", breadcrumbs_ties, "required", _MANY, _SPARSE | {"gamma"}),
-    MethodEntry("della", della, "required", _MANY, _DRAWN | {"epsilon"}, normalize=True, rescale="l1"),
-    MethodEntry("della_linear", della_linear, "required", _MANY, _DRAWN | {"epsilon"}, rescale="l1"),
-)
-_BY_NAME = {entry.name: entry for entry in _ENTRIES}
-
-METHOD_NAMES: tuple[str, ...] = tuple(_BY_NAME)
+METHOD_NAMES: tuple[str, ...] = tuple(_RUN)
 
 
 def method_entry(name: str) -> MethodEntry:
@@ -87,7 +64,7 @@ def method_entry(name: str) -> MethodEntry:
     Raises:
         ConfigError: there is none.
     """
-    entry = _BY_NAME.get(name.lower())
-    if entry is None:
+    known = name.lower()
+    if known not in _RUN:
         raise ConfigError(f"there is no merge method {name!r}", hint=f"one of {', '.join(METHOD_NAMES)}")
-    return entry
+    return MethodEntry(known, _RUN[known], METHODS[known])

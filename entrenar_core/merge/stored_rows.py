@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Floats
+from entrenar_core.codecs.finite import POSITIVE_INFINITY, all_finite, all_finite_packed, non_finite_value
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.tensor_info import TensorInfo
-from entrenar_core.merge.finite import POSITIVE_INFINITY, all_finite, all_finite_packed, non_finite_value
 from entrenar_core.merge.model_tensors import matrix_shape
 from entrenar_core.quant.source import RowSource, TensorFiles
 
@@ -40,7 +40,7 @@ class StoredRows:
 
     def __init__(self, files: TensorFiles, tensors: Iterable[TensorInfo]) -> None:
         for info in tensors:
-            _check_decodable(info, f"{files.paths[info.shard]}: tensor {info.name}")
+            check_decodable(info, f"{files.paths[info.shard]}: tensor {info.name}")
         self._source = RowSource(files)
         self._scratch = Scratch()
 
@@ -74,7 +74,8 @@ def row_bytes(info: TensorInfo) -> int:
     return TYPE_BY_NAME[info.type_name].row_bytes(matrix_shape(info.shape)[1])
 
 
-def _check_decodable(info: TensorInfo, where: str) -> None:
+def check_decodable(info: TensorInfo, where: str) -> None:
+    """Raises FormatError for a type that nobody decodes; `where` names the tensor."""
     try:
         codec_for(info.type_name)
     except FormatError as error:

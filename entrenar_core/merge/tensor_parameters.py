@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from entrenar_core.config.merge_file import Merging
+from entrenar_core.config.merge_methods import EPSILON, GAMMA
 from entrenar_core.config.merge_parameters import TensorParameters
 from entrenar_core.errors import ConfigError
 from entrenar_core.merge.linear_combination import SMALLEST_DIVISOR
@@ -37,8 +38,8 @@ def tensor_parameters(merge: Merging, part: PlannedSlice, name: str, t: float) -
     return Parameters(
         weight=of_models("weight", 1.0),
         density=of_models("density", 1.0),
-        gamma=of_models("gamma", 0.01),
-        epsilon=of_models("epsilon", 0.15),
+        gamma=of_models("gamma", GAMMA),
+        epsilon=of_models("epsilon", EPSILON),
         scale=of_models("scale", 1.0),
         lambda_=look_up("lambda_", upper, name, t, 1.0),
         normalize=bool(plain("normalize", facts.normalize)),

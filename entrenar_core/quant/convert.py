@@ -6,30 +6,24 @@ reads or writes, the others compute. A worker's buffers are used again from piec
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from entrenar_core.codecs.base import Bytes, Codec, Floats
+from entrenar_core.codecs.finite import POSITIVE_INFINITY, all_finite, all_finite_packed, non_finite_value
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.codecs.registry import codec_for
 from entrenar_core.errors import FormatError
 from entrenar_core.gguf.tensor_info import TensorInfo
+from entrenar_core.gguf.writer import write_fully
 from entrenar_core.quant.error_sums import ErrorSums, added_up, measure
 from entrenar_core.quant.pieces import BufferSizes, Piece, Pieces, buffer_sizes, holds_blocks
 from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.source import RowSource
 from entrenar_core.quant.workers import run_pieces
-
-FLOAT_EXPONENTS: Mapping[str, tuple[str, int]] = {
-    "F32": ("<u4", 0x7F800000),
-    "F16": ("<u2", 0x7C00),
-    "BF16": ("<u2", 0x7F80),
-}
-"""The words of each float type and the bits of their exponent, all of them set in infinities and NaNs."""
 
 Importance = Mapping[str, Floats]
 """By tensor name, float32 [columns], or [experts, columns] for a stack of matrices."""
@@ -130,7 +124,7 @@ def _convert_piece(
     where = source.where(one.info)
     if one.is_copied:
         _check_copy(raw, one, piece.start, where, buffers)
-        _write(descriptor, raw, target.offset + piece.start * row_bytes)
+        write_fully(descriptor, raw, target.offset + piece.start * row_bytes)
         return None
     values = codec_for(one.info.type_name).decode(raw, buffers.values(rows, one.n_columns))
     importance = _importance_of(conversion.importance.get(one.name), piece.slab)
@@ -141,7 +135,7 @@ def _convert_piece(
     except FormatError as error:
         raise refusal(error, values, range(piece.start, piece.stop), where) from error
     _check_words(packed, one.type_name, piece.start, where)
-    _write(descriptor, packed, target.offset + piece.start * packed.shape[1])
+    write_fully(descriptor, packed, target.offset + piece.start * packed.shape[1])
     if not conversion.measures:
         return None
     return measure(values, codec.decode(packed, buffers.rounded(rows, one.n_columns)), importance)
@@ -156,10 +150,8 @@ def refusal(error: FormatError, values: Floats, rows: Sequence[int], where: str)
         rows: their numbers in the tensor.
         where: names the tensor.
     """
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, column = (int(index) for index in wrong[0])
-        return _not_finite(float(values[row, column]), int(rows[row]), column, where)
+    if not all_finite(values):
+        return non_finite_value(values, rows, where)
     found = error.moved_by(int(rows[error.row]) - error.row) if isinstance(error, UnfitValueError) else error
     return FormatError(found.message, where=error.where or where, hint=error.hint)
 
@@ -170,37 +162,15 @@ def _check_copy(raw: Bytes, one: PlannedTensor, first_row: int, where: str, buff
         _check_words(raw, one.type_name, first_row, where)
         return
     values = codec_for(one.type_name).decode(raw, buffers.values(len(raw), one.n_columns))
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, column = (int(index) for index in wrong[0])
-        raise _not_finite(float(values[row, column]), first_row + row, column, where)
+    if not all_finite(values):
+        raise non_finite_value(values, range(first_row, first_row + len(values)), where)
 
 
 def _check_words(raw: Bytes, type_name: str, first_row: int, where: str) -> None:
     """Refuse infinities and NaNs among packed floats; blocks are not looked into."""
-    if type_name not in FLOAT_EXPONENTS:
-        return
-    dtype, exponent = FLOAT_EXPONENTS[type_name]
-    words = raw.view(dtype)
-    special = (words & words.dtype.type(exponent)) == exponent
-    if special.any():
-        row, column = (int(index) for index in np.argwhere(special)[0])
-        value = codec_for(type_name).decode(raw[row : row + 1])[0, column]
-        raise _not_finite(float(value), first_row + row, column, where)
-
-
-def _not_finite(value: float, row: int, column: int, where: str) -> FormatError:
-    return FormatError(
-        f"the value in row {row}, column {column} is {value:g}",
-        where=where,
-        hint="the model is damaged: convert it again, or train it with smaller steps",
-    )
-
-
-def _write(descriptor: int, raw: Bytes, offset: int) -> None:
-    view, done = raw.reshape(-1).data, 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
+    if type_name in POSITIVE_INFINITY and not all_finite_packed(raw, type_name):
+        values = codec_for(type_name).decode(raw)
+        raise non_finite_value(values, range(first_row, first_row + len(values)), where)
 
 
 def _importance_of(importance: Floats | None, slab: int) -> Floats | None:

@@ -10,8 +10,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from entrenar_core.errors import FormatError
+from entrenar_core.lora.peft_config import PEFT_CONFIG
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PeftFacts:
 
 def is_peft(path: Path) -> bool:
     """A folder with an adapter_config.json."""
-    return (path / CONFIG).is_file()
+    return (path / PEFT_CONFIG).is_file()
 
 
 def inspect_peft(path: Path) -> PeftFacts:
@@ -42,7 +43,7 @@ def inspect_peft(path: Path) -> PeftFacts:
     Raises:
         FormatError: a file is broken.
     """
-    config = _read_config(path / CONFIG)
+    config = _read_config(path / PEFT_CONFIG)
     rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     return PeftFacts(
         kind="peft adapter",

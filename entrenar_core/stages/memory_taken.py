@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from entrenar_core.errors import ConfigError
+from entrenar_core.events import Notice, Reporter
 from entrenar_core.train.memory import peak_memory_bytes
 
 MEMORY_MARGIN = 32 << 20
@@ -29,6 +30,12 @@ def memory_taken(budget: int) -> int:
             hint="leave --memory out, or raise it",
         )
     return taken
+
+
+def say_fewer_threads(workers: int, threads: int, reporter: Reporter) -> None:
+    """Report that the memory has no room for all threads."""
+    if workers < threads:
+        reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
 
 
 def private_bytes() -> int:

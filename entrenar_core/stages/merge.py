@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from entrenar_core.config.merge_file import MergeConfig
-from entrenar_core.errors import ConfigError
 from entrenar_core.events import Merged, Merging, Notice, Reporter, Saved
-from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.merge.execute import Work, execute, n_pieces, workers_within
 from entrenar_core.merge.fit import check_fit, facts_of
 from entrenar_core.merge.models import ModelTensors, open_model
@@ -27,8 +24,9 @@ from entrenar_core.merge.remapped import remapped
 from entrenar_core.merge.types import MergedTypes
 from entrenar_core.merge.vocabulary import MergedVocabulary, map_vocabularies
 from entrenar_core.stages.kernels import compiling_said, load_codecs
-from entrenar_core.stages.memory_taken import memory_taken
+from entrenar_core.stages.memory_taken import memory_taken, say_fewer_threads
 from entrenar_core.stages.merge_output import check_merge_output, merge_output, types_of_output
+from entrenar_core.stages.output_file import named_output, save_report
 from entrenar_core.threads import available_cores
 from entrenar_core.train.memory import peak_memory_bytes
 
@@ -138,18 +136,17 @@ def run_merge(
         EntrenarError: see `opened_merge` and `execute.execute`; nothing is left behind.
     """
     started = time.monotonic()
-    if config.output.path is None:
-        raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
+    path = named_output(config.output.path)
     measures = measures or config.output.report is not None
     memory_taken(config.run.memory)
     with opened_merge(config, overwrite=overwrite) as merge:
         for message in merge.notices():
             reporter.emit(Notice("warning", message))
         tensors = _write(merge, reporter, measures=measures)
-        result = MergeResult(_summary(merge, time.monotonic() - started), merge.vocabulary.document(), tensors)
-    reporter.emit(Saved("model", result.summary.path, merge.output.n_bytes))
+        result = MergeResult(_summary(merge, path, time.monotonic() - started), merge.vocabulary.document(), tensors)
+    reporter.emit(Saved("model", path, merge.output.n_bytes))
     if config.output.report is not None:
-        reporter.emit(_save_report(Path(config.output.report), result))
+        reporter.emit(save_report(Path(config.output.report), result.document()))
     reporter.emit(result.summary)
     return result
 
@@ -176,8 +173,7 @@ def _write(merge: OpenedMerge, reporter: Reporter, *, measures: bool) -> list[di
             _load_kernels(merge, reporter)
         threads = run.threads or available_cores()
         workers = workers_within(plan.tensors, merge.types.types, threads, run.memory - memory_taken(run.memory))
-        if workers < threads:
-            reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
+        say_fewer_threads(workers, threads, reporter)
         measured = execute(_work(merge, sink, measures=measures), workers, watch)
     return [
         {"name": tensor.name, "method": tensor.method, "type": merge.types.types[tensor.name], **measured[tensor.name]}
@@ -210,16 +206,9 @@ def _load_kernels(merge: OpenedMerge, reporter: Reporter) -> None:
             merge_arrays(method_entry(tensor.method).run, models, tensor.parameters, base=over)
 
 
-def _save_report(path: Path, result: MergeResult) -> Saved:
-    content = json.dumps(result.document(), indent=2, allow_nan=False).encode()
-    with atomic_file(path) as file:
-        file.write(content)
-    return Saved("report", path, len(content))
-
-
-def _summary(merge: OpenedMerge, seconds: float) -> Merged:
+def _summary(merge: OpenedMerge, path: Path, seconds: float) -> Merged:
     return Merged(
-        path=Path(str(merge.config.output.path)),
+        path=path,
         method=merge.config.merge.method,
         models=len({one.model for tensor in merge.plan.tensors for one in tensor.inputs}),
         source_bytes=merge.source_bytes,

@@ -14,7 +14,7 @@ from entrenar_core.errors import OutputError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.atomic import check_writable
 from entrenar_core.gguf.names import ROPE_FREQS
-from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.values import MetadataValue, replaced_entries
 from entrenar_core.hugging_face.atomic_folder import check_replaceable
 from entrenar_core.hugging_face.rope import Floats
 from entrenar_core.merge.gguf_output import GGUFOutput
@@ -25,7 +25,7 @@ from entrenar_core.merge.plan import MergePlan
 from entrenar_core.merge.types import MergedTypes, folder_types, merged_types
 from entrenar_core.quant.mixes import file_type
 from entrenar_core.quant.plan import model_facts
-from entrenar_core.stages.output_file import check_output, plain_files
+from entrenar_core.stages.output_file import check_output, check_report, plain_files
 
 _UNNAMED = "merged.gguf"
 """What messages call an output that a dry run does not name."""
@@ -40,15 +40,15 @@ def check_merge_output(config: MergeConfig, *, overwrite: bool) -> None:
     named = _named(config)
     inside = [file for one in named if one.is_dir() for file in one.iterdir()]
     inputs = plain_files(*map(str, [*named, *inside]))
-    if config.output.path is not None:
-        path = Path(config.output.path)
+    path = None if config.output.path is None else Path(config.output.path)
+    if path is not None:
         _check_name(path, config.output.format)
         if config.output.format == "safetensors":
             _check_folder(path, config, overwrite=overwrite)
         else:
             check_output(path, inputs, overwrite=overwrite)
     if config.output.report is not None:
-        _check_report(Path(config.output.report), inputs, config, overwrite=overwrite)
+        check_report(Path(config.output.report), inputs, path, overwrite=overwrite)
 
 
 def _named(config: MergeConfig) -> list[Path]:
@@ -107,16 +107,6 @@ def _check_folder(path: Path, config: MergeConfig, *, overwrite: bool) -> None:
         raise OutputError("the folder is there already", where=str(path), hint="replace it with --overwrite")
 
 
-def _check_report(path: Path, inputs: list[Path], config: MergeConfig, *, overwrite: bool) -> None:
-    try:
-        check_output(path, inputs, overwrite=overwrite)
-    except OutputError as error:
-        error.hint = (error.hint or "").replace("with -o", "with --report") or None
-        raise
-    if config.output.path is not None and path.absolute() == Path(config.output.path).absolute():
-        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
-
-
 def _with_types(metadata: Entries, mix: str | None, types: Mapping[str, str]) -> Entries:
     """The keys that say what types a file has."""
     changed: dict[str, MetadataValue] = {}
@@ -125,7 +115,7 @@ def _with_types(metadata: Entries, mix: str | None, types: Mapping[str, str]) ->
         changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
     if any(is_few_bits(one) for one in types.values()):
         changed[keys.GENERAL_QUANTIZATION_VERSION] = MetadataValue.uint32(keys.QUANTIZATION_VERSION)
-    return [*((key, changed.pop(key, value)) for key, value in metadata), *changed.items()]
+    return replaced_entries(metadata, changed)
 
 
 def _rope_factors(plan: MergePlan) -> Floats | None:

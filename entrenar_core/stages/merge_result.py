@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from entrenar_core.codecs.registry import codec_for
-from entrenar_core.config.merge import EPSILON, GAMMA, Merge
-from entrenar_core.errors import FormatError, ModelError
+from entrenar_core.config.merge import Merge
+from entrenar_core.config.merge_methods import EPSILON, GAMMA, METHODS
+from entrenar_core.errors import ModelError
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.keys import TOKENIZER_TOKENS
 from entrenar_core.gguf.names import ROPE_FREQS
@@ -24,6 +24,7 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.merge.fit import check_fit, facts_of_file
 from entrenar_core.merge.passes import Parameters, Rescale, merge_arrays
 from entrenar_core.merge.registry import MethodEntry, method_entry
+from entrenar_core.merge.stored_rows import check_decodable
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.changes import Changes, Values
 
@@ -48,8 +49,8 @@ class MergePlan:
     @property
     def sums_models(self) -> bool:
         """Whether equal models give something else: they are added up, and not averaged."""
-        is_average = "normalize" not in self.method.takes or self.parameters.normalize
-        return self.method.over_base != "required" and not is_average
+        is_average = "normalize" not in self.method.facts.takes or self.parameters.normalize
+        return self.method.facts.over_base != "required" and not is_average
 
     def close(self) -> None:
         """Let go of the files."""
@@ -92,9 +93,8 @@ def _parameters(section: Merge, others: Sequence[OtherModel]) -> Parameters:
 
 
 def _rescale(section: Merge) -> Rescale | None:
-    if section.rescale is None:
-        return method_entry(section.method).rescale
-    return None if section.rescale == "none" else section.rescale
+    word = METHODS[section.method].rescale if section.rescale is None else section.rescale
+    return None if word == "none" else word
 
 
 def merged_values(changes: Changes, plan: MergePlan) -> dict[str, Values]:
@@ -122,7 +122,7 @@ def _joined(name: str, changes: Changes, plan: MergePlan) -> Values:
     def compute() -> np.ndarray:
         values, delta = changes.start(name), changes.delta(name)
         others = [_finite(other.file, name) for other in plan.others]
-        if plan.method.over_base != "required":
+        if plan.method.facts.over_base != "required":
             trained = values if delta is None else values + delta
             return merge_arrays(plan.method.run, [trained, *others], plan.parameters, name=name)
         base = changes.base.load(name)
@@ -149,18 +149,11 @@ def _check_fits(file: GGUFFile, base: GGUFFile, reporter: Reporter) -> None:
     source = str(file.paths[0])
     read_spec(file)
     check_fit(facts_of_file(file), facts_of_file(base))
-    _check_decodable(file, source)
+    for name, info in file.tensors.items():
+        check_decodable(info, f"{source}: tensor {name}")
     if not _same_tokens(file, base):
         message = f"{source} has another vocabulary than the base; the result has that of the base"
         reporter.emit(Notice("warning", message))
-
-
-def _check_decodable(file: GGUFFile, source: str) -> None:
-    for name, info in file.tensors.items():
-        try:
-            codec_for(info.type_name)
-        except FormatError as error:
-            raise FormatError(error.message, where=f"{source}: tensor {name}", hint=error.hint) from error
 
 
 def _same_tokens(file: GGUFFile, base: GGUFFile) -> bool:

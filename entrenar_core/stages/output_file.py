@@ -1,13 +1,15 @@
-"""Whether a file may be written where a command is asked to write it."""
+"""Whether a file may be written where a command is asked to write it, and the reports beside models."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from entrenar_core.errors import OutputError
-from entrenar_core.gguf.atomic import check_writable
+from entrenar_core.errors import ConfigError, OutputError
+from entrenar_core.events import Saved
+from entrenar_core.gguf.atomic import atomic_file, check_writable
 from entrenar_core.gguf.shards import shards_beside
 
 
@@ -29,6 +31,36 @@ def check_output(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None
         message = f"the file cannot be written: {error.strerror or error}"
         raise OutputError(message, where=str(path), hint="choose another name with -o") from error
     check_writable(path)
+
+
+def named_output(path: str | None) -> Path:
+    """The path of the output. Raises ConfigError where a command that writes was given none."""
+    if path is None:
+        raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
+    return Path(path)
+
+
+def check_report(path: Path, inputs: Sequence[Path], output: Path | None, *, overwrite: bool) -> None:
+    """See before the work that a report can be written after it; `output` is the model beside it.
+
+    Raises:
+        OutputError: see `check_output`; or it has the name of the model.
+    """
+    try:
+        check_output(path, inputs, overwrite=overwrite)
+    except OutputError as error:
+        error.hint = (error.hint or "").replace("with -o", "with --report") or None
+        raise
+    if output is not None and path.absolute() == output.absolute():
+        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
+
+
+def save_report(path: Path, document: Mapping[str, object]) -> Saved:
+    """Write a report as JSON."""
+    content = json.dumps(document, indent=2, allow_nan=False).encode()
+    with atomic_file(path) as file:
+        file.write(content)
+    return Saved("report", path, len(content))
 
 
 def _check_place(path: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +11,7 @@ from typing import BinaryIO
 from entrenar_core.codecs.base import Codec
 from entrenar_core.config.quantize import Quantize
 from entrenar_core.config.quantize_file import QuantizeConfig, Running
-from entrenar_core.errors import ConfigError, OutputError
 from entrenar_core.events import Notice, Quantized, Quantizing, Reporter, Saved
-from entrenar_core.gguf.atomic import atomic_file
 from entrenar_core.gguf.reserve import reserved
 from entrenar_core.gguf.writer import write_filled
 from entrenar_core.quant.convert import Conversion, Progress, convert
@@ -24,8 +21,8 @@ from entrenar_core.quant.plan import PlannedTensor
 from entrenar_core.quant.report import TensorReport, error_document, total_errors
 from entrenar_core.quant.source import RowSource
 from entrenar_core.stages.kernels import load_codecs
-from entrenar_core.stages.memory_taken import memory_taken
-from entrenar_core.stages.output_file import check_output, plain_files
+from entrenar_core.stages.memory_taken import memory_taken, say_fewer_threads
+from entrenar_core.stages.output_file import check_report, named_output, plain_files, save_report
 from entrenar_core.stages.quantize_plan import QuantizePlan, opened_plan
 from entrenar_core.threads import available_cores
 from entrenar_core.train.memory import peak_memory_bytes
@@ -67,7 +64,7 @@ def run_quantize(
         EntrenarError: see `quantize_plan.opened_plan` and `convert.convert`; nothing is left behind.
     """
     started = time.monotonic()
-    path = _output_path(config)
+    path = named_output(config.output.path)
     _check_report(config, path, overwrite=overwrite)
     memory_taken(config.run.memory)
     with opened_plan(config, reporter, overwrite=overwrite) as plan:
@@ -78,7 +75,7 @@ def run_quantize(
         result = QuantizeResult(_summary(plan, path, tensors, time.monotonic() - started), tensors)
     reporter.emit(Saved("model", path, plan.layout.total))
     if config.output.report is not None:
-        reporter.emit(_save_report(Path(config.output.report), result))
+        reporter.emit(save_report(Path(config.output.report), result.document()))
     reporter.emit(result.summary)
     return result
 
@@ -92,8 +89,7 @@ def _work_sizes(run: Running, plan: QuantizePlan, reporter: Reporter, *, measure
     """Values of a piece, and threads, for the memory that is left."""
     threads = run.threads or available_cores()
     piece_values, workers = piece_size(plan.tensors, threads, run.memory - memory_taken(run.memory), measures=measures)
-    if workers < threads:
-        reporter.emit(Notice("warning", f"the memory is enough for {workers} of {threads} threads"))
+    say_fewer_threads(workers, threads, reporter)
     return piece_values, workers
 
 
@@ -134,12 +130,6 @@ def _codecs(conversion: Conversion, section: Quantize, source: RowSource) -> dic
     )
 
 
-def _output_path(config: QuantizeConfig) -> Path:
-    if config.output.path is None:
-        raise ConfigError("no file to write is named", where="output.path", hint="-o OUT.gguf")
-    return Path(config.output.path)
-
-
 def _check_report(config: QuantizeConfig, output: Path, *, overwrite: bool) -> None:
     """See before the work that the report can be written after it."""
     if config.output.report is None:
@@ -147,20 +137,7 @@ def _check_report(config: QuantizeConfig, output: Path, *, overwrite: bool) -> N
     path = Path(config.output.report)
     calibration = config.quantize.calibration
     read = plain_files(config.model.path, *((calibration.imatrix, calibration.data) if calibration else ()))
-    try:
-        check_output(path, [*read, *plain_files(str(output))], overwrite=overwrite)
-    except OutputError as error:
-        error.hint = (error.hint or "").replace("with -o", "with --report") or None
-        raise
-    if path.absolute() == output.absolute():
-        raise OutputError("this is the name of the model", where=str(path), hint="choose another name with --report")
-
-
-def _save_report(path: Path, result: QuantizeResult) -> Saved:
-    content = json.dumps(result.document(), indent=2, allow_nan=False).encode()
-    with atomic_file(path) as file:
-        file.write(content)
-    return Saved("report", path, len(content))
+    check_report(path, [*read, *plain_files(str(output))], output, overwrite=overwrite)
 
 
 def _summary(plan: QuantizePlan, path: Path, tensors: Sequence[TensorReport], seconds: float) -> Quantized:

@@ -17,7 +17,7 @@ from entrenar_core.gguf import keys
 from entrenar_core.gguf.keys import FileType
 from entrenar_core.gguf.layout import Layout, lay_out
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.gguf.values import MetadataValue
+from entrenar_core.gguf.values import MetadataValue, replaced_entries
 from entrenar_core.quant.convert import Importance
 from entrenar_core.quant.granularity import SHARED_TYPES
 from entrenar_core.quant.mixes import choose_types, file_type
@@ -170,4 +170,4 @@ def output_metadata(
         changed[keys.GENERAL_FILE_TYPE] = MetadataValue.uint32(int(kind))
     changed |= {key: MetadataValue.string(value) for key, value in texts.items()} | dict(added)
     kept = [(key, value) for key, value in file.metadata_entries() if not key.startswith(keys.QUANTIZE_IMATRIX_PREFIX)]
-    return [*((key, changed.pop(key, value)) for key, value in kept), *changed.items()]
+    return replaced_entries(kept, changed)

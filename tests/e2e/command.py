@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -82,6 +84,30 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def assert_interrupt_leaves_nothing(number: signal.Signals, words: str, folder: Path, *arguments: str) -> None:
+    """Send a signal to a command while it writes its output into `folder`: it says so, and all is as it was."""
+    before = tree(folder)
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not any(path.name.endswith(".partial") for path in folder.iterdir()):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert said.endswith(words)
+    assert "Traceback" not in said
+    assert tree(folder) == before
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +16,7 @@ import pytest
 
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.gguf.writer import write_gguf
-from tests.e2e.command import COMMAND, call, entrenar, environment, tree
+from tests.e2e.command import assert_interrupt_leaves_nothing, call, entrenar, tree
 from tests.hugging_face.folder import write_folder
 from tests.model.tiny import lively_weights
 from tests.stages.merge_inputs import write_family, write_lora, write_relative
@@ -301,19 +299,5 @@ def test_a_disk_that_becomes_full_is_said_and_nothing_is_left(form: str, name: s
 def test_an_interrupt_leaves_nothing_behind(number: signal.Signals, words: str, tmp_path: Path) -> None:
     write_wide(tmp_path / "m.gguf", layers=2, rows=2048, columns=512)
     shutil.copy(tmp_path / "m.gguf", tmp_path / "n.gguf")
-    before = tree(tmp_path)
-    command = [*COMMAND, "merge", "m.gguf", "n.gguf", *LINEAR, "-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 100
-        while not any(path.name.endswith(".partial") for path in tmp_path.iterdir()):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
-    assert said.endswith(words)
-    assert "Traceback" not in said
-    assert tree(tmp_path) == before
+    options = ["-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
+    assert_interrupt_leaves_nothing(number, words, tmp_path, "merge", "m.gguf", "n.gguf", *LINEAR, *options)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import time
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.gguf.reader import GGUFFile
-from tests.e2e.command import COMMAND, call, entrenar, environment, tree
+from tests.e2e.command import assert_interrupt_leaves_nothing, call, entrenar, tree
 from tests.stages.peak_of_command import HAS_HIGH_WATER_MARK, peak_resident_bytes
 from tests.stages.quantized import write_wide
 
@@ -50,22 +48,8 @@ def big_model(folder: Path) -> Path:
 )
 def test_an_interrupt_leaves_nothing_behind(number: signal.Signals, words: str, tmp_path: Path) -> None:
     big_model(tmp_path)
-    before = set(tree(tmp_path))
-    command = [*COMMAND, "quantize", "model.gguf", "-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 100
-        while not any(path.name.endswith(".partial") for path in tmp_path.iterdir()):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
-    assert said.endswith(words)
-    assert "Traceback" not in said
-    assert set(tree(tmp_path)) == before
+    options = ["-o", "out.gguf", "--type", "q4_k_m", "--threads", "1"]
+    assert_interrupt_leaves_nothing(number, words, tmp_path, "quantize", "model.gguf", *options)
 
 
 def test_a_disk_that_becomes_full_is_said_and_nothing_is_left(tmp_path: Path) -> None:

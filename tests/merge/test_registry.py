@@ -35,9 +35,9 @@ OTHER: dict[str, object] = {
 
 
 def run(entry: MethodEntry, **changed: object) -> np.ndarray:
-    least = entry.n_models[0]
-    n_models = 3 if entry.n_models[1] is None else least
-    base = BASE if entry.over_base != "never" else None
+    least = entry.facts.n_models[0]
+    n_models = 3 if entry.facts.n_models[1] is None else least
+    base = BASE if entry.facts.over_base != "never" else None
     values = {"density": [0.5] * n_models, "normalize": False, "rescale": None, "flatten": False, **changed}
     values = {key: list(value)[:n_models] if isinstance(value, tuple) else value for key, value in values.items()}
     return merged(entry.name, MODELS[:n_models], base, **values)
@@ -53,16 +53,16 @@ def test_methods_are_found_in_any_case_and_others_are_refused_with_a_list() -> N
 @pytest.mark.parametrize("entry", ENTRIES, ids=METHOD_NAMES)
 def test_a_method_takes_known_parameters_and_no_other_changes_its_result(entry: MethodEntry) -> None:
     names = {field.name for field in fields(Parameters)}
-    assert entry.takes <= names
+    assert entry.facts.takes <= names
     plain = run(entry)
-    for name in names - entry.takes:
+    for name in names - entry.facts.takes:
         np.testing.assert_array_equal(run(entry, **{name: OTHER[name]}), plain, err_msg=name)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=METHOD_NAMES)
 def test_each_parameter_that_a_method_takes_changes_its_result(entry: MethodEntry) -> None:
     plain = run(entry)
-    for name in entry.takes:
+    for name in entry.facts.takes:
         assert (run(entry, **{name: OTHER[name]}) != plain).any(), name
 
 

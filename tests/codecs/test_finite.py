@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrenar_core.codecs.finite import all_finite, all_finite_packed, non_finite_value
 from entrenar_core.codecs.registry import codec_for
-from entrenar_core.merge.finite import all_finite, all_finite_packed, non_finite_value
 
 WORDS = {"F16": np.uint16, "BF16": np.uint16, "F32": np.uint32}
 
