@@ -9,24 +9,11 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 
 from entrenar_core.config.base import AnyCase, Conflict, NonEmpty, Section, not_allowed
 from entrenar_core.config.column_conflicts import column_conflicts
+from entrenar_core.config.column_names import ColumnNames
 from entrenar_core.config.data_conflicts import data_conflicts
-from entrenar_core.config.roles import SHORT_ROLES, TASK_ROLES, RoleName, TaskName
+from entrenar_core.config.roles import SHORT_ROLES, TASK_ROLES, TaskName
 
 SEPARATOR = "\n"
-
-
-def _column_names(value: Any) -> Any:
-    is_mapping = isinstance(value, Mapping) and len(value) > 0
-    if not is_mapping or not all(isinstance(name, str) and name for name in value.values()):
-        raise not_allowed("a mapping of roles to column names, such as {prompt: question, completion: answer}")
-    return dict(value)
-
-
-ColumnNames = Annotated[
-    Mapping[str, str],
-    BeforeValidator(_column_names, json_schema_input_type=Annotated[dict[RoleName, NonEmpty], Field(min_length=1)]),
-]
-"""Role -> column name; which roles there are is a matter of conflicts, where each gets a place of its own."""
 
 
 class Source(Section):

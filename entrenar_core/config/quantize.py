@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from entrenar_core.config.base import AnyCase, Conflict, NamesOrAll, Section, UserPath, names_or_all, not_allowed
 from entrenar_core.config.column_conflicts import column_conflicts
-from entrenar_core.config.data import ColumnNames
+from entrenar_core.config.column_names import ColumnNames
 from entrenar_core.config.roles import TaskName
 from entrenar_core.config.sizes import Size
 
