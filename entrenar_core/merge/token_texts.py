@@ -1,81 +1,14 @@
-"""The tokens of one model of a merge, and what they stand for.
-
-Byte-level vocabularies write a space as Ġ and every byte as a character, SentencePiece writes it as ▁ and has a token
-for each byte besides. Between the two, tokens are the same when they stand for the same bytes.
-"""
+"""The tokens of one model of a merge."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-
-from entrenar_core.errors import ModelError, TokenizerError
+from entrenar_core.errors import ModelError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.names import OUTPUT, TOKEN_EMBD
-from entrenar_core.hugging_face.vocabulary import is_padding
 from entrenar_core.merge.model_tensors import ModelTensors
-from entrenar_core.tokenizer.bpe import CHARACTER_TO_BYTE, byte_of_token
-from entrenar_core.tokenizer.spm import SPACE
-from entrenar_core.tokenizer.vocabulary import TokenKind
+from entrenar_core.model.token_texts import Tokens, read_tokens
 
-BYTE_LEVEL = "gpt2"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of a model.
-
-    Attributes:
-        path: of the model.
-        model: `tokenizer.ggml.model`, empty where it is not said.
-        n_rows: of its embedding, which may have more rows than there are tokens.
-        texts: as stored, by row; an empty text is called after its row.
-        kinds: TokenKind of each.
-    """
-
-    path: str
-    model: str
-    n_rows: int
-    texts: list[str]
-    kinds: Sequence[int]
-
-    @property
-    def real_texts(self) -> list[str]:
-        """Without those that only fill up rows at the end."""
-        last = len(self.texts)
-        while last and self.is_padding(last - 1):
-            last -= 1
-        return self.texts[:last]
-
-    def is_padding(self, row: int) -> bool:
-        """Whether a token stands for nothing."""
-        return is_padding(self.texts[row], self.kinds[row])
-
-    def names(self, *, across_kinds: bool) -> Sequence[str | bytes]:
-        """What tells each token apart: its text, or across kinds of tokenizers what it stands for."""
-        if not across_kinds:
-            return self.texts
-        return [self._meaning(text, kind) for text, kind in zip(self.texts, self.kinds, strict=True)]
-
-    def rows_by_name(self, *, across_kinds: bool) -> Mapping[str | bytes, int]:
-        """The row of each token. A byte may also be a token of its own, which then goes first."""
-        rows: dict[str | bytes, int] = {}
-        names = self.names(across_kinds=across_kinds)
-        for row in sorted(range(len(names)), key=lambda row: self.kinds[row] == TokenKind.BYTE):
-            rows.setdefault(names[row], row)
-        return rows
-
-    def _meaning(self, text: str, kind: int) -> str | bytes:
-        """The bytes that a token stands for; the text itself of a control token, which stands for no text."""
-        if kind == TokenKind.BYTE:
-            return byte_of_token(text, self.path)
-        if kind != TokenKind.NORMAL:
-            return text
-        if self.model == BYTE_LEVEL:
-            return b"".join(CHARACTER_TO_BYTE.get(character) or _utf8(character) for character in text)
-        return _utf8(text.replace(SPACE, " "))
+_READ = (keys.TOKENIZER_MODEL, keys.TOKENIZER_TOKEN_TYPE)
 
 
 def read_model_tokens(model: ModelTensors) -> Tokens:
@@ -91,34 +24,8 @@ def read_model_tokens(model: ModelTensors) -> Tokens:
     head = model.shapes.get(OUTPUT, shape)
     if head[0] != shape[0]:
         raise ModelError(f"{OUTPUT} has {head[0]} rows, {TOKEN_EMBD} has {shape[0]}", where=model.path)
-    texts = [text or f"[EMPTY_{row}]" for row, text in enumerate(model.tokens)]
-    if len(texts) > shape[0]:
-        raise ModelError(f"the tokenizer has {len(texts)} tokens, the embedding only {shape[0]} rows", where=model.path)
-    if len(set(texts)) != len(texts):
-        rows = {text: row for row, text in enumerate(texts)}
-        first = next(row for row, text in enumerate(texts) if rows[text] != row)
-        raise TokenizerError(
-            f"token {texts[first]!r} has ids {first} and {rows[texts[first]]}",
-            where=f"{model.path}: {keys.TOKENIZER_TOKENS}",
-        )
-    return Tokens(model.path, _model_name(model), shape[0], texts, _kinds(model, len(texts)))
-
-
-def _model_name(model: ModelTensors) -> str:
-    return next((str(value.value) for key, value in model.metadata if key == keys.TOKENIZER_MODEL), "")
-
-
-def _kinds(model: ModelTensors, n_tokens: int) -> Sequence[int]:
-    value = next((value.plain for key, value in model.metadata if key == keys.TOKENIZER_TOKEN_TYPE), None)
-    if value is None:
-        return [int(TokenKind.NORMAL)] * n_tokens
-    kinds: list[int] = np.asarray(value).reshape(-1).tolist()
-    if len(kinds) != n_tokens:
-        raise TokenizerError(
-            f"{len(kinds)} entries for {n_tokens} tokens", where=f"{model.path}: {keys.TOKENIZER_TOKEN_TYPE}"
-        )
-    return kinds
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    n_tokens = len(model.tokens)
+    if n_tokens > shape[0]:
+        raise ModelError(f"the tokenizer has {n_tokens} tokens, the embedding only {shape[0]} rows", where=model.path)
+    known: dict[str, object] = {key: value.plain for key, value in model.metadata if key in _READ}
+    return read_tokens({**known, keys.TOKENIZER_TOKENS: model.tokens}, shape[0], model.path)

@@ -14,7 +14,7 @@ from entrenar_core.errors import ModelError
 from entrenar_core.gguf import keys
 from entrenar_core.gguf.values import MetadataValue, ValueType
 from entrenar_core.merge.model_tensors import Entries, ModelTensors
-from entrenar_core.merge.token_texts import Tokens
+from entrenar_core.model.token_texts import Tokens
 
 _TOKENIZER = "tokenizer."
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf import keys
 from entrenar_core.merge.model_tensors import Entries, ModelTensors
-from entrenar_core.merge.token_texts import Tokens, read_model_tokens
+from entrenar_core.merge.token_texts import read_model_tokens
 from entrenar_core.merge.tokenizer_union import united_tokenizer
+from entrenar_core.model.token_texts import Tokens
 
 Policy = Literal["union", "base"]
 Rows = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ One class serves training (`loss`), inspection (`logits`) and generation (`next_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,9 +28,31 @@ Weights = Mapping[str, Tensor | PackedWeight]
 """Parameters by GGUF tensor name; matrices may be packed."""
 
 
+@dataclass
+class Taps:
+    """What one forward pass leaves on the way, for who matches it with that of another model.
+
+    Attributes:
+        blocks: whose outputs are kept.
+        attention: keep their queries and keys too; activations of these blocks are then not checkpointed.
+        states: by block, the residual stream [B, T, D] after it.
+        queries, keys: by block, [B, T, H, E] and [B, T, K, E], as attention sees them.
+    """
+
+    blocks: frozenset[int]
+    attention: bool = False
+    states: dict[int, Tensor] = field(default_factory=dict)
+    queries: dict[int, Tensor] = field(default_factory=dict)
+    keys: dict[int, Tensor] = field(default_factory=dict)
+
+    def wants_attention(self, block: int) -> bool:
+        return self.attention and block in self.blocks
+
+
 @dataclass(frozen=True)
 class PassState:
-    """What all blocks of one forward pass share: angles, who sees whom, the mask key, and the cache when generating."""
+    """What all blocks of one forward pass share: angles, who sees whom, the mask key, the cache when generating, and
+    what is to be kept."""
 
     cos: Array
     sin: Array
@@ -38,6 +60,7 @@ class PassState:
     attention: AttentionParams
     key: PassKey | None
     cache: KVCache | None
+    taps: Taps | None = None
 
 
 def _linear(weights: Weights, name: str) -> Linear:
@@ -80,6 +103,8 @@ class Attention(Module):
         k = self._heads(self.attn_k, self.attn_k_norm, spec.num_kv_heads, x, state)
         v = self.attn_v.forward(x, state.key)
         v = shape.reshape(v, (*x.shape[:2], spec.num_kv_heads, spec.head_dim))
+        if state.taps is not None and state.taps.wants_attention(self.layer):
+            state.taps.queries[self.layer], state.taps.keys[self.layer] = q, k
         with scope(f"blk.{self.layer}.attn"):
             if state.cache is not None:
                 keys, values = state.cache.extend(self.layer, k.data, v.data)
@@ -167,6 +192,7 @@ class LanguageModel(Module):
         lower: np.ndarray,
         key: PassKey | None = None,
         cache: KVCache | None = None,
+        taps: Taps | None = None,
     ) -> Tensor:
         """Final hidden states [B, T, D] after the output norm.
 
@@ -176,6 +202,7 @@ class LanguageModel(Module):
             lower: int32 [B, T], the first key that each query sees.
             key: of a training pass; None turns dropout off.
             cache: keys and values of earlier tokens, extended by these.
+            taps: filled with what it asks for.
 
         Raises:
             ModelError: no tokens, or a token id outside the vocabulary.
@@ -189,16 +216,19 @@ class LanguageModel(Module):
         cos, sin = rope_angles(self.backend, positions, self._frequencies)
         params = AttentionParams(scale=self.spec.softmax_scale, q_offset=0 if cache is None else cache.length)
         ids = self.backend.asarray(tokens, np.int32)
-        state = PassState(cos, sin, self.backend.asarray(lower, np.int32), params, key, cache)
+        state = PassState(cos, sin, self.backend.asarray(lower, np.int32), params, key, cache, taps)
         x = self.token_embd.forward(ids)
-        for block in self.blocks:
-            x = self._run_block(block, x, state)
+        for layer, block in enumerate(self.blocks):
+            x = self._run_block(layer, block, x, state)
+            if taps is not None and layer in taps.blocks:
+                taps.states[layer] = x
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.output_norm.forward(x)
 
-    def _run_block(self, block: Block, x: Tensor, state: PassState) -> Tensor:
-        if not self.checkpoint_activations or state.cache is not None:
+    def _run_block(self, layer: int, block: Block, x: Tensor, state: PassState) -> Tensor:
+        is_tapped = state.taps is not None and state.taps.wants_attention(layer)
+        if not self.checkpoint_activations or state.cache is not None or is_tapped:
             return block.forward(x, state)
         return checkpoint(lambda inner: block.forward(inner, state), x, trainable_inside=bool(block.trainable()))
 
@@ -208,12 +238,20 @@ class LanguageModel(Module):
         Raises:
             ModelError: a token id or label outside the vocabulary.
         """
-        self._check_ids("label", np.maximum(batch.labels, 0))
+        self.check_labels(batch)
         hidden = self.hidden_states(batch.tokens, batch.positions, batch.starts, key)
         labels = self.backend.asarray(batch.labels.reshape(-1), np.int32)
         with scope("output"):
             flat = shape.reshape(hidden, (-1, self.spec.hidden_size))
             return loss.linear_cross_entropy(flat, self.output_operand(), labels, scale)
+
+    def check_labels(self, batch: Batch) -> None:
+        """See that the labels of a batch are tokens.
+
+        Raises:
+            ModelError: one is outside the vocabulary.
+        """
+        self._check_ids("label", np.maximum(batch.labels, 0))
 
     def _check_ids(self, what: str, ids: np.ndarray) -> None:
         if not 0 <= ids.min() <= ids.max() < self.spec.vocab_size:
