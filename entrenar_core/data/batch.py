@@ -18,6 +18,7 @@ IGNORE = -100
 """The label of a position that is not trained: prompt, padding."""
 
 Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -33,6 +34,8 @@ class Batch:
         n_tokens: positions that are not padding.
         n_supervised: positions whose label is not `IGNORE`.
         values: float64 [B, T], for regression: the target where the label is not `IGNORE`, 0 elsewhere.
+        places: int64 [B, T], the index of the position's target among the tokens of the whole data set where the label
+            is not `IGNORE`, -1 elsewhere; None where there is no whole: data that are streamed, or made up.
     """
 
     tokens: Int32Array
@@ -42,3 +45,4 @@ class Batch:
     n_tokens: int
     n_supervised: int
     values: Float64Array | None = None
+    places: Int64Array | None = None

@@ -104,12 +104,15 @@ def fill(examples: Examples, rows: Rows, *, seq_len: int, pad_id: int) -> Batch:
     labels.reshape(-1)[target] = np.where(supervised, examples.tokens[source + 1], IGNORE)
     positions.reshape(-1)[target] = inside
     starts.reshape(-1)[target] = np.repeat(column, length)
+    places = np.full(shape, -1, dtype=np.int64)
+    places.reshape(-1)[target] = np.where(supervised, source + 1, -1)
     values = None
     if examples.values is not None:
         values = np.zeros(shape, dtype=np.float64)
         of_position = np.repeat(examples.values[documents], length)
         values.reshape(-1)[target] = np.where(supervised, of_position, 0.0)
-    return Batch(tokens, labels, positions, starts, int(before[-1]), int(np.count_nonzero(supervised)), values)
+    n_supervised = int(np.count_nonzero(supervised))
+    return Batch(tokens, labels, positions, starts, int(before[-1]), n_supervised, values, places)
 
 
 def batch_widths(positions: Int64Array, seq_len: int) -> Int64Array:

@@ -8,6 +8,7 @@ resumed reads on at the exact sample without going through the data before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from entrenar_core.data.batch import Batch
@@ -116,7 +117,7 @@ class StreamLoader:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index` of segment `epoch`, both counted from 0."""
-        return self._segment(epoch).batch(epoch, index)
+        return replace(self._segment(epoch).batch(epoch, index), places=None)
 
     def shapes(self, epoch: int) -> Int64Array:
         """Rows and width of every batch of segment `epoch`, int64 [batches, 2]."""

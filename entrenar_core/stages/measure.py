@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.data.batch import IGNORE, Batch
 from entrenar_core.model.module import PassKey
@@ -83,8 +85,11 @@ def part_of(batch: Batch, rows: int, width: int) -> Batch:
     """The first rows and positions of a batch; one position is supervised at least, so that there is a loss."""
     corner = (slice(0, rows), slice(0, width))
     labels = batch.labels[corner].copy()
+    places = None if batch.places is None else batch.places[corner].copy()
     if (labels == IGNORE).all():
-        labels[0, -1] = _any_label(batch)
+        labels[0, -1], place = _any_target(batch)
+        if places is not None:
+            places[0, -1] = place
     return replace(
         batch,
         tokens=batch.tokens[corner],
@@ -94,12 +99,17 @@ def part_of(batch: Batch, rows: int, width: int) -> Batch:
         n_tokens=min(batch.n_tokens, labels.size),
         n_supervised=int((labels != IGNORE).sum()),
         values=None if batch.values is None else batch.values[corner],
+        places=places,
     )
 
 
-def _any_label(batch: Batch) -> int:
-    supervised = batch.labels[batch.labels != IGNORE]
-    return int(supervised[0]) if supervised.size else 0
+def _any_target(batch: Batch) -> tuple[int, int]:
+    """Label and place of the first supervised position; 0 and -1 where there is none."""
+    supervised = np.flatnonzero(batch.labels != IGNORE)
+    if not supervised.size:
+        return 0, -1
+    place = -1 if batch.places is None else int(batch.places.flat[supervised[0]])
+    return int(batch.labels.flat[supervised[0]]), place
 
 
 def _pass_seconds(learner: Learner, batch: Batch) -> float:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrenar_core.data.batch import IGNORE
-from entrenar_core.data.examples import ExampleStore
+from entrenar_core.data.examples import Examples, ExampleStore
 from entrenar_core.data.pack import Rows, fill, one_per_row, pack_best_fit
-from tests.data.documents import examples_of
+from tests.data.documents import MAX_POSITIONS, data_sets, examples_of
 
 
 def packed(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -107,6 +107,26 @@ def test_a_value_stands_where_its_document_is_asked_and_nowhere_else() -> None:
     assert batch.values is not None
     assert batch.values.tolist() == [[0.0, 0.5, -3.0, *[0.0] * 5]]
     assert batch.values.dtype == np.float64
+
+
+def test_places_say_which_token_of_the_data_set_is_the_target() -> None:
+    examples = examples_of([5, 6, 7], [8, 9, 10, 11], supervised=[[0, 1, 1], [0, 0, 1, 1]])
+    batch = fill(examples, Rows(np.array([1, 0]), np.array([0, 1, 2])), seq_len=8, pad_id=0)
+    assert batch.places is not None
+    assert batch.places.tolist() == [[-1, 5, 6, *[-1] * 5], [1, 2, *[-1] * 6]]
+    assert batch.places.dtype == np.int64
+
+
+@pytest.mark.property
+@given(data_sets())
+def test_the_token_at_its_place_is_the_label_of_each_supervised_position(examples: Examples) -> None:
+    rows = pack_best_fit(examples.lengths, np.arange(len(examples))[::-1], 3 * MAX_POSITIONS)
+    batch = fill(examples, rows, seq_len=3 * MAX_POSITIONS, pad_id=0)
+    assert batch.places is not None
+    supervised = batch.labels != IGNORE
+    assert np.array_equal(examples.tokens[batch.places[supervised]], batch.labels[supervised])
+    assert np.array_equal(np.sort(batch.places[supervised]), np.flatnonzero(examples.supervised))
+    assert (batch.places[~supervised] == -1).all()
 
 
 def test_a_batch_without_values_has_none() -> None:

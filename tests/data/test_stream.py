@@ -98,6 +98,7 @@ def test_a_batch_depends_on_its_place_alone(numbered: Path, tokenizer: Tokenizer
         found = again.batch(segment, 1)
         assert np.array_equal(found.tokens, expected[segment].tokens)
         assert np.array_equal(found.labels, expected[segment].labels)
+        assert found.places is None, "a place in a segment is no place in the data set"
 
 
 def test_a_stream_asks_the_same_questions_as_data_in_memory(tmp_path: Path, tokenizer: Tokenizer) -> None:

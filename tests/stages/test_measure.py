@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,17 @@ def test_a_part_of_a_batch_has_something_to_learn() -> None:
     assert part.n_supervised == 1
     assert part.labels[0, -1] >= 0
     np.testing.assert_array_equal(part.tokens, whole.tokens[:1, :8])
+
+
+def test_a_target_that_is_made_up_is_one_of_the_data_set() -> None:
+    whole = batch_of(3, 16)
+    whole.labels[:, :8] = IGNORE
+    places = np.where(whole.labels == IGNORE, -1, np.arange(48, dtype=np.int64).reshape(3, 16))
+    part = part_of(replace(whole, places=places), 1, 8)
+    assert part.places is not None
+    assert part.places.tolist() == [[-1] * 7 + [8]]
+    assert part.labels[0, -1] == whole.labels[0, 8]
+    assert places[0, 7] == -1, "the whole batch stays as it was"
 
 
 def test_the_values_of_a_regression_are_cut_too() -> None:
