@@ -127,6 +127,15 @@ def content_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def given_keys(section: object) -> Mapping[str, Any]:
+    """The set keys of a section, whether it is raw, built or missing."""
+    if isinstance(section, Section):
+        return {key: value for key, value in section if value is not None and key in section.model_fields_set}
+    if isinstance(section, Mapping):
+        return {key: value for key, value in section.items() if value is not None}
+    return {}
+
+
 def is_number(value: object) -> TypeGuard[int | float]:
     """True for int and float, not for bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -15,7 +15,14 @@ from entrenar_core.config.base import NOT_ALLOWED, Available, KeyPath, Path, ent
 from entrenar_core.config.suggest import hint_for_value, near_word
 
 _SHOWN = 60
-_MAIN_KEY: Mapping[Path, str] = {("model",): "path", ("data",): "train", ("optimizer",): "name"}
+_MAIN_KEY: Mapping[Path, str] = {
+    ("model",): "path",
+    ("data",): "train",
+    ("optimizer",): "name",
+    ("distill",): "teacher",
+    ("distill", "cache"): "path",
+    ("distill", "hidden"): "loss",
+}
 """The key that is meant when a section is given as one word."""
 
 _TRUTH = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -81,7 +88,7 @@ def describe(error: ErrorDetails, loc: KeyPath, field: FieldInfo, text: str | No
         allowed = "a path, or a mapping such as {path: FILE, weight: 1}"
     else:
         allowed = what_is_allowed(field)
-    words = ["all"] if path[-1] in ("target_modules", "layers") else allowed_words(field)
+    words = allowed_words(field) or (["all"] if path[-1] in ("target_modules", "layers") else [])
     hint = hint_for_value(path, value, words) or _hint_for_type(value, field, error["type"])
     if isinstance(value, str) and nested_section(field) is not None:
         hint = _hint_for_section(path, value, field)

@@ -31,7 +31,20 @@ def json_schema() -> Schema:
     properties = {**schema["properties"], **_features()}
     for key in MAY_BE_EMPTY:
         properties[key] = _with_alternative(properties[key], {"type": "null"})
-    return {**schema, "properties": properties, "$defs": {**schema["$defs"], **_feature_definitions()}}
+    required = {**schema["then"], **_model_or_student(schema["then"]["required"])}
+    return {
+        **schema,
+        "properties": properties,
+        "then": required,
+        "$defs": {**schema["$defs"], **_feature_definitions()},
+    }
+
+
+def _model_or_student(required: list[str]) -> Schema:
+    """A run names a model, or makes one from a teacher."""
+    student = {"required": ["distill"], "properties": {"distill": {"type": "object", "required": ["student"]}}}
+    others = [key for key in required if key != "model"]
+    return {"required": others, "anyOf": [{"required": ["model"]}, student]}
 
 
 def quantize_schema() -> Schema:

@@ -44,6 +44,10 @@ _EMPTY_IS_UNCLEAR: Mapping[Path, str] = {
     ("lora",): "write lora: {} for LoRA with its defaults, or lora: null to train the whole model",
     ("quantize",): "write quantize: {bits: 4}, or quantize: null for none",
     ("merge",): "write merge: {method: ties}, or merge: null for none",
+    ("distill",): "write distill: {teacher: big.gguf}, or distill: null for none",
+    ("distill", "cache"): "write cache: {path: teacher-cache}, or null for none",
+    ("distill", "on_policy"): "write on_policy: {} for its defaults, or null for none",
+    ("distill", "student"): "write student: {layers: 6}, or null for none",
     ("training", "early_stopping"): "write early_stopping: {patience: 3}, or null for none",
 }
 """Sections whose absence means something; with all their keys commented out, the intent is not known."""

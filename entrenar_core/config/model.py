@@ -73,10 +73,6 @@ class Model(Section):
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         if "path" in given and "architecture" in given:
             yield Conflict("architecture", "cannot go together with model.path", "keep one of them")
-        elif "path" not in given and "architecture" not in given:
-            yield Conflict(
-                "path", "required key is missing", "name a GGUF file, or describe a new model in model.architecture"
-            )
         if "path" in given and "tokenizer" in given:
             yield Conflict("tokenizer", "cannot go together with model.path, which has its own tokenizer", "remove it")
         yield from cls._vocabulary_conflicts(given)

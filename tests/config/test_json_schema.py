@@ -53,6 +53,11 @@ GOOD = [
     SMALLEST + "merge: {method: task_arithmetic, lambda: 0.5, models: [a.gguf, {path: b.gguf, weight: 0.3}]}",
     "model: {path: b}\ndata: {train: a}\ninput_features: [{name: t, type: text}]\n"
     "output_features: [{name: l, type: category}]",
+    SMALLEST + "distill: {teacher: t, loss: Jensen_Shannon, beta: 0.3, layers: Even, hidden: {loss: COSINE}}",
+    SMALLEST + "distill: {teachers: [a, {path: b, weight: 2}], layers: [0, 3], cache: {path: c, top_k: 8}}",
+    SMALLEST + "distill: {teacher: t, layers: {0: 1, 1: 3}, on_policy: {}}\nlora: {}",
+    "data: {train: a}\ndistill: {teacher: t, student: {layers: 6, hidden: 64}}",
+    "data: {train: a}\ndistill: {teacher: t, alpha: 0, student: {layers: [0, 2], init: From_Teacher}}",
     "model: {architecture: {type: LLAMA, hidden_size: 64, num_layers: 2, num_heads: 4, intermediate_size: 128,"
     " vocab_size: 512}}\ndata: {train: a}",
 ]
@@ -74,6 +79,15 @@ BAD = [
     SMALLEST + "merge: {method: ties, lambda_: 0.2}",
     SMALLEST + "merge: {method: ties, models: []}",
     SMALLEST + "distill: {layers: [-1], teacher: t}",
+    SMALLEST + "distill: {layers: {a: -1}, teacher: t}",
+    SMALLEST + "distill: {teachers: []}",
+    SMALLEST + "distill: {teacher: t, loss: kl}",
+    SMALLEST + "distill: {teacher: t, cache: {}}",
+    SMALLEST + "distill: {teacher: t, cache: {path: c, top_k: 0}}",
+    "data: {train: a}\ndistill: {teacher: t}",
+    "data: {train: a}\ndistill: {teacher: t, student: {layers: 0}}",
+    "data: {train: a}\ndistill: {teacher: t, student: {layers: [-1]}}",
+    "distill: {teacher: t, student: {layers: 2}}",
     SMALLEST + "version: 2",
     "model: {path: b}\ndata: {train: []}",
     "model: {path: b}\ndata: {train: ''}",

@@ -1,4 +1,4 @@
-"""The sections merge and distill: what they mean, and what this release says it cannot do."""
+"""The section merge: what it means, and what it excludes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from entrenar_core.config.problem import ConfigProblems
 from entrenar_core.config.root import Config
 
 HEAD = "model: {path: base.gguf}\ndata: {train: a.parquet}\n"
-NOT_YET = "is not available yet in this release"
 
 
 def read(text: str) -> Config:
@@ -88,10 +87,9 @@ def test_passthrough_joins_nothing() -> None:
             "output.merge_adapter: is false, and merge",
         ),
         ("lora: {}\nmerge: {method: ties}\noutput: {gguf: false}", "output.gguf: is false, and merge"),
-        ("distill: {teacher: big.gguf}", f"distill: this section {NOT_YET}; remove it"),
     ],
 )
-def test_what_a_merge_or_a_teacher_excludes(text: str, says: str) -> None:
+def test_what_a_merge_excludes(text: str, says: str) -> None:
     assert says in problem(text)
 
 
