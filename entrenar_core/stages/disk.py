@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
+from entrenar_core.data.free_disk import free_disk_bytes
 
 METRICS_LINE = 320
 """Bytes of one line of metrics.jsonl."""
@@ -97,15 +97,3 @@ def model_bytes(tensors: Mapping[str, tuple[tuple[int, ...], str]]) -> int:
         rows, row = math.prod(shape[:-1]), shape[-1] if shape else 1
         total += rows * TYPE_BY_NAME[type_name].row_bytes(row) + HEADER_PER_TENSOR
     return total
-
-
-def free_disk_bytes(folder: Path) -> int | None:
-    """What the file system of `folder`, which need not exist yet, has left; None where it does not say."""
-    existing = folder.absolute()
-    while not existing.is_dir() and existing != existing.parent:
-        existing = existing.parent
-    try:
-        usage = shutil.disk_usage(existing)
-    except OSError:
-        return None
-    return usage.free if usage.total else None

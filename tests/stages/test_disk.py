@@ -9,7 +9,7 @@ import pytest
 
 from entrenar_core.config.optimizer import Optimizer as OptimizerConfig
 from entrenar_core.gguf.reader import GGUFFile
-from entrenar_core.stages.disk import DiskRequest, estimate_disk, free_disk_bytes, optimizer_arrays
+from entrenar_core.stages.disk import DiskRequest, estimate_disk, optimizer_arrays
 from entrenar_core.train.checkpoint_store import CHECKPOINTS
 from tests.stages.tiny_base import train
 
@@ -78,9 +78,3 @@ def test_what_is_not_written_is_not_counted(folder: Path) -> None:
     train(folder)
     names = [name for name, _ in estimate_disk(request_for(folder, model_types={}, adapter_type=None)).parts]
     assert names == ["checkpoints (up to 1)", "metrics.jsonl"]
-
-
-def test_the_file_system_of_a_folder_that_does_not_exist_yet_is_found(tmp_path: Path) -> None:
-    free = free_disk_bytes(tmp_path / "not" / "yet" / "there")
-    assert free is not None
-    assert free > 0
