@@ -12,6 +12,7 @@ import numpy as np
 
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Backend
+from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.errors import ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
@@ -22,6 +23,7 @@ from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
 from entrenar_core.threads import Threads
 
 Shape = tuple[int, ...]
+_MATRIX_AXES = 2
 
 
 def block_shapes(spec: DecoderSpec, layer: int) -> dict[str, Shape]:
@@ -167,6 +169,27 @@ def load_model(
         rope_factors=read_rope_factors(file),
         checkpoint_activations=checkpoint_activations,
     )
+
+
+def load_mapped(file: GGUFFile, backend: Backend) -> LanguageModel:
+    """The frozen model with its matrices where they lie in the file, whatever their type.
+
+    Tiles of a matrix are decoded as they are multiplied by, and of the embedding the rows at hand, so besides vectors
+    the model takes no memory but the pages of its file, which stays open for as long as the model is used.
+
+    Raises:
+        ModelError: see `read_spec`.
+        FormatError: a tensor cannot be decoded.
+    """
+    weights: dict[str, Tensor | PackedWeight] = {}
+    for name, info in file.tensors.items():
+        if name == ROPE_FREQS:
+            continue
+        if len(info.shape) == _MATRIX_AXES:
+            weights[name] = PackedWeight(name, PackedMatrix(file.raw(name), info.type_name), backend)
+        else:
+            weights[name] = Tensor(backend.asarray(file.load(name)), backend, name=name)
+    return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
 def read_rope_factors(file: GGUFFile) -> np.ndarray | None:

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.codecs.base import Floats
-from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.config.data import Data, Source
 from entrenar_core.config.key_names import keys_named
 from entrenar_core.config.quantize import Calibration
@@ -25,11 +22,9 @@ from entrenar_core.data.encoders import Encoding, ExampleFormat
 from entrenar_core.data.opening import OpenedSource, open_sources
 from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.events import Notice, Progress, Reporter, Saved
-from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.load import read_rope_factors, read_spec
-from entrenar_core.model.packed import PackedWeight
+from entrenar_core.model.load import load_mapped, read_spec
 from entrenar_core.quant.calibrate import Calibrator, calibrate, importance_matrix
 from entrenar_core.quant.calibrate_rows import TokenRows, token_rows
 from entrenar_core.quant.imatrix import ImportanceMatrix, Shaped, importance_of_tensors, read_imatrix, write_imatrix
@@ -43,7 +38,6 @@ from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 ModelFile = str | os.PathLike[str] | GGUFFile
-_MATRIX_AXES = 2
 _KEYS_OF_DATA = {
     "under data": "under quantize.calibration",
     **{f"data.{key}": f"quantize.calibration.{key}" for key in ("task", "columns", "chat_template")},
@@ -152,7 +146,7 @@ def measure(
     text = ModelText(name, tokenizer_from_metadata(file.metadata, name), file.metadata, spec.context_length)
     rows = calibration_rows(text, calibration, data, reporter)
     with closing(select_backend("auto", threads)) as backend:
-        model = _mapped_model(file, backend)
+        model = load_mapped(file, backend)
         try:
             return measure_model(model, rows, calibration, reporter, with_output=with_output)
         except ModelError as error:
@@ -239,19 +233,6 @@ def row_length(calibration: Calibration, context: int, model: str) -> int:
             hint=f"set it to {context} or less",
         )
     return context
-
-
-def _mapped_model(file: GGUFFile, backend: Backend) -> LanguageModel:
-    """The model with its matrices where they lie, whatever their type; of an embedding, rows are decoded."""
-    weights: dict[str, Tensor | PackedWeight] = {}
-    for name, info in file.tensors.items():
-        if name == ROPE_FREQS:
-            continue
-        if len(info.shape) == _MATRIX_AXES:
-            weights[name] = PackedWeight(name, PackedMatrix(file.raw(name), info.type_name), backend)
-        else:
-            weights[name] = Tensor(backend.asarray(file.load(name)), backend, name=name)
-    return LanguageModel(read_spec(file), weights, backend, rope_factors=read_rope_factors(file))
 
 
 def importance_of(

@@ -15,7 +15,8 @@ from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.gguf.writer import write_gguf
 from entrenar_core.lora.files import AdapterPair, write_adapter
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.load import expected_shapes, load_model, read_rope_factors, read_spec
+from entrenar_core.model.load import expected_shapes, load_mapped, load_model, read_rope_factors, read_spec
+from entrenar_core.model.packed import PackedWeight
 from tests.model.tiny import ARCHITECTURE_NAMES, build, lively_weights, tiny_spec, tokens_of, write_model
 
 
@@ -73,6 +74,20 @@ def test_smaller_floats_are_decoded(type_name: str, tmp_path: Path) -> None:
     for name, tensor in model.parameters().items():
         assert tensor.data.dtype == np.float32
         np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=2.0**-8)
+
+
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+def test_a_mapped_model_computes_the_same_and_holds_its_matrices_in_the_file(type_name: str, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", tiny_spec(), type_name=type_name)
+    tokens = tokens_of(2, 9)
+    expected = load(path).logits(tokens)
+    with GGUFFile.open(path) as file:
+        model = load_mapped(file, ReferenceBackend(np.float32))
+        np.testing.assert_allclose(model.logits(tokens), expected, rtol=1e-5, atol=1e-6)
+        held = [block.attention.attn_q.weight for block in model.blocks] + [model.output.weight]
+        assert all(isinstance(weight, PackedWeight) for weight in held)
+        assert all(np.shares_memory(weight.matrix.blocks, file.raw(weight.name)) for weight in held)
+        assert model.trainable() == {}
 
 
 def test_rope_factors_divide_the_frequencies_and_are_no_parameter(tmp_path: Path) -> None:
