@@ -99,6 +99,31 @@ class SGDParams:
     grad_scale: float = 1.0
 
 
+DivergenceKind = Literal["forward_kl", "reverse_kl", "symmetric_kl", "jensen_shannon", "logit_mse"]
+
+
+@dataclass(frozen=True)
+class DistillationParams:
+    """alpha·D + (1-alpha)·cross-entropy, with D how far a student S is from its teacher T (Hinton et al. 2015).
+
+    S and T are softmaxes of logits/temperature, and D carries temperature² so that the size of its gradient stays.
+    forward_kl is KL(T‖S), reverse_kl KL(S‖T), symmetric_kl their mean. jensen_shannon is β·KL(T‖M) + (1-β)·KL(S‖M) with
+    M = β·T + (1-β)·S (Agarwal et al. 2024). logit_mse is the mean of (student's logit - teacher's logit)².
+
+    Raises:
+        ValueError: temperature ≤ 0, alpha outside 0 ... 1, or beta outside 0 < beta < 1.
+    """
+
+    kind: DivergenceKind = "forward_kl"
+    temperature: float = 1.0
+    alpha: float = 1.0
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.alpha <= 1 and 0 < self.beta < 1):
+            raise ValueError(f"{self}: temperature > 0, 0 ≤ alpha ≤ 1 and 0 < beta < 1 are needed")
+
+
 class WeightHandle(Protocol):
     """A frozen weight [out, in] in whatever form the backend multiplies by (dense, bf16, packed GGUF blocks)."""
 
@@ -271,6 +296,50 @@ class Backend(Protocol):
         """-log softmax(logits)[label] of each row: logits [M, V], labels int32 [M] (all ≥ 0) -> losses [M].
 
         With a `grad_scale`, `logits` is overwritten by grad_scale·(softmax - onehot); with None it is left alone.
+        """
+        ...
+
+    def log_softmax(self, logits: Array, temperature: float) -> None:
+        """Each row of logits [M, n] becomes log softmax(row / temperature), in place."""
+        ...
+
+    def distillation(
+        self,
+        logits: Array,
+        teacher: Array,
+        targets: Array | None,
+        weights: Array | None,
+        params: DistillationParams,
+        scale: float | None,
+    ) -> tuple[Array, Array]:
+        """Divergences [M] of a student's logits [M, V] from its teacher, and cross-entropies [M] with its targets.
+
+        teacher [M, n]: log-probabilities at the temperature (see `log_softmax`), which sum to one, or logits for
+        logit_mse. The first n ≤ V columns are compared, with a softmax over those alone. targets int32 [M]: with
+        alpha 1 there may be none, and the cross-entropies are zeros. weights [M]: how much each divergence counts
+        (None: 1 each). The divergences returned carry temperature², but neither alpha nor weights.
+
+        With a `scale`, `logits` is overwritten by the gradient of
+        scale·Σ (alpha·weights·divergences + (1-alpha)·cross-entropies); with None it is left alone.
+        """
+        ...
+
+    def distillation_top_k(
+        self,
+        logits: Array,
+        ids: Array,
+        values: Array,
+        log_tail: Array,
+        n: int,
+        targets: Array | None,
+        weights: Array | None,
+        params: DistillationParams,
+        scale: float | None,
+    ) -> tuple[Array, Array]:
+        """`distillation` where the teacher is known on K of its n tokens a row: those ids int32 [M, K], all different.
+
+        values [M, K]: their log-probabilities; log_tail [M]: the log of what is left for the other n-K together, which
+        are one outcome of K+1. With K = n it is not looked at. logit_mse compares the K logits.
         """
         ...
 

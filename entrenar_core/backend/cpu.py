@@ -1,7 +1,8 @@
 """The CPU backend: NumPy arrays from a pool, numba kernels and single-threaded BLAS on threads of our own, in float32.
 
 Each method checks what it is given, takes memory from the pool and shares the rows out over `Threads`; the arithmetic
-lives in `cpu_kernels`, `cpu_gemm` and `cpu_attention`. Kernels run without bounds checks, hence the checks here.
+lives in `cpu_kernels`, `cpu_gemm` and `cpu_attention`, the losses in `cpu_losses`. Kernels run without bounds checks,
+hence the checks here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from entrenar_core.backend.cpu_arguments import (
     writable,
 )
 from entrenar_core.backend.cpu_gemm import DenseWeight
-from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, loss, norm, optimizer, rope, softmax
+from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, norm, optimizer, rope, softmax
+from entrenar_core.backend.cpu_losses import CpuLosses
+from entrenar_core.backend.cpu_work import GRAIN, grain
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
@@ -42,10 +45,6 @@ from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
-_GRAIN = 16384
-"""Elements per thread below which a simple kernel runs on the caller: about 5 µs of work."""
-
-_REDUCTION_BLOCK = 1 << 16
 _NORM_BLOCKS = 64
 _NORM_ROWS = 32
 
@@ -63,7 +62,7 @@ _BACKWARD: dict[str, Callable[..., None]] = {
 }
 
 
-class CpuBackend:
+class CpuBackend(CpuLosses):
     """`Backend` on the CPU.
 
     Args:
@@ -78,9 +77,8 @@ class CpuBackend:
     dtype = FLOAT32
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
-        self.threads = Threads(threads)
+        super().__init__(Threads(threads), Pool(debug=debug_pool))
         self.n_threads = self.threads.count
-        self.pool = Pool(debug=debug_pool)
         self._blas_limit = threadpool_limits(limits=1, user_api="blas")
 
     # memory
@@ -90,7 +88,7 @@ class CpuBackend:
 
     def zeros(self, shape: Sequence[int], dtype: Any = None) -> NDArray:
         array = self.empty(shape, dtype)
-        self.threads.run(_fill_zero, array.size, array.reshape(-1), grain=4 * _GRAIN)
+        self.threads.run(_fill_zero, array.size, array.reshape(-1), grain=4 * GRAIN)
         return array
 
     def asarray(self, values: Any, dtype: Any = None) -> NDArray:
@@ -180,7 +178,7 @@ class CpuBackend:
         rows_per_block, n_blocks = _norm_blocks(len(x))
         partials = self.pool.empty((n_blocks, x.shape[1]))
         arrays = (dy, x, weight, inv_rms, dx, partials, rows_per_block, need_weight)
-        self.threads.run(norm.rms_norm_backward, n_blocks, *arrays, grain=_grain(rows_per_block * x.shape[1]))
+        self.threads.run(norm.rms_norm_backward, n_blocks, *arrays, grain=grain(rows_per_block * x.shape[1]))
         return dx, partials.sum(axis=0) if need_weight else None
 
     def layer_norm(self, x: NDArray, gamma: NDArray, beta: NDArray, eps: float) -> tuple[NDArray, NDArray, NDArray]:
@@ -200,7 +198,7 @@ class CpuBackend:
         rows_per_block, n_blocks = _norm_blocks(len(x))
         partials = self.pool.empty((2 * n_blocks, x.shape[1]))
         arrays = (dy, x, gamma, mean, inv_std, dx, partials, rows_per_block)
-        self.threads.run(norm.layer_norm_backward, n_blocks, *arrays, grain=_grain(rows_per_block * x.shape[1]))
+        self.threads.run(norm.layer_norm_backward, n_blocks, *arrays, grain=grain(rows_per_block * x.shape[1]))
         return dx, partials[0::2].sum(axis=0), partials[1::2].sum(axis=0)
 
     # activations
@@ -219,7 +217,7 @@ class CpuBackend:
         gate = contiguous(gate)
         dgate, dup = self.pool.empty(gate.shape), self.pool.empty(gate.shape)
         arrays = (each.reshape(-1) for each in (dy, gate, up, dgate, dup))
-        self.threads.run(activation.swiglu_backward, gate.size, *arrays, grain=_GRAIN)
+        self.threads.run(activation.swiglu_backward, gate.size, *arrays, grain=GRAIN)
         return dgate, dup
 
     def softmax(self, x: NDArray) -> NDArray:
@@ -247,7 +245,7 @@ class CpuBackend:
         flat = (x.reshape(n_rows, *x.shape[2:]), cos.reshape(n_rows, n_pairs), sin.reshape(n_rows, n_pairs))
         turn = rope.rope_interleaved if pairing == "interleaved" else rope.rope_halves
         out = y.reshape(n_rows, *y.shape[2:])
-        self.threads.run(turn, n_rows, *flat, out, -1.0 if inverse else 1.0, grain=_grain(x.shape[2] * width))
+        self.threads.run(turn, n_rows, *flat, out, -1.0 if inverse else 1.0, grain=grain(x.shape[2] * width))
         return y
 
     def attention(
@@ -275,13 +273,13 @@ class CpuBackend:
         lse = contiguous(lse)
         return cpu_attention.attend_backward(self.threads, self.pool, dout, q, k, v, out, lse, lower, params)
 
-    # embedding, loss, dropout
+    # embedding, dropout
 
     def embedding(self, table: NDArray, ids: NDArray) -> NDArray:
         ids = indices("embedding", ids, len(table))
         y = self.pool.empty((len(ids), table.shape[1]))
-        grain = _grain(table.shape[1])
-        self.threads.run(embedding.embedding, len(ids), contiguous(table), ids, y, grain=grain)
+        rows_each = grain(table.shape[1])
+        self.threads.run(embedding.embedding, len(ids), contiguous(table), ids, y, grain=rows_each)
         return y
 
     def embedding_packed(self, table: WeightHandle, ids: NDArray) -> NDArray:
@@ -295,20 +293,8 @@ class CpuBackend:
             raise ValueError(f"embedding_backward: dy {dy.shape} with {len(ids)} ids does not fit out {out.shape}")
         writable("embedding_backward", out)
         self.threads.run(
-            embedding.embedding_backward, out.shape[1], contiguous(dy), ids, out, grain=max(16, _grain(len(ids)))
+            embedding.embedding_backward, out.shape[1], contiguous(dy), ids, out, grain=max(16, grain(len(ids)))
         )
-
-    def cross_entropy(self, logits: NDArray, labels: NDArray, grad_scale: float | None) -> NDArray:
-        labels = indices("cross_entropy", labels, logits.shape[1])
-        if len(labels) != len(logits):
-            raise ValueError(f"cross_entropy: {labels.shape} labels do not fit logits {logits.shape}")
-        losses = self.pool.empty(labels.shape)
-        if grad_scale is None:
-            self._over_rows(loss.cross_entropy, contiguous(logits), labels, losses)
-        else:
-            writable("cross_entropy", logits)
-            self._over_rows(loss.cross_entropy_with_grad, logits, labels, losses, float(grad_scale))
-        return losses
 
     def dropout(self, x: NDArray, p: float, key: DropoutKey) -> NDArray:
         if not 0 <= p < 1:
@@ -316,7 +302,7 @@ class CpuBackend:
         x = contiguous(x)
         y = self.pool.empty(x.shape)
         draw = (np.uint64(key.mixed()), np.uint64(int(p * 2**32)), 1 / (1 - p))
-        self.threads.run(dropout.dropout, x.size, x.reshape(-1), y.reshape(-1), *draw, grain=_GRAIN)
+        self.threads.run(dropout.dropout, x.size, x.reshape(-1), y.reshape(-1), *draw, grain=GRAIN)
         return y
 
     # optimizers
@@ -339,38 +325,6 @@ class CpuBackend:
         self.pool.trim()
         self._blas_limit.restore_original_limits()
 
-    # how work is shared out
-
-    def _elementwise(self, operation: np.ufunc, a: NDArray, b: NDArray | np.float32, out: NDArray | None) -> NDArray:
-        a = contiguous(a)
-        if isinstance(b, np.ndarray):
-            b = like(operation.__name__, b, a).reshape(-1)
-        target = self.pool.empty(a.shape) if out is None else like(operation.__name__, writable("out", out), a)
-        self.threads.run(_apply_ufunc, a.size, operation, a.reshape(-1), b, target.reshape(-1), grain=2 * _GRAIN)
-        return target
-
-    def _over_elements(self, function: Callable[..., None], name: str, *inputs: NDArray) -> NDArray:
-        flat = [like(name, each, inputs[0]).reshape(-1) for each in inputs]
-        y = self.pool.empty(inputs[0].shape)
-        self.threads.run(function, y.size, *flat, y.reshape(-1), grain=_GRAIN)
-        return y
-
-    def _over_rows(self, function: Callable[..., None], x: NDArray, *args: Any) -> None:
-        if x.ndim != 2:
-            raise ValueError(f"{function.__name__}: {x.shape} is not [M, N]")
-        self.threads.run(function, x.shape[0], x, *args, grain=_grain(x.shape[1]))
-
-    def _reduce_blocks(self, function: Callable[..., None], array: NDArray, dtype: Any) -> NDArray:
-        n_blocks = -(-array.size // _REDUCTION_BLOCK)
-        results = np.empty(n_blocks, dtype)
-        self.threads.run(function, n_blocks, contiguous(array).reshape(-1), results, _REDUCTION_BLOCK)
-        return results
-
-
-def _grain(row_size: int) -> int:
-    """Rows of this many elements that are worth a thread of their own."""
-    return -(-_GRAIN // max(row_size, 1))
-
 
 def _norm_blocks(n_rows: int) -> tuple[int, int]:
     """Rows per partial sum of weight gradients, and how many partial sums; a function of the rows alone."""
@@ -380,7 +334,3 @@ def _norm_blocks(n_rows: int) -> tuple[int, int]:
 
 def _fill_zero(array: NDArray, start: int, stop: int) -> None:
     array[start:stop] = 0
-
-
-def _apply_ufunc(operation: np.ufunc, a: NDArray, b: NDArray | np.float32, out: NDArray, start: int, stop: int) -> None:
-    operation(a[start:stop], b[start:stop] if isinstance(b, np.ndarray) else b, out=out[start:stop])

@@ -24,6 +24,7 @@ from entrenar_core.backend.base import (
     SGDParams,
     WeightHandle,
 )
+from entrenar_core.backend.reference_losses import ReferenceLosses
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.codecs.round_trip import round_trip
@@ -53,7 +54,7 @@ class ReferenceWeight:
         return self.values.nbytes
 
 
-class ReferenceBackend:
+class ReferenceBackend(ReferenceLosses):
     """`Backend` in plain NumPy. `dtype` is float32, or float64 for gradient checks and as the truth in tests."""
 
     name = "reference"
@@ -227,7 +228,7 @@ class ReferenceBackend:
     ) -> tuple[NDArray, NDArray, NDArray]:
         return reference_attention.attend_backward(dout, q, k, v, out, lse, lower, params)
 
-    # embedding, loss, dropout
+    # embedding, dropout (losses: `ReferenceLosses`)
 
     def embedding(self, table: NDArray, ids: NDArray) -> NDArray:
         return table[ids]
@@ -237,19 +238,6 @@ class ReferenceBackend:
 
     def embedding_backward(self, dy: NDArray, ids: NDArray, out: NDArray) -> None:
         np.add.at(out, ids, dy)  # unbuffered: repeated ids add up, row after row
-
-    def cross_entropy(self, logits: NDArray, labels: NDArray, grad_scale: float | None) -> NDArray:
-        rows = np.arange(len(labels))
-        with np.errstate(invalid="ignore"):  # a row of all -inf is NaN, as in softmax
-            shifted = logits - logits.max(axis=-1, keepdims=True)
-        exponentials = np.exp(shifted)
-        totals = exponentials.sum(axis=-1)
-        losses = np.log(totals) - shifted[rows, labels]
-        if grad_scale is not None:
-            np.divide(exponentials, totals[:, None], out=logits)
-            logits[rows, labels] -= 1
-            logits *= float(grad_scale)
-        return losses
 
     def dropout(self, x: NDArray, p: float, key: DropoutKey) -> NDArray:
         bits = _splitmix64(np.arange(1, x.size + 1, dtype=np.uint64) * np.uint64(_GOLDEN_GAMMA), key.mixed())

@@ -22,6 +22,7 @@ from entrenar_core.autograd.ops import (
 )
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import AttentionParams, Backend, DropoutKey
+from tests.autograd.distillation_cases import distillation_cases
 
 KEY = DropoutKey(seed=1, step=2, micro_batch=0, module=3)
 IDS = np.array([[0, 3, 3], [1, 4, 0]], dtype=np.int32)
@@ -129,4 +130,4 @@ def op_cases(backend: Backend) -> dict[str, OpCase]:
         "concatenate rows": (lambda a, b: shape.concatenate([a, b]), [normal(2, 3), normal(1, 3)]),
         "slice steps": (lambda x: shape.slice_(x, (slice(None, None, -2), 1)), [normal(5, 3)]),
         "matmul vector stack": (matmul.matmul, [normal(3, 4), normal(5, 4, 2)]),
-    }
+    } | distillation_cases(backend)

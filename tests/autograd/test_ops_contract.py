@@ -17,7 +17,16 @@ from tests.autograd.op_cases import op_cases
 
 SINGLE = ReferenceBackend(np.float32)
 CASES = op_cases(SINGLE)
+LOSSES = (
+    "cross_entropy",
+    "squared_error",
+    "linear_cross_entropy",
+    "linear_distillation",
+    "hidden_match",
+    "attention_match",
+)
 JOINT = {"attention", "attention softcap", "layer_norm", "rms_norm", "swiglu", "concatenate", "concatenate rows"}
+JOINT |= {"attention_match", "attention_match mean maps"}
 """Their gradients come out of one kernel or one cut, wanted or not."""
 
 
@@ -41,8 +50,7 @@ def backward(node: Node, output: Tensor) -> list[np.ndarray | None]:
 @pytest.mark.parametrize("name", CASES)
 def test_results_and_gradients_have_the_dtype_of_the_backend_and_lie_contiguous(name: str) -> None:
     output, inputs, node = recorded(*CASES[name], SINGLE)
-    is_loss = "cross_entropy" in name or name == "squared_error"
-    assert output.data.dtype == (np.float64 if is_loss else np.float32)
+    assert output.data.dtype == (np.float64 if name.startswith(LOSSES) else np.float32)
     assert isinstance(output.data, np.ndarray)
     assert output.data.flags.c_contiguous
     by_slot = dict(zip((id(slot) for slot in node.inputs), backward(node, output), strict=True))

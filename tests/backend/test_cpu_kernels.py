@@ -183,10 +183,11 @@ def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]
 @pytest.fixture
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kernel is split over all threads, however small the work."""
-    from entrenar_core.backend import cpu, cpu_gemm
+    from entrenar_core.backend import cpu, cpu_gemm, cpu_work
 
-    monkeypatch.setattr(cpu, "_GRAIN", 1)
-    monkeypatch.setattr(cpu, "_REDUCTION_BLOCK", 64)
+    monkeypatch.setattr(cpu, "GRAIN", 1)
+    monkeypatch.setattr(cpu_work, "GRAIN", 1)
+    monkeypatch.setattr(cpu_work, "_REDUCTION_BLOCK", 64)
     monkeypatch.setattr(cpu_gemm, "_FLOPS_PER_PART", 1)
     monkeypatch.setattr(cpu_gemm, "_TILE", 64)
 

@@ -7,7 +7,7 @@ of the hidden states and of the matrix, so backward only hands them out and no l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,8 @@ class CrossEntropy(Op):
 
 
 @dataclass(frozen=True)
-class _OutputMatrix:
-    """The matrix [V, D] of the fused loss: a trainable array or a frozen handle."""
+class OutputMatrix:
+    """The matrix [V, D] of a fused loss: a trainable array or a frozen handle."""
 
     backend: Backend
     dense: Array | None
@@ -92,40 +92,20 @@ class LinearCrossEntropy(Op):
         scale: float,
         rows_per_chunk: int,
     ) -> Array:
-        backend, xp = context.backend, context.backend.xp
-        matrix = _OutputMatrix(backend, weight, handle)
-        supervised = supervised_rows(xp, labels)
-        targets = labels[supervised]
-        states = xp.take(hidden, supervised, axis=0)
-        need_states, need_weight = context.needs
-        dstates = backend.empty(states.shape) if need_states else None
-        dweight = backend.zeros((matrix.vocab, hidden.shape[1])) if need_weight else None
-        total = 0.0
-        for start in range(0, len(targets), rows_per_chunk):
-            part = slice(start, start + rows_per_chunk)
-            logits = matrix.logits(states[part])
-            losses = backend.cross_entropy(logits, targets[part], scale if context.recording else None)
-            total += float(losses.sum(dtype=np.float64))
-            if dstates is not None:
-                dstates[part] = matrix.input_grad(logits)
-            if dweight is not None:
-                backend.gemm(logits.T, states[part], out=dweight, beta=1.0)
-        context.save(dstates, dweight)
-        context.params.update(supervised=supervised, shape=hidden.shape)
-        return xp.asarray(total * scale, dtype=np.float64)
+        backend = context.backend
+
+        def chunk_loss(logits: Array, targets: Array, part: slice) -> float:
+            del part
+            losses = backend.cross_entropy(logits, targets, scale if context.recording else None)
+            return float(losses.sum(dtype=np.float64))
+
+        matrix = OutputMatrix(backend, weight, handle)
+        total = sum_over_chunks(context, hidden, matrix, labels, rows_per_chunk, chunk_loss)
+        return backend.xp.asarray(total * scale, dtype=np.float64)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        backend = context.backend
-        dstates, dweight = context.saved
-        factor = float(grad)
-        dhidden = None
-        if dstates is not None:
-            dhidden = backend.zeros(context.params["shape"])
-            dhidden[context.params["supervised"]] = dstates if factor == 1.0 else backend.scale(dstates, factor)
-        if dweight is not None and factor != 1.0:
-            dweight = backend.scale(dweight, factor, out=dweight)
-        return dhidden, dweight
+        return fused_gradients(context, float(grad))
 
 
 class SquaredError(Op):
@@ -147,6 +127,50 @@ class SquaredError(Op):
         return (context.backend.scale(errors, 2.0 * context.params["scale"] * float(grad)),)
 
 
+ChunkLoss = Callable[[Array, Array, slice], float]
+"""Of logits [m, V], targets int32 [m] and which of the supervised rows they are: the sum of their losses, with the
+gradient written over the logits if one is wanted."""
+
+
+def sum_over_chunks(
+    context: Context, hidden: Array, matrix: OutputMatrix, labels: Array, rows_per_chunk: int, chunk_loss: ChunkLoss
+) -> float:
+    """The sum of `chunk_loss` over the supervised rows of hidden [M, D]; leaves in the context what `fused_gradients`
+    hands out."""
+    backend, xp = context.backend, context.backend.xp
+    supervised = supervised_rows(xp, labels)
+    targets = labels[supervised]
+    states = xp.take(hidden, supervised, axis=0)
+    need_states, need_weight = context.needs
+    dstates = backend.empty(states.shape) if need_states else None
+    dweight = backend.zeros((matrix.vocab, hidden.shape[1])) if need_weight else None
+    total = 0.0
+    for start in range(0, len(targets), rows_per_chunk):
+        part = slice(start, min(start + rows_per_chunk, len(targets)))
+        logits = matrix.logits(states[part])
+        total += chunk_loss(logits, targets[part], part)
+        if dstates is not None:
+            dstates[part] = matrix.input_grad(logits)
+        if dweight is not None:
+            backend.gemm(logits.T, states[part], out=dweight, beta=1.0)
+    context.save(dstates, dweight)
+    context.params.update(supervised=supervised, shape=hidden.shape)
+    return total
+
+
+def fused_gradients(context: Context, factor: float) -> tuple[Array | None, Array | None]:
+    """`factor` times the gradients of hidden states and matrix that `sum_over_chunks` has left."""
+    backend = context.backend
+    dstates, dweight = context.saved
+    dhidden = None
+    if dstates is not None:
+        dhidden = backend.zeros(context.params["shape"])
+        dhidden[context.params["supervised"]] = dstates if factor == 1.0 else backend.scale(dstates, factor)
+    if dweight is not None and factor != 1.0:
+        dweight = backend.scale(dweight, factor, out=dweight)
+    return dhidden, dweight
+
+
 def supervised_rows(xp: Any, labels: Array) -> Array:
     """Indices of the rows with a label."""
     return xp.nonzero(labels >= 0)[0]
@@ -163,7 +187,7 @@ def cross_entropy(logits: Tensor, labels: Array, scale: float) -> Tensor:
 
     Pass 1/n for the mean over n supervised tokens.
     """
-    _check_labels(logits, labels)
+    _check_labels("cross-entropy", logits, labels)
     return apply(CrossEntropy, logits, labels=labels, scale=scale)
 
 
@@ -174,17 +198,35 @@ def linear_cross_entropy(
 
     `rows_per_chunk` is for measuring; the default is `chunk_rows`.
     """
-    _check_labels(hidden, labels)
+    operands = fused_operands("cross-entropy", hidden, weight, labels, rows_per_chunk)
+    return apply(LinearCrossEntropy, hidden, operands.dense, scale=scale, **operands.params)
+
+
+@dataclass(frozen=True)
+class FusedOperands:
+    """What a fused loss is applied to besides the hidden states: a trainable matrix (or None), and parameters."""
+
+    dense: Tensor | None
+    params: dict[str, Any]
+
+
+def fused_operands(
+    operation: str, hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, rows_per_chunk: int | None
+) -> FusedOperands:
+    """The operands of a fused loss of hidden [M, D], weight [V, D] and labels [M].
+
+    Raises:
+        AutogradError: their shapes do not fit.
+    """
+    _check_labels(operation, hidden, labels)
     vocab, width = weight.shape
     if width != hidden.shape[1]:
-        raise AutogradError(f"cross-entropy: hidden states {hidden.shape} for an output matrix {(vocab, width)}")
+        raise AutogradError(f"{operation}: hidden states {hidden.shape} for an output matrix {(vocab, width)}")
     if rows_per_chunk is None:
         is_packed = isinstance(weight, PackedMatrix)
         rows_per_chunk = chunk_rows(vocab, hidden.data.dtype.itemsize, is_packed=is_packed)
     dense, handle = (weight, None) if isinstance(weight, Tensor) else (None, weight)
-    return apply(
-        LinearCrossEntropy, hidden, dense, handle=handle, labels=labels, scale=scale, rows_per_chunk=rows_per_chunk
-    )
+    return FusedOperands(dense, {"handle": handle, "labels": labels, "rows_per_chunk": rows_per_chunk})
 
 
 def squared_error(predictions: Tensor, targets: Array, scale: float) -> Tensor:
@@ -198,6 +240,6 @@ def squared_error(predictions: Tensor, targets: Array, scale: float) -> Tensor:
     return apply(SquaredError, predictions, targets=targets, scale=scale)
 
 
-def _check_labels(states: Tensor, labels: Array) -> None:
+def _check_labels(operation: str, states: Tensor, labels: Array) -> None:
     if len(states.shape) != 2 or tuple(labels.shape) != states.shape[:1]:
-        raise AutogradError(f"cross-entropy: rows of shape {states.shape} but labels of shape {tuple(labels.shape)}")
+        raise AutogradError(f"{operation}: rows of shape {states.shape} but labels of shape {tuple(labels.shape)}")
