@@ -1,6 +1,6 @@
 """The decoder that llama, qwen2 and qwen3 share: embedding, blocks of attention and SwiGLU, norm, output matrix.
 
-One class serves training (`loss`), inspection (`logits`) and generation (`next_logits` with a KV cache).
+One class serves training (`loss`), inspection (`logits`) and generation (`last_logits` with a KV cache).
 """
 
 from __future__ import annotations
@@ -269,10 +269,17 @@ class LanguageModel(Module):
             return self.output.forward(hidden, None).numpy()
 
     def next_logits(self, tokens: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Logits [V] after reading tokens int32 [T] on top of what the cache holds, on the host."""
+        """Logits [V] after reading tokens int32 [T] on top of what the cache of one row holds, on the host."""
         ids = np.asarray(tokens, np.int32)[None, :]
         positions = np.arange(cache.length, cache.length + ids.shape[1], dtype=np.int32)[None, :]
+        return self.last_logits(ids, positions, np.zeros(ids.shape, np.int32), cache).reshape(-1)
+
+    def last_logits(self, tokens: np.ndarray, positions: np.ndarray, lower: np.ndarray, cache: KVCache) -> np.ndarray:
+        """Logits [B, V] at the last of tokens int32 [B, T], read on top of what the cache holds, on the host.
+
+        Positions and lower are those of `hidden_states`.
+        """
         with no_grad():
-            hidden = self.hidden_states(ids, positions, np.zeros(ids.shape, np.int32), cache=cache)
-            last = shape.slice_(hidden, (slice(0, 1), slice(-1, None)))
-            return self.output.forward(last, None).numpy().reshape(-1)
+            hidden = self.hidden_states(tokens, positions, lower, cache=cache)
+            last = shape.slice_(hidden, (slice(None), slice(-1, None)))
+            return self.output.forward(last, None).numpy().reshape(len(tokens), -1)

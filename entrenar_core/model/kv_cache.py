@@ -1,6 +1,11 @@
-"""Keys and values of the tokens that a model has already read, so that generating one more costs one token."""
+"""Keys and values of the tokens that a model has already read, so that generating one more costs one token.
+
+The rows of a cache are sequences of one length; rows that are done leave, and others take their places.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 
 from entrenar_core.backend.base import Array, Backend
 from entrenar_core.errors import ModelError
@@ -14,8 +19,11 @@ class KVCache:
         shape = (batch_size, capacity, spec.num_kv_heads, spec.head_dim)
         self.keys = [backend.zeros(shape) for _ in range(spec.num_layers)]
         self.values = [backend.zeros(shape) for _ in range(spec.num_layers)]
+        self.spec = spec
+        self.backend = backend
         self.capacity = capacity
         self.length = 0
+        self.n_rows = batch_size
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
         """Append k, v [B, T, K, E] of one layer; returns all keys and values so far [B, length + T, K, E].
@@ -26,10 +34,40 @@ class KVCache:
         end = self.length + k.shape[1]
         if end > self.capacity:
             raise ModelError(f"the context of {self.capacity} tokens is full")
-        self.keys[layer][:, self.length : end] = k
-        self.values[layer][:, self.length : end] = v
-        return self.keys[layer][:, :end], self.values[layer][:, :end]
+        self.keys[layer][: self.n_rows, self.length : end] = k
+        self.values[layer][: self.n_rows, self.length : end] = v
+        return self.keys[layer][: self.n_rows, :end], self.values[layer][: self.n_rows, :end]
 
     def advance(self, n_tokens: int) -> None:
         """Count the tokens that every layer has now appended."""
         self.length += n_tokens
+
+    def drop(self, rows: Collection[int]) -> list[int]:
+        """Let rows leave, the last ones taking their places, which copies at most one row for each that leaves.
+
+        Returns:
+            The former number of each row that is left, in their new order.
+        """
+        leaving = set(rows)
+        order = list(range(self.n_rows))
+        for row in sorted(leaving, reverse=True):  # the last row is then one that stays, or the leaving one itself
+            last = len(order) - 1
+            if row != last:
+                self._copy_row(last, row)
+                order[row] = order[last]
+            order.pop()
+        self.n_rows = len(order)
+        return order
+
+    def branches(self, rows: Sequence[int], extra: int) -> KVCache:
+        """A cache whose row i begins with what row rows[i] of this one holds, with room for `extra` tokens more."""
+        branched = KVCache(self.spec, self.backend, self.length + extra, len(rows))
+        for mine, theirs in zip((*self.keys, *self.values), (*branched.keys, *branched.values), strict=True):
+            for place, row in enumerate(rows):
+                theirs[place, : self.length] = mine[row, : self.length]
+        branched.length = self.length
+        return branched
+
+    def _copy_row(self, source: int, target: int) -> None:
+        for array in (*self.keys, *self.values):
+            array[target, : self.length] = array[source, : self.length]

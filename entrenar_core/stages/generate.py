@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from entrenar_core.backend.select import select_backend
-from entrenar_core.errors import ConfigError, ModelError
+from entrenar_core.errors import ConfigError
 from entrenar_core.events import Generated, Reporter
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.lora.files import attach_adapter, read_adapter
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.kv_cache import KVCache
+from entrenar_core.model.generation import Sampling, next_tokens
 from entrenar_core.model.load import load_model, read_spec
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -25,8 +23,7 @@ from entrenar_core.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """max_tokens: the most to generate. temperature: 0 takes the likeliest token, else divides the logits.
-    top_p: choose among the likeliest tokens whose probabilities sum to it (Holtzman et al. 2020). seed: of draws."""
+    """max_tokens: the most to generate. The others are those of `Sampling`."""
 
     max_tokens: int = 128
     temperature: float = 0.8
@@ -36,10 +33,15 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ConfigError(f"max-tokens is {self.max_tokens}; it must be at least 1")
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ConfigError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top-p is {self.top_p}; it must be above 0 and at most 1")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """How tokens are chosen.
+
+        Raises:
+            ConfigError: a number is out of range.
+        """
+        return Sampling(self.temperature, self.top_p, self.seed)
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,18 @@ def generate(
         ModelError: the model computes numbers that are not finite.
     """
     prompt_ids = prompt_tokens(model.spec, tokenizer, prompt)
-    room = model.spec.context_length - len(prompt_ids)
-    limit = min(settings.max_tokens, room)
-    cache = KVCache(model.spec, model.backend, len(prompt_ids) + limit)
-    rng = np.random.default_rng(settings.seed)
     decoder = tokenizer.stream_decoder()
     ids: list[int] = []
     pieces: list[str] = []
-    reason = "length" if limit == settings.max_tokens else "context full"
-    logits = model.next_logits(np.asarray(prompt_ids, np.int32), cache)
-    while True:
-        if not np.isfinite(logits).all():
-            raise ModelError("the model computes numbers that are not finite", hint="its weights are damaged")
-        token = choose_token(logits[: tokenizer.vocab_size], settings, rng)
+    reason = "length" if model.spec.context_length - len(prompt_ids) >= settings.max_tokens else "context full"
+    for _, token in next_tokens(
+        model,
+        [prompt_ids],
+        max_tokens=settings.max_tokens,
+        sampling=settings.sampling(),
+        stop_ids=tokenizer.stop_ids,
+        vocab_size=tokenizer.vocab_size,
+    ):
         if token in tokenizer.stop_ids:
             reason = "stop token"
             break
@@ -111,9 +112,6 @@ def generate(
         pieces.append(decoder.push(token))
         if pieces[-1]:
             reporter.emit(Generated(pieces[-1]))
-        if len(ids) == limit:
-            break
-        logits = model.next_logits(np.asarray([token], np.int32), cache)
     pieces.append(decoder.finish())
     if pieces[-1]:
         reporter.emit(Generated(pieces[-1]))
@@ -137,18 +135,3 @@ def prompt_tokens(spec: DecoderSpec, tokenizer: Tokenizer, prompt: str) -> list[
             hint="shorten the prompt",
         )
     return ids
-
-
-def choose_token(logits: np.ndarray, settings: SamplingSettings, rng: np.random.Generator) -> int:
-    """One token id from logits [V], which are finite."""
-    if settings.temperature == 0.0:
-        return int(logits.argmax())
-    with np.errstate(over="ignore"):  # a tiny temperature: the others are infinitely far below the likeliest
-        probabilities = np.exp((logits.astype(np.float64) - float(logits.max())) / settings.temperature)
-    probabilities /= probabilities.sum()
-    order = np.argsort(-probabilities, kind="stable")
-    cumulative = np.cumsum(probabilities[order])
-    n_kept = int(np.searchsorted(cumulative, settings.top_p)) + 1
-    kept = order[:n_kept]
-    draw = rng.random() * cumulative[min(n_kept, len(cumulative)) - 1]
-    return int(kept[np.searchsorted(cumulative[:n_kept], draw, side="right").clip(0, len(kept) - 1)])

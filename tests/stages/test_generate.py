@@ -12,7 +12,7 @@ from entrenar_core.errors import ConfigError, EntrenarError, FormatError, ModelE
 from entrenar_core.events import Generated
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.stages.generate import Generation, SamplingSettings, choose_token, generate, run_generate
+from entrenar_core.stages.generate import Generation, SamplingSettings, generate, run_generate
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 from tests.model.tiny import lively_weights
@@ -29,7 +29,6 @@ from tests.train.tiny_model import Listener
 
 GREEDY = SamplingSettings(max_tokens=20, temperature=0.0)
 PROMPT = "Ada saw a"
-LOGITS = np.log(np.array([0.05, 0.4, 0.1, 0.25, 0.2])).astype(np.float32)
 
 
 def tokenizer(**changes: MetadataValue) -> Tokenizer:
@@ -50,37 +49,7 @@ def silent_model() -> LanguageModel:
     return model_on_cpu(weights=weights)
 
 
-# choosing a token
-
-
-def frequencies(settings: SamplingSettings, draws: int = 20_000) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    chosen = [choose_token(LOGITS, settings, rng) for _ in range(draws)]
-    return np.bincount(chosen, minlength=len(LOGITS)) / draws
-
-
-def test_temperature_zero_takes_the_likeliest() -> None:
-    assert choose_token(LOGITS, GREEDY, np.random.default_rng()) == 1
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_are_drawn_with_their_probabilities(temperature: float) -> None:
-    expected = np.exp(LOGITS / temperature)
-    found = frequencies(SamplingSettings(temperature=temperature, top_p=1.0))
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.012)  # 3.5 standard deviations
-
-
-@pytest.mark.parametrize(("top_p", "kept"), [(0.39, [1]), (0.6, [1, 3]), (0.7, [1, 3, 4]), (0.96, range(5))])
-def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: list[int]) -> None:
-    expected = np.zeros(5)
-    expected[list(kept)] = np.exp(LOGITS[list(kept)])
-    found = frequencies(SamplingSettings(temperature=1.0, top_p=top_p))
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.012)
-
-
-def test_a_tiny_temperature_is_greedy_and_not_a_number_error() -> None:
-    settings = SamplingSettings(temperature=1e-320, top_p=1.0)
-    assert {choose_token(LOGITS * 50, settings, np.random.default_rng(seed)) for seed in range(50)} == {1}
+# settings
 
 
 @pytest.mark.parametrize(
