@@ -98,19 +98,19 @@ class CpuLosses(SharedWork):
         if params.alpha == 1 or targets is None:
             if params.alpha < 1:
                 raise ValueError("distillation: alpha < 1 needs targets")
-            targets = np.empty(0, np.int32)
+            targets = np.zeros(n_rows, np.int32)
         elif targets.shape == (n_rows,):
             targets = indices("distillation", targets, vocab)
         else:
             raise ValueError(f"distillation: {targets.shape} targets do not fit logits {logits.shape}")
         weights = np.ones(n_rows, np.float32) if weights is None else vector("distillation", weights, n_rows)
         divergences, losses = self.pool.empty((n_rows,)), self.pool.empty((n_rows,))
-        if params.alpha == 1:
-            losses[...] = 0
         with_grad = scale is not None
         logits = writable("distillation", logits) if with_grad else contiguous(logits)
         results = (targets, weights, divergences, losses)
         self._over_rows(kernel, logits, *known, *results, *_settings(params, scale), with_grad)
+        if params.alpha == 1:
+            losses[...] = 0
         return divergences, losses
 
 

@@ -52,7 +52,8 @@ class ReferenceLosses:
         else:
             log_p = _log_softmax(compared, params.temperature)
             divergences, v = _divergence(log_p, teacher, params)
-            slopes = (v - np.exp(log_p) * v.sum(axis=-1, keepdims=True)) * float(params.temperature)
+            with np.errstate(invalid="ignore"):  # infinite from a token that the teacher rules out
+                slopes = (v - np.exp(log_p) * v.sum(axis=-1, keepdims=True)) * float(params.temperature)
         losses = self._add_cross_entropy(logits, slopes, targets, weights, params, scale)
         return divergences.astype(logits.dtype), losses
 

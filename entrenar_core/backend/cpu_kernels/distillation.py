@@ -113,6 +113,13 @@ def write_tail(row, largest, inverse_temperature, factor, power, plain_factor, t
 
 
 @kernel()
+def write_ids(row, ids, z, p, v, v_sum, factor, plain_factor, top):
+    """`write_known` for some columns, whose logits are z."""
+    for i in range(ids.size):
+        row[ids[i]] = factor * (v[i] - p[i] * v_sum) + plain_factor * exp(z[i] - top)
+
+
+@kernel()
 def write_plain(row, plain_factor, top):
     """row = plain_factor·e^(z-top)."""
     for i in range(row.size):
@@ -151,7 +158,10 @@ def distillation(
     start,
     stop,
 ):
-    """factors: scale·alpha·temperature and scale·(1-alpha). power: see `softmax_sums`; for logit_mse -1 or 0."""
+    """factors: scale·alpha·temperature and scale·(1-alpha). power: see `softmax_sums`; for logit_mse -1 or 0.
+
+    With power -1 the losses mean nothing, and targets may be any.
+    """
     n = teacher.shape[1]
     beta, inverse_temperature = np.float32(beta), np.float32(1 / temperature)
     p, v = np.zeros(n, np.float32), np.empty(n, np.float32)
@@ -162,15 +172,13 @@ def distillation(
         divergence, v_sum = compare(row, teacher[m], largest, inverse_temperature, np.log(tempered), kind, beta, p, v)
         divergences[m] = divergence * temperature * temperature
         top, plain = with_columns(rest, largest, plain, power)
-        if power >= 0:
-            losses[m] = np.log(plain) - (logits[m, targets[m]] - top)
+        losses[m] = np.log(plain) - (logits[m, targets[m]] - top)
         if with_grad:
             plain_factor = np.float32(factors[1]) / plain
             share = plain_factor * exp(largest - top) * tempered**power if power > 0 else plain_factor
             write_known(row, p, v, v_sum, np.float32(factors[0] * weights[m]), power, share, top)
             write_plain(rest, plain_factor, top)
-            if power >= 0:
-                logits[m, targets[m]] -= np.float32(factors[1])
+            logits[m, targets[m]] -= np.float32(factors[1])
 
 
 @kernel()
@@ -200,7 +208,7 @@ def distillation_top_k(
     log_p, log_q = np.empty(k + 1, np.float32), np.empty(k + 1, np.float32)
     for m in range(start, stop):
         row, rest, known = logits[m, :n], logits[m, n:], ids[m]
-        target = logits[m, targets[m]] if power >= 0 else ZERO
+        target = logits[m, targets[m]]
         take_out(row, known, own)
         log_q[:k], log_q[k] = values[m], log_tail[m]
 
@@ -217,18 +225,15 @@ def distillation_top_k(
         )
         divergences[m] = divergence * temperature * temperature
         top, plain = with_columns(rest, largest, plain, power)
-        if power >= 0:
-            losses[m] = np.log(plain) - (target - top)
+        losses[m] = np.log(plain) - (target - top)
         if with_grad:
             factor, plain_factor = np.float32(factors[0] * weights[m]), np.float32(factors[1]) / plain
             tail_factor = factor * (v[k] - p[k] * v_sum) / tail_tempered
             share = plain_factor * exp(tail_largest - top) if power > 0 else plain_factor
             write_tail(row, tail_largest, inverse_temperature, tail_factor, power, share, top)
             write_plain(rest, plain_factor, top)
-            for i in range(k):
-                row[known[i]] = factor * (v[i] - p[i] * v_sum) + plain_factor * exp(own[i] - top)
-            if power >= 0:
-                logits[m, targets[m]] -= np.float32(factors[1])
+            write_ids(row, known, own, p, v, v_sum, factor, plain_factor, top)
+            logits[m, targets[m]] -= np.float32(factors[1])
         else:
             put_back(row, known, own)
 
