@@ -23,6 +23,8 @@ _RESULTS = ("model", "adapter", "head")
 
 _METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE", "mae": "MAE", "r2": "R²"}
 
+_PART_NAMES = {"cross_entropy": "cross-entropy"}
+
 Fact = tuple[str, str]
 """A name and what there is to say."""
 
@@ -38,8 +40,10 @@ def before_the_run(event: RunStarted) -> list[Fact]:
     validation = f", {exact_count(event.val_examples)} for validation" if event.val_examples else ""
     first = f", {exact_count(event.first_step)} of them done before" if event.first_step else ""
     threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
+    objective = [("objective", event.objective)] if event.objective else []
     return [
         ("model", f"{event.model} ({event.architecture}), {short_count(event.parameters)} parameters, {trained}"),
+        *objective,
         ("data", f"{exact_count(event.train_examples)} examples{validation}"),
         ("run", f"{exact_count(event.total_steps)} steps{first}, {event.device}, {threads}, in {event.output_dir}"),
     ]
@@ -50,9 +54,15 @@ def step_line(event: Step) -> str:
     width = len(str(event.total_steps))
     return (
         f"step {event.step:>{width}}/{event.total_steps}  epoch {event.epoch:.2f}  loss {event.loss:.4f}"
-        f"  lr {event.lr:.2e}  grad norm {event.grad_norm:.3g}"
+        f"{parts_text(event)}  lr {event.lr:.2e}  grad norm {event.grad_norm:.3g}"
         f"  {short_count(rate(event.tokens, event.seconds))} tok/s  {size(event.peak_memory_bytes)}"
     )
+
+
+def parts_text(event: Step) -> str:
+    """What the loss is made of, in brackets; nothing for a loss of one part."""
+    parts = [f"{_PART_NAMES.get(name, name)} {value:.4f}" for name, value in event.parts.items()]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def compiling_line(event: Compiling) -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Sent once, before the first step."""
+    """Sent once, before the first step. `objective` says what is learned besides the data, and from whom."""
 
     model: str
     architecture: str
@@ -26,11 +26,16 @@ class RunStarted:
     threads: int
     device: str
     output_dir: Path
+    objective: str = ""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. `loss` is the mean over the step's supervised tokens, `seconds` its wall time."""
+    """One optimizer step. `loss` is the mean over the step's supervised tokens, `seconds` its wall time.
+
+    `parts` has the means of what the loss is made of, before they are weighted (``divergence``, ``cross_entropy``,
+    ``layers``), and is empty for a loss of one part.
+    """
 
     step: int
     total_steps: int
@@ -42,6 +47,7 @@ class Step:
     supervised_tokens: int
     seconds: float
     peak_memory_bytes: int
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

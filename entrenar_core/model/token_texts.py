@@ -55,7 +55,7 @@ class Tokens:
         """What tells each token apart: its text, or across kinds of tokenizers what it stands for."""
         if not across_kinds:
             return self.texts
-        return [self._meaning(text, kind) for text, kind in zip(self.texts, self.kinds, strict=True)]
+        return [self.meaning(row) for row in range(len(self.texts))]
 
     def rows_by_name(self, *, across_kinds: bool) -> Mapping[str | bytes, int]:
         """The row of each token. A byte may also be a token of its own, which then goes first."""
@@ -65,8 +65,9 @@ class Tokens:
             rows.setdefault(names[row], row)
         return rows
 
-    def _meaning(self, text: str, kind: int) -> str | bytes:
+    def meaning(self, row: int) -> str | bytes:
         """The bytes that a token stands for; the text itself of a control token, which stands for no text."""
+        text, kind = self.texts[row], self.kinds[row]
         if kind == TokenKind.BYTE:
             return byte_of_token(text, self.path)
         if kind != TokenKind.NORMAL:

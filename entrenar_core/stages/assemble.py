@@ -20,15 +20,15 @@ from entrenar_core.optim.base import Optimizer
 from entrenar_core.optim.build import build_optimizer
 from entrenar_core.quant.fake import FakeQuantization, fake_quantize_weights
 from entrenar_core.stages.base_model import BaseModel
-from entrenar_core.stages.build_model import build_model
 from entrenar_core.stages.dataset import DataSets, OpenedData
+from entrenar_core.stages.distill import Distillation
 from entrenar_core.stages.export import Metadata
 from entrenar_core.stages.qat import check_warmup, qat_section
 from entrenar_core.stages.qat_weights import rounded_encodings
 from entrenar_core.stages.run_calibration import RunCalibration
 from entrenar_core.train.checkpoint import RunRecord
 from entrenar_core.train.environment import describe_environment
-from entrenar_core.train.parts import steps_of_epochs
+from entrenar_core.train.parts import Learner, steps_of_epochs
 from entrenar_core.train.settings import EarlyStopping, TrainSettings
 
 
@@ -36,8 +36,9 @@ from entrenar_core.train.settings import EarlyStopping, TrainSettings
 class Run:
     """Everything that one run consists of.
 
-    `model` is the backbone with its head where a head is trained. `quantization`: of a run that trains with quantized
-    weights. `calibration`: of one whose errors are weighed.
+    `model` is the backbone with its head where a head is trained, `learner` what the loop trains: the model, or the
+    model with its teachers. `quantization`: of a run that trains with quantized
+    weights. `calibration`: of one whose errors are weighed. `distillation`: of one with teachers.
     """
 
     config: Config
@@ -45,12 +46,14 @@ class Run:
     data: DataSets
     backend: Backend
     model: LanguageModel | SequenceModel
+    learner: Learner
     optimizer: Optimizer
     settings: TrainSettings
     record: RunRecord
     folder: Path
     quantization: FakeQuantization | None = None
     calibration: RunCalibration | None = None
+    distillation: Distillation | None = None
 
     @property
     def backbone(self) -> LanguageModel:
@@ -73,7 +76,12 @@ def backbone_of(model: LanguageModel | SequenceModel) -> LanguageModel:
 
 
 def assemble(
-    config: Config, base: BaseModel, data: DataSets, backend: Backend, calibration: RunCalibration | None = None
+    config: Config,
+    base: BaseModel,
+    data: DataSets,
+    backend: Backend,
+    calibration: RunCalibration | None = None,
+    distillation: Distillation | None = None,
 ) -> Run:
     """Build the model and all that goes with it.
 
@@ -83,24 +91,49 @@ def assemble(
         data: what it learns from.
         backend: where it computes.
         calibration: what errors are weighed by; a dry run leaves it out, because measuring takes time.
+        distillation: what is learned from besides the data.
 
     Raises:
         ModelError, FormatError, ConfigError: the model cannot be built as the config says.
     """
-    backbone = build_model(config, base, backend)
+    backbone = base.build(config, backend)
     head = head_spec(data.opened)
     model = backbone if head is None else new_head(backbone, head, config.training.seed)
+    learner = _learner(config, base, model, distillation)
+    taught = {} if distillation is None else distillation.digests()
     calibrated = {} if calibration is None else {"quantize.calibration": calibration.digest()}
     record = RunRecord(
         config=config.model_dump(mode="json"),
-        inputs={**base.digests(), **data.digests(), **calibrated},
+        inputs={**base.digests(), **data.digests(), **taught, **calibrated},
         environment=describe_environment(backend=backend.name, threads=backend.n_threads),
     )
-    optimizer = build_optimizer(config.optimizer, model.trainable())
+    optimizer = build_optimizer(config.optimizer, learner.trainable())
     settings = train_settings(config, data)
     folder = Path(config.training.output_dir)
     quantization = _quantization(config, base, model, head, calibration)
-    return Run(config, base, data, backend, model, optimizer, settings, record, folder, quantization, calibration)
+    return Run(
+        config,
+        base,
+        data,
+        backend,
+        model,
+        learner,
+        optimizer,
+        settings,
+        record,
+        folder,
+        quantization,
+        calibration,
+        distillation,
+    )
+
+
+def _learner(
+    config: Config, base: BaseModel, model: LanguageModel | SequenceModel, distillation: Distillation | None
+) -> Learner:
+    if distillation is None:
+        return model
+    return distillation.learner(backbone_of(model), config, base.tokenizer)
 
 
 def _quantization(

@@ -143,11 +143,17 @@ def _say_what_is_shared(train: Sequence[OpenedSource], val: Sequence[OpenedSourc
 
 
 def _check_head(config: Config, task: Task) -> None:
-    """A head fits the very weights that it was trained with.
+    """A head fits the very weights that it was trained with, and teachers say which word comes next, not which class.
 
     Raises:
-        ConfigError: these would not be in the result.
+        ConfigError: the weights would not be in the result, or there are teachers.
     """
+    if task in HEAD_TASKS and config.distill is not None:
+        raise ConfigError(
+            f"the data are for {task}, and teachers say which token comes next",
+            where="distill",
+            hint="remove the distill section, or set data.task: text",
+        )
     if task in HEAD_TASKS and config.merge is not None:
         raise ConfigError(
             f"the data are for {task}, and a head does not fit weights that are merged after training",

@@ -24,6 +24,7 @@ from entrenar_core.optim.build import build_schedule
 from entrenar_core.stages.assemble import Run, assemble, head_spec
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
+from entrenar_core.stages.distill import Distillation, open_distillation
 from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_dir import (
     ADAPTER,
@@ -83,23 +84,31 @@ def run_training(
     check_output_dir(folder, model_files(config))
     checkpoint = None if overwrite else find_checkpoint(folder, resume_from, reporter)
     base = open_base(config, reporter)
+    distillation: Distillation | None = None
     data: DataSets | None = None
     backend: Backend | None = None
     try:
+        distillation = open_distillation(config, base, reporter)
         opened = open_data(config, base, reporter)
+        if distillation is not None:
+            distillation.check_length(opened.encoding.fmt.seq_len)
         check_output_dir(folder, opened.files())
         if writes_model(config):
             output_plan(config, base, trained_shapes(config, base, head_spec(opened)))
         calibration = open_calibration(config, base, reporter)
         data = load_datasets(config, base, opened, reporter)
         backend = select_backend(config.training.device, config.training.threads)
-        run = assemble(config, base, data, backend, calibration)
+        if distillation is not None:
+            distillation.say_what_is_shared(data.first_examples(), reporter)
+        run = assemble(config, base, data, backend, calibration, distillation)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
         if overwrite:
             clear_output_dir(folder)
         return _train_and_export(run, state, reporter)
     finally:
         base.close()
+        if distillation is not None:
+            distillation.close()
         if data is not None:
             data.close()
         if backend is not None:
@@ -109,7 +118,8 @@ def run_training(
 def model_files(config: Config) -> list[Path]:
     """The model files that are read; those of the data are known when they are opened."""
     merged = [] if config.merge is None else [model.path for model in config.merge.models or ()]
-    return [Path(file) for file in (config.model.path, config.model.tokenizer, *merged) if file is not None]
+    taught = [] if config.distill is None else [one.path for one in config.distill.all_teachers]
+    return [Path(file) for file in (config.model.path, config.model.tokenizer, *merged, *taught) if file is not None]
 
 
 def find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
@@ -141,7 +151,7 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
     _write_resolved(run, reporter)
     with compiling_said("the model", reporter), StopSignal() as stop:
         trainer = Trainer(
-            learner=run.model,
+            learner=run.learner,
             optimizer=run.optimizer,
             schedule=build_schedule(run.config.optimizer, run.settings.total_steps),
             train=run.data.train_loader,
@@ -189,6 +199,7 @@ def _run_started(run: Run, state: TrainState) -> RunStarted:
         threads=run.backend.n_threads,
         device=run.backend.name,
         output_dir=run.folder,
+        objective="" if run.distillation is None else run.distillation.describe(),
     )
 
 

@@ -143,6 +143,7 @@ class Trainer:
             supervised_tokens=taken.supervised_tokens,
             seconds=time.perf_counter() - started,
             peak_memory_bytes=peak_memory_bytes(),
+            parts=gradient.parts,
         )
         self._log(event)
         for callback in self.callbacks:

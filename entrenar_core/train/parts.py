@@ -6,7 +6,7 @@ around one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from entrenar_core.autograd.tensor import Tensor
@@ -31,6 +31,15 @@ class Learner(Protocol):
 
         The key names the pass, so that random masks can be drawn again; None means evaluation.
         """
+        ...
+
+
+@runtime_checkable
+class ExplainedLearner(Learner, Protocol):
+    """A learner whose loss has parts; `entrenar_core.distill.learner.DistilledModel` is one."""
+
+    def explain(self) -> Mapping[str, float]:
+        """The mean of each part over the supervised tokens of the training passes since the last call."""
         ...
 
 

@@ -7,8 +7,8 @@ accumulates is that of one large batch, whatever the sizes of its parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
@@ -16,7 +16,7 @@ from entrenar_core.data.batch import Batch
 from entrenar_core.model.module import PassKey
 from entrenar_core.optim.clip import global_norm
 from entrenar_core.train.anomaly import Pass, non_finite_error
-from entrenar_core.train.parts import BatchSource, Learner
+from entrenar_core.train.parts import BatchSource, ExplainedLearner, Learner
 from entrenar_core.train.state import TrainState
 
 _HINT = (
@@ -72,10 +72,11 @@ def take_batches(source: BatchSource, state: TrainState, grad_accum: int) -> Ste
 
 @dataclass(frozen=True)
 class StepGradient:
-    """The mean loss over the step's supervised tokens, and the global norm of its gradient."""
+    """The mean loss over the step's supervised tokens, the global norm of its gradient, and the parts of the loss."""
 
     loss: float
     norm: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def accumulate_gradient(
@@ -104,4 +105,5 @@ def accumulate_gradient(
     norm = global_norm(parameters)
     if not math.isfinite(norm):
         raise non_finite_error(learner, passes, f"the norm of the gradient at step {step + 1}", norm, _HINT)
-    return StepGradient(total, norm)
+    parts = learner.explain() if isinstance(learner, ExplainedLearner) else {}
+    return StepGradient(total, norm, parts)

@@ -1,0 +1,131 @@
+"""Whole runs with teachers: every kind of student learns, runs are repeatable, and a resumed one ends the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from entrenar_core.errors import ConfigError, EntrenarError
+from entrenar_core.events import RunStarted, Step
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.stages.train import RunResult, run_training
+from tests.stages.tiny_base import base_spec, config, train, write_base, write_data
+from tests.train.tiny_model import Listener
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    write_base(tmp_path / "base.gguf", type_name="F16")
+    write_base(tmp_path / "big.gguf", base_spec(hidden_size=64, num_layers=4), type_name="Q8_0")
+    return tmp_path
+
+
+def distil(folder: Path, *, distill: dict[str, Any] | None = None, **sections: Any) -> tuple[RunResult, Listener]:
+    section = {"teacher": str(folder / "big.gguf"), **(distill or {})}
+    return train(folder, distill={key: value for key, value in section.items() if value is not None}, **sections)
+
+
+def steps(listener: Listener) -> list[Step]:
+    return [event for event in listener.events if isinstance(event, Step)]
+
+
+def tensors(path: Path | None) -> dict[str, bytes]:
+    assert path is not None
+    with GGUFFile.open(path) as file:
+        return {name: file.raw(name).tobytes() for name in file.tensors}
+
+
+def test_a_run_says_what_it_learns_and_from_whom(folder: Path) -> None:
+    _, listener = distil(folder)
+    (started,) = (event for event in listener.events if isinstance(event, RunStarted))
+    assert started.objective.startswith("0.5 × forward KL at temperature 2 from big.gguf (Q8_0)")
+    for event in steps(listener):
+        expected = 0.5 * event.parts["divergence"] + 0.5 * event.parts["cross_entropy"]
+        assert event.loss == pytest.approx(expected, rel=1e-5)
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["parts"].keys() == {"divergence", "cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param({}, id="lora"),
+        pytest.param({"lora": None, "optimizer": {"lr": 0.003}}, id="full"),
+        pytest.param({"lora": None, "quantize": {"type": "q8_0", "stage": "qat"}}, id="qat"),
+        pytest.param({"quantize": {"type": "q8_0"}}, id="qlora"),
+    ],
+)
+def test_every_kind_of_student_comes_nearer_to_its_teacher(folder: Path, sections: dict[str, Any]) -> None:
+    training = {"max_steps": 12}
+    _, listener = distil(folder, distill={"alpha": 1.0}, training=training, **sections)
+    losses = [event.loss for event in steps(listener)]
+    assert np.mean(losses[-3:]) < 0.97 * np.mean(losses[:3])
+
+
+def test_hidden_states_and_attention_are_matched_through_learned_matrices(folder: Path) -> None:
+    hidden = {"weight": 0.5, "attention": 1.0, "progressive": 2}
+    result, listener = distil(folder, distill={"layers": "even", "hidden": hidden})
+    for event in steps(listener):
+        parts = event.parts
+        assert event.loss == pytest.approx(0.5 * parts["divergence"] + 0.5 * parts["cross_entropy"] + parts["layers"])
+    assert not any("distill" in name for name in tensors(result.model)), "the matrices are no part of the model"
+
+
+def test_the_student_writes_some_of_its_texts(folder: Path) -> None:
+    policy = {"fraction": 0.5, "max_tokens": 4}
+    _, listener = distil(folder, distill={"on_policy": policy}, training={"max_steps": 6})
+    own = ["cross_entropy" not in event.parts for event in steps(listener)]
+    assert 0 < sum(own) < 6
+
+
+@pytest.mark.parametrize(
+    "distill",
+    [
+        pytest.param({"on_policy": {"fraction": 0.5, "max_tokens": 4}}, id="on-policy"),
+        pytest.param({"layers": "even", "hidden": {"progressive": 2}}, id="layers"),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_bytes(folder: Path, distill: dict[str, Any]) -> None:
+    whole, _ = distil(folder, distill=distill, training={"max_steps": 4, "output_dir": str(folder / "whole")})
+    settings = {"max_steps": 4, "save_every": 2, "output_dir": str(folder / "parts")}
+    distil(folder, distill=distill, training={**settings, "max_steps": 2})
+    section = {"teacher": str(folder / "big.gguf"), **distill}
+    again = run_training(config(folder, distill=section, training=settings), resume_from="auto", reporter=Listener())
+    assert tensors(again.model) == tensors(whole.model)
+
+
+def test_another_teacher_is_another_run(folder: Path) -> None:
+    settings = {"max_steps": 2, "save_every": 1}
+    distil(folder, training=settings)
+    write_base(folder / "big.gguf", base_spec(num_layers=4), type_name="Q8_0")
+    section = {"teacher": str(folder / "big.gguf")}
+    with pytest.raises(ConfigError, match=r"distill\.teachers\.0 \(content\)"):
+        run_training(
+            config(folder, distill=section, training={**settings, "max_steps": 3}),
+            resume_from="auto",
+            reporter=Listener(),
+        )
+
+
+def test_the_teacher_is_never_written_over(folder: Path) -> None:
+    (folder / "run").mkdir()
+    teacher = write_base(folder / "run" / "model.gguf")
+    with pytest.raises(EntrenarError, match=r"model\.gguf"):
+        distil(folder, distill={"teacher": str(teacher)})
+    assert teacher.exists()
+
+
+def test_data_for_a_head_are_refused(folder: Path) -> None:
+    table = pa.table({"text": ["a b", "c d"] * 6, "label": ["x", "y"] * 6})
+    pq.write_table(table, folder / "train.parquet")
+    with pytest.raises(ConfigError, match="teachers say which token comes next"):
+        distil(folder)
