@@ -176,6 +176,10 @@ class TeacherCache:
         self._check(taken, rows)
         return taken
 
+    def tail_mass(self) -> float:
+        """Σ exp(log_tail) over all targets that are there."""
+        return sum(float(np.exp(rows.log_tail, dtype=np.float64).sum()) for rows in self._shards if rows is not None)
+
     def _open(self, shard: int) -> TopTokens:
         path, plan = shard_path(self.folder, shard), self.plan
         return map_shard(path, plan.layout, plan.shard_rows(shard), plan.stamp(shard))

@@ -6,6 +6,7 @@ The files are those of `data.teacher_cache`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,11 @@ class CachedTeacher:
         """
         return _CachedRows(self, self.targets.numbers_of(batch))
 
+    def kept_mass(self) -> float:
+        """The mean over all targets of the probability, at the temperature, of the tokens that are kept. (It has no
+        meaning where logits are kept.)"""
+        return 1 - self.cache.tail_mass() / len(self.targets)
+
 
 @dataclass(frozen=True)
 class _CachedRows:
@@ -183,6 +189,39 @@ class _CachedRows:
             return DenseChunk(values, weights)
         ids = backend.asarray(taken.ids)
         return TopKChunk(ids, values, backend.asarray(taken.log_tail), layout.n_tokens, weights)
+
+
+@dataclass(frozen=True)
+class UniformTeacher:
+    """Says that all tokens are equally likely, in the form in which a cached teacher speaks; fulfils `TeacherSignal`.
+
+    With it a step can be measured before there is a cache.
+    """
+
+    layout: TeacherLayout
+    backend: Backend
+
+    def rows(self, batch: Batch) -> TeacherRows:
+        """One row for each label of the batch."""
+        return _UniformRows(self, int((batch.labels >= 0).sum()))
+
+
+@dataclass(frozen=True)
+class _UniformRows:
+    owner: UniformTeacher
+    count: int
+
+    def chunk(self, part: slice) -> DenseChunk | TopKChunk:
+        layout, backend = self.owner.layout, self.owner.backend
+        top_k, n_tokens = layout.top_k, layout.n_tokens
+        shape = (len(range(self.count)[part]), top_k)
+        values = backend.asarray(np.full(shape, -math.log(n_tokens), np.float32))
+        weights = backend.asarray(np.ones(len(values), np.float32)) if layout.weighted else None
+        if top_k == n_tokens:
+            return DenseChunk(values, weights)
+        ids = backend.asarray(np.tile(np.arange(top_k, dtype=np.int32), (len(values), 1)))
+        log_tail = backend.asarray(np.full(len(values), math.log1p(-top_k / n_tokens), np.float32))
+        return TopKChunk(ids, values, log_tail, n_tokens, weights)
 
 
 def _planned(request: CacheRequest, targets: Targets) -> CachePlan | None:

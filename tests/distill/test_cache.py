@@ -19,7 +19,14 @@ from entrenar_core.data.examples import Examples
 from entrenar_core.data.folder_lock import LOCK, folder_lock
 from entrenar_core.data.loader import Loader
 from entrenar_core.data.teacher_cache import MANIFEST, shard_path
-from entrenar_core.distill.cache import CachedTeacher, CacheRequest, bytes_to_write, cache_bytes, open_or_build
+from entrenar_core.distill.cache import (
+    CachedTeacher,
+    CacheRequest,
+    UniformTeacher,
+    bytes_to_write,
+    cache_bytes,
+    open_or_build,
+)
 from entrenar_core.distill.cache_build import TASK, TeacherSignal
 from entrenar_core.distill.targets import Targets
 from entrenar_core.errors import FormatError, ModelError, OutputError
@@ -156,12 +163,36 @@ def test_weights_are_kept_and_are_one_where_the_teacher_gives_none(tmp_path: Pat
     assert (plain.rows(next(loaded())).chunk(slice(None)).weights == 1).all()
 
 
+def test_the_mass_that_is_kept_is_known(straight: Path, tmp_path: Path) -> None:
+    live, kept = FakeTeacher(), []
+    for batch in loaded():
+        log_p = live.rows(batch).chunk(slice(None)).values
+        kept.append(np.exp(np.sort(log_p, axis=1)[:, -6:].astype(np.float64)).sum(axis=1))
+    assert built(request_of(straight)).kept_mass() == pytest.approx(np.concatenate(kept).mean(), rel=1e-6)
+    assert built(request_of(tmp_path / "cache", top_k=VOCABULARY)).kept_mass() == 1
+
+
 def test_only_targets_that_are_used_are_kept(straight: Path) -> None:
     cached = built(request_of(straight))
     assert cached.cache.plan.n_targets == sum(int(EXAMPLES[int(i)].supervised.sum()) for i in INDICES)
     unused = Loader(EXAMPLES, batch_size=1, seq_len=32, indices=np.array([4])).batch(0, 0)
     with pytest.raises(ValueError, match="no target"):
         cached.rows(unused)
+
+
+@pytest.mark.parametrize("top_k", [6, VOCABULARY])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_uniform_teacher_speaks_in_the_form_of_a_cached_one(tmp_path: Path, top_k: int, weighted: bool) -> None:
+    request, batch = request_of(tmp_path / "cache", top_k=top_k, weighted=weighted), next(loaded())
+    found = UniformTeacher(request.layout, BACKEND).rows(batch)
+    expected = built(request).rows(batch)
+    for part in (slice(0, 7), slice(7, 10**6)):
+        one, other = vars(found.chunk(part)), vars(expected.chunk(part))
+        assert {name: np.shape(value) for name, value in one.items()} == {
+            name: np.shape(value) for name, value in other.items()
+        }
+        mass = np.exp(one["values"]).sum(axis=1) + np.exp(one.get("log_tail", -np.inf))
+        np.testing.assert_allclose(mass, 1, rtol=1e-6)
 
 
 # -- building -------------------------------------------------------------------------------------------------------
