@@ -14,7 +14,7 @@ import pytest
 
 from entrenar_core.distill.cache import bytes_to_write
 from entrenar_core.distill.targets import Targets
-from tests.distill.test_cache import EXAMPLES, INDICES, built, contents, request_of
+from tests.distill.caches import EXAMPLES, INDICES, built, contents, request_of
 
 pytestmark = pytest.mark.integration
 
@@ -37,10 +37,10 @@ PARENT = """
 import os, pathlib, resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 from entrenar_core.errors import OutputError
-from tests.distill import test_cache
+from tests.distill import caches
 from tests.distill.fake_teacher import FakeTeacher
 folder, places = pathlib.Path(sys.argv[1]), sys.argv[3:]
-test_cache.built(test_cache.request_of(folder / "warm"))  # kernels are compiled
+caches.built(caches.request_of(folder / "warm"))  # kernels are compiled
 
 def deadly(function, n, calls):
     def wrapper(*args, **kwargs):
@@ -54,13 +54,13 @@ def die_at(place):
     call, n = place.split(":")
     owner = FakeTeacher if call == "rows" else os
     setattr(owner, call, deadly(getattr(owner, call), int(n), []))
-    test_cache.built(test_cache.request_of(folder / place))
+    caches.built(caches.request_of(folder / place))
 
 def fill_the_disk():
     most = max(path.stat().st_size for path in (folder / "warm").iterdir()) - 1  # too little for the largest shard
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     try:
-        test_cache.built(test_cache.request_of(folder / "full"))
+        caches.built(caches.request_of(folder / "full"))
     except OutputError as error:
         print(error, flush=True)
 
