@@ -174,6 +174,10 @@ class Distill(Section):
         if _learns_nothing(given):
             hint = "set it above 0, match distill.layers, or remove the section"
             yield Conflict("alpha", "0 takes nothing from the teacher", hint)
+        if "cache" in given and "layers" in given:
+            yield Conflict(
+                "cache", "has predictions, and no hidden states for distill.layers to follow", "keep one of them"
+            )
         if "cache" in given and "on_policy" in given:
             yield Conflict(
                 "cache",

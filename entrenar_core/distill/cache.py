@@ -22,8 +22,9 @@ from entrenar_core.data.folder_lock import folder_lock
 from entrenar_core.data.free_disk import free_disk_bytes
 from entrenar_core.data.teacher_cache import CachePlan, TeacherCache, begin_cache, clean_up, planned_before
 from entrenar_core.data.teacher_shard import SHARD_OVERHEAD, CacheDtype, TeacherLayout
-from entrenar_core.distill.cache_build import TeacherSignal, build_cache
+from entrenar_core.distill.cache_build import build_cache
 from entrenar_core.distill.targets import Int64Array, Targets, ranges_of_examples
+from entrenar_core.distill.teachers import TeacherSignal
 from entrenar_core.errors import FormatError, OutputError
 from entrenar_core.events import Notice, Reporter
 

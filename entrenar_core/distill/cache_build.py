@@ -7,7 +7,6 @@ padding, and a shard depends on nothing but its own examples: made again, it has
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from entrenar_core.data.pack import batch_widths, fill, one_per_row
 from entrenar_core.data.teacher_cache import TeacherCache, clean_up
 from entrenar_core.data.teacher_shard import TeacherLayout, TopTokens
 from entrenar_core.distill.targets import Int64Array, Targets
+from entrenar_core.distill.teachers import TeacherSignal
 from entrenar_core.distill.top_k import keep_top_k
 from entrenar_core.errors import ModelError
 from entrenar_core.events import Progress, Reporter
@@ -32,14 +32,6 @@ BATCH_TOKENS = 2048
 
 CHUNK_BYTES = 16 << 20
 """Aim for the log-probabilities of all tokens that are in memory at once."""
-
-
-class TeacherSignal(Protocol):
-    """What is known of a batch's supervised positions, from teachers that run."""
-
-    def rows(self, batch: Batch) -> TeacherRows:
-        """One row for each label of the batch, in their order."""
-        ...
 
 
 def build_cache(

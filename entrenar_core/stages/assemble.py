@@ -13,6 +13,7 @@ from entrenar_core.backend.base import Backend
 from entrenar_core.config.resolved import config_hash
 from entrenar_core.config.root import Config
 from entrenar_core.data.task_columns import TARGET_ROLES
+from entrenar_core.distill.teachers import TeacherSignal
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.heads import HeadSpec, SequenceModel, new_head
@@ -82,6 +83,7 @@ def assemble(
     backend: Backend,
     calibration: RunCalibration | None = None,
     distillation: Distillation | None = None,
+    signal: TeacherSignal | None = None,
 ) -> Run:
     """Build the model and all that goes with it.
 
@@ -92,6 +94,7 @@ def assemble(
         backend: where it computes.
         calibration: what errors are weighed by; a dry run leaves it out, because measuring takes time.
         distillation: what is learned from besides the data.
+        signal: what its teachers say; None: they run.
 
     Raises:
         ModelError, FormatError, ConfigError: the model cannot be built as the config says.
@@ -99,7 +102,10 @@ def assemble(
     backbone = base.build(config, backend)
     head = head_spec(data.opened)
     model = backbone if head is None else new_head(backbone, head, config.training.seed)
-    learner = _learner(config, base, model, distillation)
+    learner: Learner = model
+    if distillation is not None:
+        source = distillation.running(backend) if signal is None else signal
+        learner = distillation.learner(backbone, source, config, base.tokenizer)
     taught = {} if distillation is None else distillation.digests()
     calibrated = {} if calibration is None else {"quantize.calibration": calibration.digest()}
     record = RunRecord(
@@ -126,14 +132,6 @@ def assemble(
         calibration,
         distillation,
     )
-
-
-def _learner(
-    config: Config, base: BaseModel, model: LanguageModel | SequenceModel, distillation: Distillation | None
-) -> Learner:
-    if distillation is None:
-        return model
-    return distillation.learner(backbone_of(model), config, base.tokenizer)
 
 
 def _quantization(

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from signal import SIGINT
 
 import numpy as np
 
@@ -18,10 +20,11 @@ from entrenar_core.backend.base import Backend, DistillationParams
 from entrenar_core.config.distill import Distill, Hidden
 from entrenar_core.config.root import Config
 from entrenar_core.data.examples import Examples
+from entrenar_core.distill.cache import CacheRequest, open_or_build
 from entrenar_core.distill.layers import LayerMatching, LayerPair, MatchingSettings, layer_pairs
 from entrenar_core.distill.learner import DistilledModel
 from entrenar_core.distill.on_policy import OnPolicy
-from entrenar_core.distill.teachers import Teacher, Teachers
+from entrenar_core.distill.teachers import Teacher, Teachers, TeacherSignal
 from entrenar_core.distill.vocabulary import SharedVocabulary, TokenMap, map_tokens, share_vocabulary
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Notice, Reporter
@@ -32,8 +35,11 @@ from entrenar_core.model.load import load_mapped, read_spec
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.model.token_texts import Tokens, read_tokens
 from entrenar_core.stages.base_model import BaseModel, file_digest
+from entrenar_core.stages.dataset import DataSets
+from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
+from entrenar_core.train.interrupt import Interrupted, StopSignal
 
 DIVERGENCES = {
     "forward_kl": "forward KL",
@@ -54,6 +60,11 @@ class OpenedTeacher:
     file: GGUFFile
     spec: DecoderSpec
     share: float
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of its file."""
+        return file_digest(self.file)
 
     @property
     def path(self) -> str:
@@ -114,7 +125,7 @@ class Distillation:
 
     def digests(self) -> dict[str, str]:
         """What the result depends on, by name: the content of each teacher."""
-        return {f"distill.teachers.{index}": file_digest(one.file) for index, one in enumerate(self.teachers)}
+        return {f"distill.teachers.{index}": one.digest for index, one in enumerate(self.teachers)}
 
     def check_length(self, seq_len: int) -> None:
         """See that every teacher can read the longest example.
@@ -131,23 +142,77 @@ class Distillation:
                     hint=f"set data.seq_len to {one.spec.context_length} or less",
                 )
 
-    def say_what_is_shared(self, examples: Examples, reporter: Reporter) -> None:
+    def _say_what_is_shared(self, examples: Examples, reporter: Reporter) -> None:
         """Tell what share of the training tokens each teacher knows, where it lacks any token of the student."""
         for one in self.vocabulary.maps:
             if one.shared < one.n_tokens:
                 share = one.share_of(np.asarray(examples.tokens))
                 reporter.emit(Notice("info", f"{one.path} has {share:.2%} of the tokens of the training data"))
 
-    def signal(self, backend: Backend) -> Teachers:
+    def cache_request(self) -> CacheRequest | None:
+        """Which cache the config asks for; None: the teachers run."""
+        section = self.section.cache
+        if section is None:
+            return None
+        key = {
+            "teachers": [one.digest for one in self.teachers],
+            "shares": [one.share for one in self.teachers],
+            "combine": self.section.combine if len(self.teachers) > 1 else "one",
+            "tokens": self.vocabulary.digest(),
+            "values": "logits" if self.section.loss == "logit_mse" else "log-probabilities",
+            "temperature": self.section.temperature if self.section.loss != "logit_mse" else None,
+        }
+        weighted = any(one.shared < one.n_tokens for one in self.vocabulary.maps)
+        return CacheRequest(Path(section.path), key, self.vocabulary.n, section.top_k, section.dtype, weighted)
+
+    def signal(self, backend: Backend, data: DataSets, reporter: Reporter) -> TeacherSignal:
+        """What the student learns from: teachers that run, or their cache, which is made first where it is missing.
+
+        Raises:
+            ConfigError: the data are streamed, and there is to be a cache.
+            Interrupted: a stop was requested while the cache was made.
+            OutputError, FormatError: the cache cannot be made or read.
+        """
+        self._say_what_is_shared(data.first_examples(), reporter)
+        request = self.cache_request()
+        if request is None:
+            return self.running(backend)
+        if data.train is None:
+            raise ConfigError(
+                "a cache of the teachers needs data that are read whole, and these are streamed",
+                where="distill.cache",
+                hint="set data.streaming: false, or remove the cache",
+            )
+        with compiling_said("the teachers", reporter), StopSignal() as stop:
+            cached = open_or_build(
+                request,
+                data.train.examples,
+                data.train.indices,
+                backend=backend,
+                teachers=lambda: self.running(backend),
+                reporter=reporter,
+                should_stop=lambda: stop.requested is not None,
+            )
+        if cached is None:
+            raise Interrupted(
+                f"stopped while the cache of the teachers was made, in {request.folder}",
+                signal_number=stop.requested or SIGINT,
+                hint="run the same command: it goes on where this one stopped",
+            )
+        return cached
+
+    def running(self, backend: Backend) -> Teachers:
         """The teachers, running from their mapped files."""
         models = [Teacher(one.path, load_mapped(one.file, backend), one.share) for one in self.teachers]
         return Teachers(models, self.vocabulary, self.params, self.section.combine)
 
-    def learner(self, student: LanguageModel, config: Config, tokenizer: Tokenizer) -> DistilledModel:
-        """The student with its teachers, for the training loop."""
+    def learner(
+        self, student: LanguageModel, signal: TeacherSignal, config: Config, tokenizer: Tokenizer
+    ) -> DistilledModel:
+        """The student with what it learns from, for the training loop."""
         return DistilledModel(
             student,
-            self.signal(student.backend),
+            signal,
             self.vocabulary,
             self.params,
             matching=self._matching(student, config.training.seed),

@@ -7,10 +7,10 @@ Then the loop runs, and the result is exported from the base file and the traine
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.config.resolved import resolved_yaml
 from entrenar_core.config.root import Config
@@ -23,8 +23,8 @@ from entrenar_core.model.heads import SequenceModel
 from entrenar_core.optim.build import build_schedule
 from entrenar_core.stages.assemble import Run, assemble, head_spec
 from entrenar_core.stages.base_model import open_base
-from entrenar_core.stages.dataset import DataSets, load_datasets, open_data
-from entrenar_core.stages.distill import Distillation, open_distillation
+from entrenar_core.stages.dataset import load_datasets, open_data
+from entrenar_core.stages.distill import open_distillation
 from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_dir import (
     ADAPTER,
@@ -83,36 +83,29 @@ def run_training(
     folder = Path(config.training.output_dir)
     check_output_dir(folder, model_files(config))
     checkpoint = None if overwrite else find_checkpoint(folder, resume_from, reporter)
-    base = open_base(config, reporter)
-    distillation: Distillation | None = None
-    data: DataSets | None = None
-    backend: Backend | None = None
-    try:
+    with ExitStack() as opened:
+        base = open_base(config, reporter)
+        opened.callback(base.close)
         distillation = open_distillation(config, base, reporter)
-        opened = open_data(config, base, reporter)
         if distillation is not None:
-            distillation.check_length(opened.encoding.fmt.seq_len)
-        check_output_dir(folder, opened.files())
+            opened.callback(distillation.close)
+        sources = open_data(config, base, reporter)
+        if distillation is not None:
+            distillation.check_length(sources.encoding.fmt.seq_len)
+        check_output_dir(folder, sources.files())
         if writes_model(config):
-            output_plan(config, base, trained_shapes(config, base, head_spec(opened)))
+            output_plan(config, base, trained_shapes(config, base, head_spec(sources)))
         calibration = open_calibration(config, base, reporter)
-        data = load_datasets(config, base, opened, reporter)
+        data = load_datasets(config, base, sources, reporter)
+        opened.callback(data.close)
         backend = select_backend(config.training.device, config.training.threads)
-        if distillation is not None:
-            distillation.say_what_is_shared(data.first_examples(), reporter)
-        run = assemble(config, base, data, backend, calibration, distillation)
+        opened.callback(backend.close)
+        signal = None if distillation is None else distillation.signal(backend, data, reporter)
+        run = assemble(config, base, data, backend, calibration, distillation, signal)
         state = TrainState() if checkpoint is None else resume(checkpoint, run.optimizer, run.record, reporter)
         if overwrite:
             clear_output_dir(folder)
         return _train_and_export(run, state, reporter)
-    finally:
-        base.close()
-        if distillation is not None:
-            distillation.close()
-        if data is not None:
-            data.close()
-        if backend is not None:
-            backend.close()
 
 
 def model_files(config: Config) -> list[Path]:

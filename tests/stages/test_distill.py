@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from entrenar_core.errors import ConfigError, FormatError
@@ -129,16 +128,3 @@ def test_no_section_is_no_distillation(folder: Path) -> None:
     base = open_base(settings, listener)
     assert open_distillation(settings, base, listener) is None
     base.close()
-
-
-def test_the_share_of_the_data_that_a_teacher_knows_is_said(folder: Path) -> None:
-    write_base(folder / "big.gguf", extra=renamed(4))
-    found, _ = opened(folder)
-    listener = Listener()
-
-    class Some:
-        tokens = np.array([0, vocab_size() - 1], np.int32)
-
-    found.say_what_is_shared(Some(), listener)  # type: ignore[arg-type]
-    (event,) = listener.events
-    assert isinstance(event, Notice) and "has 50.00% of the tokens of the training data" in event.message

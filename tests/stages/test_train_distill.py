@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from entrenar_core.errors import ConfigError, EntrenarError
-from entrenar_core.events import RunStarted, Step
+from entrenar_core.events import Notice, RunStarted, Step
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.stages.train import RunResult, run_training
+from entrenar_core.train.interrupt import Interrupted, StopSignal
+from tests.stages.test_distill import renamed
 from tests.stages.tiny_base import base_spec, config, train, write_base, write_data
 from tests.train.tiny_model import Listener
 
@@ -101,6 +103,55 @@ def test_a_resumed_run_ends_with_the_same_bytes(folder: Path, distill: dict[str,
     section = {"teacher": str(folder / "big.gguf"), **distill}
     again = run_training(config(folder, distill=section, training=settings), resume_from="auto", reporter=Listener())
     assert tensors(again.model) == tensors(whole.model)
+
+
+def cached(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {"cache": {"path": str(folder / "cache"), "top_k": 10_000, **changes}}
+
+
+def test_a_cache_of_all_tokens_teaches_what_the_teacher_does(folder: Path) -> None:
+    _, running = distil(folder)
+    _, reading = distil(folder, distill=cached(folder), training={"output_dir": str(folder / "other")})
+    assert [event.loss for event in steps(reading)] == pytest.approx([event.loss for event in steps(running)], rel=1e-6)
+
+
+def test_a_complete_cache_needs_no_teacher_to_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the likeliest tokens only; what is learned differs, and the run is the same again."""
+    few = cached(folder, top_k=8)
+    _, first = distil(folder, distill=few)
+
+    def no_model(*_: object) -> None:
+        raise AssertionError("a teacher is loaded")
+
+    monkeypatch.setattr("entrenar_core.stages.distill.load_mapped", no_model)
+    _, again = distil(folder, distill=few, training={"output_dir": str(folder / "other")})
+    assert [event.loss for event in steps(again)] == [event.loss for event in steps(first)]
+    with pytest.raises(EntrenarError, match="temperature"):
+        distil(folder, distill={**few, "temperature": 3.0}, training={"output_dir": str(folder / "third")})
+
+
+def test_a_stop_while_the_cache_is_made_leaves_what_there_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entrenar_core.stages.distill.StopSignal", Stopped)
+    with pytest.raises(Interrupted, match="cache of the teachers") as caught:
+        distil(folder, distill=cached(folder))
+    assert caught.value.exit_code == 143 and not (folder / "run").exists()
+    monkeypatch.undo()
+    assert distil(folder, distill=cached(folder))[0].steps == 3
+
+
+class Stopped(StopSignal):
+    """Asked to stop from the beginning."""
+
+    def __enter__(self) -> StopSignal:
+        self.request(15)
+        return self
+
+
+def test_the_share_of_the_data_that_a_teacher_knows_is_said(folder: Path) -> None:
+    write_base(folder / "big.gguf", extra=renamed(4))
+    _, listener = distil(folder)
+    said = [event.message for event in listener.events if isinstance(event, Notice)]
+    assert any("% of the tokens of the training data" in message for message in said)
 
 
 def test_another_teacher_is_another_run(folder: Path) -> None:
