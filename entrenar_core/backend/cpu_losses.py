@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from entrenar_core.backend.base import DistillationParams
-from entrenar_core.backend.cpu_arguments import contiguous, indices, writable
-from entrenar_core.backend.cpu_kernels import loss
+from entrenar_core.backend.cpu_arguments import contiguous, indices, like, vector, writable
+from entrenar_core.backend.cpu_kernels import distillation as kernels
+from entrenar_core.backend.cpu_kernels import divergence, loss
 from entrenar_core.backend.cpu_work import SharedWork
-from entrenar_core.backend.reference_losses import ReferenceLosses
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
+
+_KINDS = {
+    "forward_kl": divergence.FORWARD_KL,
+    "reverse_kl": divergence.REVERSE_KL,
+    "symmetric_kl": divergence.SYMMETRIC_KL,
+    "jensen_shannon": divergence.JENSEN_SHANNON,
+    "logit_mse": divergence.LOGIT_MSE,
+}
+_POWERS = {1.0: 1, 2.0: 2}
+"""Temperatures at which the plain softmax is that power of the tempered one."""
 
 
 class CpuLosses(SharedWork):
@@ -31,7 +42,7 @@ class CpuLosses(SharedWork):
         return losses
 
     def log_softmax(self, logits: NDArray, temperature: float) -> None:
-        ReferenceLosses().log_softmax(logits, temperature)
+        self._over_rows(kernels.log_softmax, writable("log_softmax", logits), 1 / temperature)
 
     def distillation(
         self,
@@ -42,7 +53,10 @@ class CpuLosses(SharedWork):
         params: DistillationParams,
         scale: float | None,
     ) -> tuple[NDArray, NDArray]:
-        return ReferenceLosses().distillation(logits, teacher, targets, weights, params, scale)
+        n_rows, vocab = logits.shape
+        if teacher.ndim != 2 or len(teacher) != n_rows or not 0 < teacher.shape[1] <= vocab:
+            raise ValueError(f"distillation: a teacher's {teacher.shape} for logits {logits.shape}")
+        return self._distil(kernels.distillation, logits, (contiguous(teacher),), targets, weights, params, scale)
 
     def distillation_top_k(
         self,
@@ -56,4 +70,54 @@ class CpuLosses(SharedWork):
         params: DistillationParams,
         scale: float | None,
     ) -> tuple[NDArray, NDArray]:
-        return ReferenceLosses().distillation_top_k(logits, ids, values, log_tail, n, targets, weights, params, scale)
+        n_rows, vocab = logits.shape
+        if ids.ndim != 2 or len(ids) != n_rows or not 0 < ids.shape[1] <= n <= vocab:
+            raise ValueError(f"distillation: ids {ids.shape} of {n} tokens for logits {logits.shape}")
+        values = like("distillation", values, ids)
+        if ids.shape[1] == n:
+            teacher = self.pool.empty((n_rows, n))
+            np.put_along_axis(teacher, ids, values, axis=-1)
+            return self.distillation(logits, teacher, targets, weights, params, scale)
+        ids = indices("distillation", ids.reshape(-1), n).reshape(ids.shape)
+        known = (ids, values, vector("distillation", log_tail, n_rows), n)
+        return self._distil(
+            kernels.distillation_top_k, writable("distillation", logits), known, targets, weights, params, scale
+        )
+
+    def _distil(
+        self,
+        kernel: Callable[..., None],
+        logits: NDArray,
+        known: tuple[Any, ...],
+        targets: NDArray | None,
+        weights: NDArray | None,
+        params: DistillationParams,
+        scale: float | None,
+    ) -> tuple[NDArray, NDArray]:
+        n_rows, vocab = logits.shape
+        if params.alpha == 1 or targets is None:
+            if params.alpha < 1:
+                raise ValueError("distillation: alpha < 1 needs targets")
+            targets = np.zeros(n_rows, np.int32)
+        elif targets.shape == (n_rows,):
+            targets = indices("distillation", targets, vocab)
+        else:
+            raise ValueError(f"distillation: {targets.shape} targets do not fit logits {logits.shape}")
+        weights = np.ones(n_rows, np.float32) if weights is None else vector("distillation", weights, n_rows)
+        divergences, losses = self.pool.empty((n_rows,)), self.pool.empty((n_rows,))
+        with_grad = scale is not None
+        logits = writable("distillation", logits) if with_grad else contiguous(logits)
+        results = (targets, weights, divergences, losses)
+        self._over_rows(kernel, logits, *known, *results, *_settings(params, scale), with_grad)
+        if params.alpha == 1:
+            losses[...] = 0
+        return divergences, losses
+
+
+def _settings(params: DistillationParams, scale: float | None) -> tuple[int, float, float, int, tuple[float, float]]:
+    """kind, temperature, beta, power and factors, as the kernels take them."""
+    temperature = 1.0 if params.kind == "logit_mse" else float(params.temperature)
+    power = 0 if params.kind == "logit_mse" else _POWERS.get(temperature, 0)
+    scale = 0.0 if scale is None else float(scale)
+    factors = (scale * params.alpha * temperature, scale * (1 - params.alpha))
+    return _KINDS[params.kind], temperature, float(params.beta), -1 if params.alpha == 1 else power, factors

@@ -2,7 +2,8 @@
 
 A teacher knows the probabilities Q of some outcomes, of which a student gives P: one for each column, or K columns and
 the rest as one. With s the columns' log-softmax at temperature T and D a divergence, dD/dz_j =
-(1/T)·(p_j/P_g·v_g - p_j·Σ v) where g is the outcome of column j and v_g = P_g·dD/dP_g.
+(1/T)·(p_j/P_g·v_g - p_j·Σ v) where g is the outcome of column j and v_g = P_g·dD/dP_g. Divergences are computed in
+double, whatever the backend's own precision: of what is nearly equal they are small differences.
 """
 
 from __future__ import annotations
@@ -45,15 +46,16 @@ class ReferenceLosses:
         params: DistillationParams,
         scale: float | None,
     ) -> tuple[NDArray, NDArray]:
-        compared = logits[:, : teacher.shape[1]]
+        compared = logits[:, : teacher.shape[1]].astype(np.float64)
         if params.kind == "logit_mse":
             divergences, slopes = _squared_error(compared, teacher)
         else:
             log_p = _log_softmax(compared, params.temperature)
             divergences, v = _divergence(log_p, teacher, params)
-            slopes = (v - np.exp(log_p) * v.sum(axis=-1, keepdims=True)) * float(params.temperature)
+            with np.errstate(invalid="ignore"):  # infinite from a token that the teacher rules out
+                slopes = (v - np.exp(log_p) * v.sum(axis=-1, keepdims=True)) * float(params.temperature)
         losses = self._add_cross_entropy(logits, slopes, targets, weights, params, scale)
-        return divergences, losses
+        return divergences.astype(logits.dtype), losses
 
     def distillation_top_k(
         self,
@@ -71,7 +73,7 @@ class ReferenceLosses:
             teacher = np.empty((len(logits), n), logits.dtype)
             np.put_along_axis(teacher, ids, values, axis=-1)
             return self.distillation(logits, teacher, targets, weights, params, scale)
-        compared = logits[:, :n]
+        compared = logits[:, :n].astype(np.float64)
         if params.kind == "logit_mse":
             divergences, known = _squared_error(np.take_along_axis(compared, ids, axis=-1), values)
             slopes = np.zeros_like(compared)
@@ -88,7 +90,7 @@ class ReferenceLosses:
             slopes -= np.exp(log_p) * v.sum(axis=-1, keepdims=True)
             slopes *= float(params.temperature)
         losses = self._add_cross_entropy(logits, slopes, targets, weights, params, scale)
-        return divergences, losses
+        return divergences.astype(logits.dtype), losses
 
     def _add_cross_entropy(
         self,
@@ -124,6 +126,7 @@ def _divergence(log_p: NDArray, log_q: NDArray, params: DistillationParams) -> t
 
     Terms are those of Q·log(Q/P) - Q + P, which sum to the same and are never negative.
     """
+    log_q = log_q.astype(np.float64)
     p, q = np.exp(log_p), np.exp(log_q)
     with np.errstate(invalid="ignore"):  # where both are impossible
         gap = log_q - log_p

@@ -21,6 +21,7 @@ from entrenar_core.optim.base import Optimizer
 from entrenar_core.optim.build import build_optimizer
 from entrenar_core.quant.fake import FakeQuantization, fake_quantize_weights
 from entrenar_core.stages.base_model import BaseModel
+from entrenar_core.stages.build_model import build_model
 from entrenar_core.stages.dataset import DataSets, OpenedData
 from entrenar_core.stages.distill import Distillation
 from entrenar_core.stages.export import Metadata
@@ -99,7 +100,7 @@ def assemble(
     Raises:
         ModelError, FormatError, ConfigError: the model cannot be built as the config says.
     """
-    backbone = base.build(config, backend)
+    backbone = build_model(config, base, backend)
     head = head_spec(data.opened)
     model = backbone if head is None else new_head(backbone, head, config.training.seed)
     learner: Learner = model

@@ -14,18 +14,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from entrenar_core.backend.base import Backend
+from entrenar_core.config.distill import Distill
 from entrenar_core.config.model import Architecture
 from entrenar_core.config.root import Config
+from entrenar_core.config.student import Student
 from entrenar_core.data.texts import iterate_texts
+from entrenar_core.distill.student import StudentPlan, plan_student
 from entrenar_core.errors import ConfigError, EntrenarError
 from entrenar_core.events import Notice, Reporter
+from entrenar_core.gguf.keys import GENERAL_NAME
 from entrenar_core.gguf.names import ROPE_FREQS, module_to_gguf
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.gguf.values import MetadataValue
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.initialize import random_model, spec_metadata
-from entrenar_core.model.load import expected_shapes, load_model, read_spec
+from entrenar_core.model.load import Shape, expected_shapes, load_model, read_rope_factors, read_spec
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.stages.merge_result import MergePlan, open_merge
@@ -44,7 +48,7 @@ class BaseModel:
 
     name: for messages. file: None for a new model. metadata: every GGUF key of the result. merge: the models that the
     trained one is joined with, if the config has a merge section. held_as: the block types in which frozen matrices
-    are held, by name.
+    are held, by name. student: of a new model that is made from a teacher.
     """
 
     name: str
@@ -54,9 +58,16 @@ class BaseModel:
     file: GGUFFile | None
     merge: MergePlan | None = None
     held_as: Mapping[str, str] = field(default_factory=dict)
+    student: StudentPlan | None = None
+
+    @property
+    def teacher(self) -> GGUFFile | None:
+        """The file that a student is made from; None for other models."""
+        return None if self.student is None else self.student.teacher
 
     def build(self, config: Config, backend: Backend) -> LanguageModel:
-        """The model on a backend, with the adapters and the packed base that the config asks for."""
+        """The model on a backend, with the adapters and the packed base that the config asks for; a student is built by
+        `build_model`."""
         checkpointing = config.training.activation_checkpointing
         if self.file is None:
             return random_model(self.spec, backend, config.training.seed, checkpoint_activations=checkpointing)
@@ -73,10 +84,11 @@ class BaseModel:
         return model
 
     def digest(self) -> str:
-        """Hex SHA-256 of the base file's content, or of the new model's metadata."""
-        if self.file is None:
+        """Hex SHA-256 of the content of the base file or of a student's teacher, or of the new model's metadata."""
+        file = self.file or self.teacher
+        if file is None:
             return hashlib.sha256(repr([(key, value.value) for key, value in self.metadata]).encode()).hexdigest()
-        return file_digest(self.file)
+        return file_digest(file)
 
     def digests(self) -> dict[str, str]:
         """What the result depends on besides data and config, by name: the base and the models it is merged with."""
@@ -86,9 +98,18 @@ class BaseModel:
 
     def n_parameters(self) -> int:
         """Weights of the model, those of adapters and heads left out."""
-        if self.file is None:
-            return sum(math.prod(shape) for shape in expected_shapes(self.spec).values())
-        return sum(info.n_values for name, info in self.file.tensors.items() if name != ROPE_FREQS)
+        return sum(math.prod(shape) for name, shape in self.shapes().items() if name != ROPE_FREQS)
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """Name and shape, in numpy order, of every tensor of the written model, in its order."""
+        if self.file is not None:
+            return {name: tuple(info.shape) for name, info in self.file.tensors.items()}
+        return expected_shapes(self.spec) if self.student is None else self.student.shapes()
+
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """Tensors of a new model's file that are no weights, with their values."""
+        factors = None if self.teacher is None else read_rope_factors(self.teacher)
+        return {} if factors is None else {ROPE_FREQS: factors}
 
     def tokenizer_digest(self) -> str:
         """Hex SHA-256 of every key that the tokenizer is made from."""
@@ -108,15 +129,16 @@ class BaseModel:
         return {key: value.plain for key, value in self.metadata}
 
     def non_finite_tensors(self) -> list[str]:
-        """The tensors of the base file that hold a NaN or an infinity: what to look at when a loss is not finite."""
-        if self.file is None:
-            return []
-        return [name for name in self.file.tensors if not np.isfinite(self.file.load(name)).all()]
+        """The tensors of the base file or of a student's teacher that hold a NaN or an infinity: what to look at when a
+        loss is not finite."""
+        file = self.file or self.teacher
+        return [] if file is None else [name for name in file.tensors if not np.isfinite(file.load(name)).all()]
 
     def close(self) -> None:
         """Let go of the files."""
-        if self.file is not None:
-            self.file.close()
+        for file in (self.file, self.teacher):
+            if file is not None:
+                file.close()
         if self.merge is not None:
             self.merge.close()
 
@@ -147,6 +169,8 @@ def open_base(config: Config, reporter: Reporter) -> BaseModel:
     """
     _check_targets(config)
     check_layers(config)
+    if config.distill is not None and config.distill.student is not None:
+        return _student_base(config.distill, config.distill.student, reporter)
     if config.model.architecture is not None:
         return _new_base(config, config.model.architecture, reporter)
     file = GGUFFile.open(str(config.model.path))
@@ -168,6 +192,24 @@ def _base_of(file: GGUFFile) -> BaseModel:
     tokenizer = tokenizer_from_metadata(file.metadata, str(path))
     _check_vocabulary(tokenizer, spec.vocab_size, str(path))
     return BaseModel(path.name, spec, tokenizer, file.metadata_entries(), file)
+
+
+def _student_base(section: Distill, shape: Student, reporter: Reporter) -> BaseModel:
+    """A new model that is made from the first teacher, with its tokenizer."""
+    file = GGUFFile.open(section.all_teachers[0].path)
+    try:
+        plan = plan_student(shape, file)
+        path = str(file.paths[0])
+        tokenizer = tokenizer_from_metadata(file.metadata, path)
+        _check_vocabulary(tokenizer, plan.spec.vocab_size, path)
+    except EntrenarError:
+        file.close()
+        raise
+    if plan.needs_activity:
+        message = "what is left out of the teacher is what matters least for the first rows of the training data"
+        reporter.emit(Notice("info", message))
+    name = f"{file.metadata.get(GENERAL_NAME) or file.paths[0].stem} {plan.spec.num_layers}x{plan.spec.hidden_size}"
+    return BaseModel(name, plan.spec, tokenizer, plan.metadata(name), None, student=plan)
 
 
 def _check_targets(config: Config) -> None:

@@ -8,7 +8,6 @@ from entrenar_core.config.root import Config
 from entrenar_core.gguf.names import MODULES, ROPE_FREQS
 from entrenar_core.lora.inject import target_modules
 from entrenar_core.model.heads import HEAD, HeadSpec
-from entrenar_core.model.load import expected_shapes
 from entrenar_core.quant.mixes import ModelFacts
 from entrenar_core.quant.plan import model_facts
 from entrenar_core.stages.base_model import BaseModel, lora_settings
@@ -46,9 +45,7 @@ def _adapter_shapes(rank: int, targets: Sequence[str] | str, weights: Shapes) ->
 
 
 def _weights(base: BaseModel) -> Shapes:
-    if base.file is None:
-        return dict(expected_shapes(base.spec))
-    return {name: tuple(info.shape) for name, info in base.file.tensors.items() if name != ROPE_FREQS}
+    return {name: shape for name, shape in base.shapes().items() if name != ROPE_FREQS}
 
 
 def _is_module(name: str) -> bool:
@@ -83,7 +80,8 @@ def sources_of(base: BaseModel) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of each tensor that training starts from."""
     if base.file is not None:
         return {name: (tuple(info.shape), info.type_name) for name, info in base.file.tensors.items()}
-    return {name: (shape, NEW_TYPE if len(shape) > 1 else "F32") for name, shape in expected_shapes(base.spec).items()}
+    matrix_type = NEW_TYPE if base.student is None else base.student.matrix_type
+    return {name: (shape, matrix_type if len(shape) > 1 else "F32") for name, shape in base.shapes().items()}
 
 
 def changed_tensors(base: BaseModel, trained: Iterable[str]) -> set[str]:

@@ -18,7 +18,6 @@ from entrenar_core.config.quantize import Calibration
 from entrenar_core.config.root import Config
 from entrenar_core.events import Reporter
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.load import expected_shapes
 from entrenar_core.quant.calibrate_rows import TokenRows
 from entrenar_core.quant.imatrix import Shaped, read_imatrix
 from entrenar_core.stages.base_model import BaseModel
@@ -75,4 +74,4 @@ def open_calibration(config: Config, base: BaseModel, reporter: Reporter) -> Run
 def _tensors(base: BaseModel) -> Mapping[str, Shaped]:
     if base.file is not None:
         return base.file.tensors
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in expected_shapes(base.spec).items()}
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in base.shapes().items()}

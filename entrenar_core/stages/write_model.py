@@ -59,7 +59,7 @@ def _export_over(run: Run, path: Path, reporter: Reporter) -> list[TensorError]:
 def _export_new(run: Run, path: Path, reporter: Reporter) -> list[TensorError]:
     weights: dict[str, np.ndarray] = {name: tensor.numpy() for name, tensor in run.backbone.parameters().items()}
     form = _form(run, weights, reporter)
-    return export_new(path, run.base.metadata, weights, form, reporter)
+    return export_new(path, run.base.metadata, {**weights, **run.base.constants()}, form, reporter)
 
 
 def _form(run: Run, changed: Collection[str], reporter: Reporter) -> ModelForm:

@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AdamParams, AttentionParams, DropoutKey, SGDParams
+from entrenar_core.backend.base import (
+    AdamParams,
+    AttentionParams,
+    DistillationParams,
+    DivergenceKind,
+    DropoutKey,
+    SGDParams,
+)
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_kernels import elementary
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.errors import MissingExtraError
 from entrenar_core.jit import kernel
+from tests.autograd.distillation_cases import KINDS
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,6 +76,24 @@ def test_exp_beyond_its_range_is_zero_or_constant_and_keeps_nan() -> None:
     assert (y[3:7] == y[3]).all() and y[3] > 1.6e38
     assert np.isnan(y[7:9]).all()
     assert y[9] == 1
+
+
+def test_expm1_of_what_is_not_positive_is_within_3e_7() -> None:
+    x = every_exponent(-100, 0)
+    x = x[x != 0]
+    expm1 = elementwise(elementary.expm1_negative)
+    assert largest_relative_error(expm1(x), np.expm1(x.astype(np.float64))) < 3e-7
+    np.testing.assert_array_equal(expm1(np.array([0, -np.inf, np.nan], np.float32)), np.float32([0, -1, np.nan]))
+
+
+@pytest.mark.parametrize("x", [every_exponent(-0.99, 5), np.float32(2) ** np.arange(-126, 127, dtype=np.float32)])
+def test_log1p_is_within_3e_7(x: NDArray) -> None:
+    @kernel()
+    def log1p(x):  # type: ignore[no-untyped-def]
+        return elementary.log1p(x, elementary.ONE + x)
+
+    x = x[np.abs(x) > 1e-37]
+    assert largest_relative_error(elementwise(log1p)(x), np.log1p(x.astype(np.float64))) < 3e-7
 
 
 def test_tanh_is_within_5e_7() -> None:
@@ -123,6 +149,20 @@ ROWS, WIDTH = 307, 523
 ATTENTION = AttentionParams(scale=0.2)
 
 
+def distil(backend: Any, logits: NDArray, teacher: NDArray, targets: NDArray, kind: DivergenceKind) -> tuple[Any, ...]:
+    """Both kernels' values and gradients, where the teacher knows half of the tokens, or three of those."""
+    if kind != "logit_mse":
+        backend.log_softmax(teacher, 1.5)
+    dense, sparse = logits.copy(), logits.copy()
+    params, n, few = DistillationParams(kind, temperature=1.5, alpha=0.5), teacher.shape[1], slice(0, 3)
+    ids = np.ascontiguousarray(np.broadcast_to(np.arange(n, dtype=np.int32)[few], (len(logits), 3)))
+    tail = np.log(np.exp(teacher[:, 3:]).sum(axis=-1))
+    known = ids, np.ascontiguousarray(teacher[:, few]), tail, n
+    by_column = backend.distillation(dense, teacher, targets, None, params, 0.5)
+    by_ids = backend.distillation_top_k(sparse, *known, targets, None, params, 0.5)
+    return teacher, *by_column, dense, *by_ids, sparse
+
+
 def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]:
     """The results of every kernel, on inputs that depend on the sizes alone."""
     rng = np.random.default_rng([rows, width])
@@ -151,6 +191,8 @@ def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]
     results["embedding backward"] = table
     logits = draw(rows, width)
     results["cross entropy"] = backend.cross_entropy(logits, ids, None), backend.cross_entropy(logits, ids, 0.5), logits
+    for kind in KINDS:
+        results[kind] = distil(backend, draw(rows, width), draw(rows, width // 2), ids, kind)
     results["dropout"] = backend.dropout(x, 0.4, DropoutKey(1, 2, 3, 4))
     results["gemm"] = backend.gemm(x, dy.T), backend.gemm(x.T, dy), backend.gemm(x, dy.T, alpha=0.5)
     out = draw(width, width)

@@ -44,6 +44,18 @@ _T5 = np.float32(0.208207732)
 _T6 = np.float32(-0.158276697)
 _T7 = np.float32(0.0359319122)
 
+# (log(1 + f) - f + f²/2) / f³ for √½ - 1 ≤ f ≤ √2 - 1 (Cephes' logf)
+_L0 = np.float32(7.0376836292e-2)
+_L1 = np.float32(-1.1514610310e-1)
+_L2 = np.float32(1.1676998740e-1)
+_L3 = np.float32(-1.2420140846e-1)
+_L4 = np.float32(1.4249322787e-1)
+_L5 = np.float32(-1.6668057665e-1)
+_L6 = np.float32(2.0000714765e-1)
+_L7 = np.float32(-2.4999993993e-1)
+_L8 = np.float32(3.3333331174e-1)
+_SQRT_HALF_BITS = np.int32(0x3F3504F3)
+
 _SIGN_SHIFT = np.int32(31)
 _MAGNITUDE_BITS = np.int32(0x7FFFFFFF)
 
@@ -81,6 +93,37 @@ def exp(x):
     r = r - n * _LN2_LOW
     y = (reduced_expm1(r) + ONE) * power_of_two(n)
     return ZERO if x < _LOWEST else y
+
+
+@kernel(ordered=True)
+def expm1_negative(x):
+    """e^x - 1 within 3e-7 of its value, for x ≤ 0."""
+    c = _LOWEST if x < _LOWEST else x
+    n = np.floor(c * _LOG2_E + HALF)
+    r = c - n * _LN2_HIGH
+    r = r - n * _LN2_LOW
+    scale = power_of_two(n)
+    return reduced_expm1(r) * scale + (scale - ONE)
+
+
+@kernel(ordered=True)
+def log1p(f, y):
+    """log y within 3e-7 of its value, given f = y - 1 as exactly as it is known; for normal y."""
+    bits = np.float32(y).view(np.int32)
+    n = np.int32((bits - _SQRT_HALF_BITS) >> _MANTISSA_BITS)
+    mantissa = np.int32(bits - (n << _MANTISSA_BITS)).view(np.float32)
+    f = f if n == 0 else mantissa - ONE
+    p = _L0 * f + _L1
+    p = p * f + _L2
+    p = p * f + _L3
+    p = p * f + _L4
+    p = p * f + _L5
+    p = p * f + _L6
+    p = p * f + _L7
+    p = p * f + _L8
+    square = f * f
+    exponent = np.float32(n)
+    return exponent * _LN2_HIGH + (f + (p * f * square + (exponent * _LN2_LOW - HALF * square)))
 
 
 @kernel(ordered=True)
