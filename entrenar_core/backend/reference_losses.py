@@ -147,7 +147,8 @@ def _divergence(log_p: NDArray, log_q: NDArray, params: DistillationParams) -> t
 
 def _times(probabilities: NDArray, values: NDArray) -> NDArray:
     """Their product, 0 where the probability is."""
-    return np.where(probabilities > 0, probabilities * values, 0)
+    with np.errstate(invalid="ignore"):  # what is infinite there
+        return np.where(probabilities > 0, probabilities * values, 0)
 
 
 def _log_sum_exp(x: NDArray) -> NDArray:

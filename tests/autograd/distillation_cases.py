@@ -64,10 +64,11 @@ def top_k(dense: Array, k: int, *, logs: bool = True) -> tuple[Array, Array, Arr
     """ids int32 [M, K], values [M, K] and log_tail [M] of rows [M, n]; not in order of size, as none is asked for."""
     ids = np.sort(np.argsort(-dense, axis=-1)[:, :k], axis=-1).astype(np.int32)
     values = np.take_along_axis(dense, ids, axis=-1)
-    rest = np.exp(dense)
-    np.put_along_axis(rest, ids, 0, axis=-1)
-    with np.errstate(divide="ignore"):
-        log_tail = np.log(rest.sum(axis=-1)) if logs and k < dense.shape[1] else np.full(len(dense), np.nan)
+    log_tail = np.full(len(dense), np.nan)
+    if logs and k < dense.shape[1]:
+        rest = dense.copy()
+        np.put_along_axis(rest, ids, -np.inf, axis=-1)
+        log_tail = np.logaddexp.reduce(rest, axis=-1)
     return ids, values, log_tail
 
 
