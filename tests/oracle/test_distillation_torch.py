@@ -137,11 +137,10 @@ def attention_case(heads: tuple[int, int], teacher_heads: tuple[int, int], time:
 def cases() -> Iterator[tuple[str, Callable[[], Case]]]:
     columns = np.random.default_rng(2).permutation(VOCAB)[:TEACHER_VOCAB].astype(np.int32)
     for kind in KINDS:
-        for temperature in (1.0, 2.0, 0.5, 6.0):
-            for alpha in (0.0, 0.3, 1.0):
-                params = DistillationParams(kind, temperature, alpha, beta=0.3)
-                yield f"{kind} {temperature} {alpha}", lambda p=params: distillation_case(p)
-                yield f"{kind} {temperature} {alpha} top-k", lambda p=params: distillation_case(p, sparse=True)
+        for temperature, alpha in ((1.0, 0.3), (1.0, 1.0), (2.0, 0.6), (2.0, 0.0), (0.5, 1.0), (6.0, 0.3), (6.0, 1.0)):
+            params = DistillationParams(kind, temperature, alpha, beta=0.3)
+            yield f"{kind} {temperature} {alpha}", lambda p=params: distillation_case(p)
+            yield f"{kind} {temperature} {alpha} top-k", lambda p=params: distillation_case(p, sparse=True)
         params = DistillationParams(kind, 2.0, 0.7)
         yield f"{kind} unweighted", lambda p=params: distillation_case(p, weighted=False)
         yield f"{kind} columns", lambda p=params: distillation_case(p, columns=columns)
@@ -159,9 +158,13 @@ def cases() -> Iterator[tuple[str, Callable[[], Case]]]:
 CASES = dict(cases())
 
 
-@pytest.mark.parametrize("on", BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = BACKENDS[request.param]()
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_op_equals_torch(name: str, on: str) -> None:
-    backend = BACKENDS[on]()
+def test_value_and_gradients_are_torchs(name: str, backend: Any) -> None:
     compare(CASES[name](), backend)
-    backend.close()
