@@ -18,7 +18,7 @@ from entrenar_core.backend.base import Array, AttentionParams, Backend, WeightHa
 from entrenar_core.data.batch import Batch
 from entrenar_core.errors import AutogradError, ModelError
 from entrenar_core.model.kv_cache import KVCache
-from entrenar_core.model.layers import Embedding, Linear, RMSNorm
+from entrenar_core.model.layers import Embedding, InputRounding, Linear, RMSNorm
 from entrenar_core.model.module import Module, PassKey
 from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
@@ -80,7 +80,12 @@ def _tensor(weights: Weights, name: str) -> Tensor:
 
 
 class Attention(Module):
-    """Grouped-query attention with RoPE, and norms on q and k where the architecture has them."""
+    """Grouped-query attention with RoPE, and norms on q and k where the architecture has them.
+
+    `cache_rounding`, where one is set, says which keys and values are seen in place of the computed ones.
+    """
+
+    cache_rounding: InputRounding | None = None
 
     def __init__(self, spec: DecoderSpec, weights: Weights, layer: int) -> None:
         prefix = f"blk.{layer}"
@@ -103,6 +108,8 @@ class Attention(Module):
         k = self._heads(self.attn_k, self.attn_k_norm, spec.num_kv_heads, x, state)
         v = self.attn_v.forward(x, state.key)
         v = shape.reshape(v, (*x.shape[:2], spec.num_kv_heads, spec.head_dim))
+        if self.cache_rounding is not None:
+            k, v = self.cache_rounding.rounded(k), self.cache_rounding.rounded(v)
         if state.taps is not None and state.taps.wants_attention(self.layer):
             state.taps.queries[self.layer], state.taps.keys[self.layer] = q, k
         with scope(f"blk.{self.layer}.attn"):

@@ -41,6 +41,14 @@ class InputObserver(Protocol):
         ...
 
 
+class InputRounding(Protocol):
+    """Rounds what a layer multiplies by while it is set; `entrenar_core.evaluation.arithmetic` has some."""
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """x [..., n] as it is multiplied by, on the same backend; without a gradient."""
+        ...
+
+
 class WeightedModule(Module):
     """A module around one weight [out, in], which may be rounded on its way to where it is used."""
 
@@ -68,10 +76,12 @@ class WeightedModule(Module):
 class Linear(WeightedModule):
     """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best, or packed.
 
-    `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `observer`, where one is set, is shown each input.
+    `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `observer`, where one is set, is shown each input, and
+    `input_rounding` says what is multiplied by in its place.
     """
 
     observer: InputObserver | None = None
+    input_rounding: InputRounding | None = None
 
     def __init__(self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
         super().__init__(name, weight)
@@ -107,6 +117,8 @@ class Linear(WeightedModule):
         """x [..., in] -> [..., out]; `key` is for layers that draw masks and unused here."""
         del key
         self.show(x)
+        if self.input_rounding is not None:
+            x = self.input_rounding.rounded(x)
         with scope(self.name):
             return matmul.linear(x, self.operand(), self.bias)
 
