@@ -41,12 +41,11 @@ class CacheRequest:
 
     Attributes:
         folder: of the cache; made when it is built.
-        key: all that the teachers' answers depend on besides the data and what follows here, JSON values by name:
-            digests of their files, shares, temperature, kind of values, how vocabularies are matched.
+        key: all that the teachers' answers depend on besides the data and what follows here: see `cache_key`.
         n_tokens: that the teachers choose from.
         top_k: tokens that are kept of each target; all where there are fewer.
         dtype: of what is kept of them.
-        weighted: whether targets may have weights.
+        weighted: whether targets have weights: `cache_key.gives_weights`.
         shard_bytes: for tests.
     """
 

@@ -14,7 +14,8 @@ from entrenar_core.data.examples import Examples
 from entrenar_core.data.folder_lock import LOCK
 from entrenar_core.data.loader import Loader
 from entrenar_core.distill.cache import CachedTeacher, CacheRequest, open_or_build
-from entrenar_core.distill.cache_build import TASK, TeacherSignal
+from entrenar_core.distill.cache_build import TASK
+from entrenar_core.distill.teachers import TeacherSignal
 from entrenar_core.events import Event, Notice, Progress
 from tests.distill.fake_teacher import VOCABULARY, FakeTeacher, stories
 
