@@ -24,6 +24,7 @@ from benchmarks import (
     quantize_file,
     startup,
     streaming,
+    teacher_cache,
 )
 
 Benchmark = Callable[[], list[str]]
@@ -47,10 +48,11 @@ LONG: dict[str, Benchmark] = {
     "merge_mergekit": merge_mergekit.run,
     "merge_speed": merge_speed.run,
     "merge_quality": merge_quality.run,
+    "teacher_cache": teacher_cache.run,
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora", "merge_quality"}
+WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora", "merge_quality", "teacher_cache"}
 MERGEKIT = {"merge_mergekit", "merge_speed"}
 """Their peer is installed by themselves, in an environment of its own."""
 
