@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,11 @@ class CachePlan:
 
     def stamp(self, shard: int) -> str:
         """What is written into a shard, so that it is not taken for one of another cache."""
-        content = json.dumps([FORMAT, self.key, self.borders, shard], sort_keys=True)
+        return f"{self._digest}-{shard}"
+
+    @cached_property
+    def _digest(self) -> str:
+        content = json.dumps([FORMAT, self.key, self.borders], sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def n_bytes(self, shards: Sequence[int] | None = None) -> int:
@@ -114,10 +119,20 @@ def planned_before(folder: Path, plan: CachePlan) -> CachePlan | None:
     return CachePlan(plan.key, plan.layout, found.borders)
 
 
-def clean_up(folder: Path, shards: Sequence[int]) -> None:
-    """Remove what builds that were killed have left of `shards`. The caller holds the lock of the folder."""
-    for path in (folder / MANIFEST, *(shard_path(folder, shard) for shard in shards)):
-        remove_partial_files(path)
+def clean_up(folder: Path, plan: CachePlan) -> None:
+    """Remove what builds that were killed have left. The caller holds the lock of the folder.
+
+    Raises:
+        OutputError: the system refuses.
+    """
+    try:
+        remove_partial_files(folder, {MANIFEST, *(shard_path(folder, shard).name for shard in range(plan.n_shards))})
+    except OSError as error:
+        raise OutputError(
+            f"what an earlier build has left cannot be removed: {error.strerror}",
+            where=str(folder),
+            hint="set distill.cache.path to a folder that you may write to",
+        ) from error
 
 
 class TeacherCache:

@@ -238,10 +238,10 @@ def _planned(request: CacheRequest, targets: Targets) -> CachePlan | None:
 
 def _begin(request: CacheRequest, targets: Targets, reporter: Reporter) -> TeacherCache:
     """The cache as it is now that nobody else writes to it."""
-    plan = _planned(request, targets)
-    if plan is None:
-        clean_up(request.folder, [])
-        plan = request.plan(targets)
+    before = _planned(request, targets)
+    plan = request.plan(targets) if before is None else before
+    clean_up(request.folder, plan)
+    if before is None:
         begin_cache(request.folder, plan)
     cache = TeacherCache(request.folder, plan)
     for message in cache.damaged:

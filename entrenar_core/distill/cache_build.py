@@ -15,7 +15,7 @@ from entrenar_core.backend.base import Backend
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.examples import Examples
 from entrenar_core.data.pack import batch_widths, fill, one_per_row
-from entrenar_core.data.teacher_cache import TeacherCache, clean_up
+from entrenar_core.data.teacher_cache import TeacherCache
 from entrenar_core.data.teacher_shard import TeacherLayout, TopTokens
 from entrenar_core.distill.targets import Int64Array, Targets
 from entrenar_core.distill.teachers import TeacherSignal
@@ -50,7 +50,6 @@ def build_cache(
         False if it was asked to stop before the last was complete.
     """
     missing = cache.missing
-    clean_up(cache.folder, missing)
     done = cache.plan.n_targets - sum(cache.plan.shard_rows(shard) for shard in missing)
     reporter.emit(Progress(TASK, done, cache.plan.n_targets))
     threads = Threads(backend.n_threads)

@@ -7,8 +7,9 @@ goes wrong, Ctrl-C included, the temporary file is removed.
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from entrenar_core.errors import OutputError
 
 _BUFFER_BYTES = 1 << 20
 _RANDOM_BYTES, _PARTIAL = 4, ".partial"
+_UNFINISHED = re.compile(rf"\.(.+)\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}{re.escape(_PARTIAL)}", re.DOTALL)
 
 
 @contextmanager
@@ -75,13 +77,13 @@ def _not_writable(path: Path, error: OSError) -> OutputError:
     return OutputError(f"the file cannot be written: {error.strerror or error}", where=str(path), hint=_hint(path))
 
 
-def remove_partial_files(path: Path) -> None:
-    """Remove what a process that was killed while it wrote `path` has left. No other process may be writing it."""
-    prefix = f".{path.name}."
-    for name in os.listdir(path.parent):
-        is_ours = name.startswith(prefix) and name.endswith(_PARTIAL)
-        if is_ours and len(name) == len(prefix) + 2 * _RANDOM_BYTES + len(_PARTIAL):
-            (path.parent / name).unlink()
+def remove_partial_files(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes that were killed while they wrote the files `names` of a folder have left. No other process
+    may be writing one of them."""
+    for name in os.listdir(folder):
+        unfinished = _UNFINISHED.fullmatch(name)
+        if unfinished is not None and unfinished[1] in names:
+            (folder / name).unlink()
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -103,7 +103,6 @@ def make_output_dir(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (RESOLVED, REPORT, *RESULTS):
-            remove_partial_files(folder / name)
+        remove_partial_files(folder, (RESOLVED, REPORT, *RESULTS))
     except OSError as error:
         raise OutputError(f"the folder cannot be made: {error.strerror}", where=str(folder)) from error

@@ -327,10 +327,10 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_what_killed_builds_have_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     left = [tmp_path / f".{name}.0123abcd.partial" for name in (MANIFEST, "shard-00001.arrow")]
-    others = [tmp_path / name for name in (".shard-00002.arrow.0123abcd.partial", "shard-00001.arrow", "notes.txt")]
+    others = [tmp_path / name for name in (".shard-00003.arrow.0123abcd.partial", "shard-00001.arrow", ".a.partial")]
     for path in (*left, *others):
         path.touch()
-    clean_up(tmp_path, [1])
+    clean_up(tmp_path, plan_of())
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
