@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from entrenar_cli.distill_view import distill_sections
 from entrenar_cli.documents import plain
 from entrenar_cli.preview import print_previews
 from entrenar_cli.quantities import duration, exact_count, few_digits, rate, short_count, size
@@ -41,6 +42,7 @@ def plan_sections(plan: RunPlan) -> list[Section]:
     """What there is to say, without the examples."""
     return [
         Facts("plan", [*_model(plan), *_run(plan.steps, plan.time), ("output", plan.output_dir)]),
+        *distill_sections(plan.distill),
         *(_source(source, "data") for source in plan.train),
         *(_source(source, "validation data") for source in plan.val),
         _tokens(plan),
@@ -60,6 +62,7 @@ def checked_sections(found: CheckedRun) -> list[Section]:
     ]
     return [
         Facts("checked", facts),
+        *distill_sections(found.distill),
         *(_source(source, "data") for source in found.train),
         *(_source(source, "validation data") for source in found.val),
         Facts("warnings", [(f"{number}.", text) for number, text in enumerate(found.warnings, start=1)]),

@@ -36,4 +36,5 @@ def validate(
     from entrenar_cli.sections import print_sections
 
     print_sections(checked_sections(found), sys.stdout)
-    typer.echo(f"\n{config} is valid. See what it would take: entrenar train {shlex.quote(str(config))} --dry-run")
+    command = "train" if checked.distill is None else "distill"
+    typer.echo(f"\n{config} is valid. See what it would take: entrenar {command} {shlex.quote(str(config))} --dry-run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
@@ -36,6 +36,8 @@ class DiskRequest:
         adapter_type: of adapter.gguf, F32 or F16; None: none is written.
         lines: steps and evaluations.
         cached_tokens: of the data set, where it is cached.
+        projections: shapes of what is trained beside the model and not part of it, by name.
+        teacher_cache: bytes of the teachers' predictions that are missing on the disk.
     """
 
     trained: Mapping[str, tuple[int, ...]]
@@ -47,6 +49,8 @@ class DiskRequest:
     adapter_type: str | None = None
     lines: int = 0
     cached_tokens: int = 0
+    projections: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    teacher_cache: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ class DiskEstimate:
 
 def estimate_disk(request: DiskRequest) -> DiskEstimate:
     """The most that the files of a run take together."""
-    trained = sum(4 * math.prod(shape) for shape in request.trained.values())
+    in_checkpoints = {**request.trained, **request.projections}
+    trained = sum(4 * math.prod(shape) for shape in in_checkpoints.values())
     one = trained * (1 + optimizer_arrays(request.optimizer)) + CHECKPOINT_OVERHEAD
-    headers = HEADER_PER_TENSOR * len(request.trained)
+    headers = HEADER_PER_TENSOR * len(in_checkpoints)
     parts = [(f"checkpoints (up to {request.checkpoints})", request.checkpoints * (one + headers))]
     if request.model_types:
         parts.append(("model.gguf", request.model_header + model_bytes(request.model_types)))
@@ -80,6 +85,8 @@ def estimate_disk(request: DiskRequest) -> DiskEstimate:
     parts.append(("metrics.jsonl", METRICS_LINE * request.lines))
     if request.cached_tokens:
         parts.append(("token cache", BYTES_PER_CACHED_TOKEN * request.cached_tokens))
+    if request.teacher_cache:
+        parts.append(("teacher cache", request.teacher_cache))
     return DiskEstimate(tuple(parts), free_disk_bytes(request.output_dir))
 
 

@@ -216,7 +216,7 @@ class Distillation:
             self.vocabulary,
             self.params,
             matching=self._matching(student, config.training.seed),
-            on_policy=self._on_policy(tokenizer),
+            on_policy=self.on_policy(tokenizer),
         )
 
     def _matching(self, student: LanguageModel, seed: int) -> LayerMatching | None:
@@ -226,7 +226,8 @@ class Distillation:
         settings = MatchingSettings(hidden.loss, hidden.weight, hidden.attention, hidden.progressive)
         return LayerMatching(self.layer_map, settings, student.spec, self.teachers[0].spec, student.backend, seed)
 
-    def _on_policy(self, tokenizer: Tokenizer) -> OnPolicy | None:
+    def on_policy(self, tokenizer: Tokenizer) -> OnPolicy | None:
+        """When the student writes what it learns from; None: never."""
         section = self.section.on_policy
         if section is None:
             return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,13 +18,17 @@ from time import perf_counter
 from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.config.root import Config
+from entrenar_core.data.batch import Batch
 from entrenar_core.data.load import notice_of
 from entrenar_core.errors import OutputError
 from entrenar_core.events import Event, Notice, Reporter
 from entrenar_core.quant.fake import FakeQuantization
-from entrenar_core.stages.assemble import assemble, head_spec, train_settings
+from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
+from entrenar_core.stages.distill import Distillation, open_distillation
+from entrenar_core.stages.distill_plan import at_full_load, distill_plan, made_of, stand_in
+from entrenar_core.stages.distill_time import with_cache, with_writing
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import estimate_memory
 from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
@@ -34,7 +39,7 @@ from entrenar_core.stages.output_types import fall_backs
 from entrenar_core.stages.packing import described_types
 from entrenar_core.stages.plan_data import preview_samples, source_plan, token_counts
 from entrenar_core.stages.plan_resources import disk_of, memory_request
-from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan
+from entrenar_core.stages.plan_types import DistillPlan, RunPlan, SourcePlan, StepPlan, TimePlan
 from entrenar_core.stages.qat import described_output
 from entrenar_core.stages.qat_weights import rounded_encodings
 from entrenar_core.stages.run_calibration import open_calibration
@@ -58,6 +63,17 @@ class CheckedRun:
     is_streamed: bool
     output_dir: str
     warnings: tuple[str, ...]
+    distill: DistillPlan | None = None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a run reads, with its files open until `files` is closed."""
+
+    base: BaseModel
+    sources: OpenedData
+    distillation: Distillation | None
+    files: ExitStack
 
 
 class _Warnings:
@@ -83,19 +99,21 @@ def check_run(config: Config, reporter: Reporter) -> CheckedRun:
     """
     warnings = _Warnings(reporter)
     _look_for_earlier_run(config, None, warnings)
-    base, opened = _open(config, warnings)
-    base.close()
-    warnings.found += _first_rows(opened)
-    return CheckedRun(
-        model=base.name,
-        architecture=base.spec.architecture,
-        method=method_of(config, opened, base.held_as),
-        train=tuple(map(source_plan, opened.train)),
-        val=tuple(map(source_plan, opened.val)),
-        is_streamed=opened.streaming,
-        output_dir=config.training.output_dir,
-        warnings=tuple(warnings.found),
-    )
+    opened = _open(config, warnings)
+    with opened.files:
+        base, sources, distillation = opened.base, opened.sources, opened.distillation
+        warnings.found += _first_rows(sources)
+        return CheckedRun(
+            model=base.name,
+            architecture=base.spec.architecture,
+            method=method_of(config, base, sources),
+            train=tuple(map(source_plan, sources.train)),
+            val=tuple(map(source_plan, sources.val)),
+            is_streamed=sources.streaming,
+            output_dir=config.training.output_dir,
+            warnings=tuple(warnings.found),
+            distill=None if distillation is None else distill_plan(base, distillation, None),
+        )
 
 
 def _look_for_earlier_run(config: Config, resume_from: ResumeFrom, warnings: _Warnings) -> None:
@@ -138,28 +156,27 @@ def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = No
     """
     warnings = _Warnings(reporter)
     _look_for_earlier_run(config, resume_from, warnings)
-    base, opened = _open(config, warnings)
-    data: DataSets | None = None
-    try:
-        data = load_datasets(config, base, opened, warnings)
-        return _plan(config, base, data, warnings)
-    finally:
-        base.close()
-        if data is not None:
-            data.close()
+    opened = _open(config, warnings)
+    with opened.files as files:
+        data = load_datasets(config, opened.base, opened.sources, warnings)
+        files.callback(data.close)
+        return _plan(config, opened, data, warnings)
 
 
-def _open(config: Config, reporter: Reporter) -> tuple[BaseModel, OpenedData]:
-    """Model and data; what is written must not be written over them."""
-    base = open_base(config, reporter)
-    try:
-        opened = open_data(config, base, reporter)
-        check_output_dir(Path(config.training.output_dir), opened.files())
-        _check_result(config, base, opened, reporter)
-    except BaseException:
-        base.close()
-        raise
-    return base, opened
+def _open(config: Config, reporter: Reporter) -> _Opened:
+    """Model, teachers and data; what is written must not be written over them."""
+    with ExitStack() as files:
+        base = open_base(config, reporter)
+        files.callback(base.close)
+        distillation = open_distillation(config, base, reporter)
+        if distillation is not None:
+            files.callback(distillation.close)
+        sources = open_data(config, base, reporter)
+        if distillation is not None:
+            distillation.check_length(sources.encoding.fmt.seq_len)
+        check_output_dir(Path(config.training.output_dir), sources.files())
+        _check_result(config, base, sources, reporter)
+        return _Opened(base, sources, distillation, files.pop_all())
 
 
 def _check_result(config: Config, base: BaseModel, opened: OpenedData, reporter: Reporter) -> None:
@@ -173,15 +190,17 @@ def _check_result(config: Config, base: BaseModel, opened: OpenedData, reporter:
     rounded_encodings(config, base, head)
 
 
-def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) -> RunPlan:
+def _plan(config: Config, opened: _Opened, data: DataSets, warnings: _Warnings) -> RunPlan:
+    base, distillation = opened.base, opened.distillation
     settings = train_settings(config, data)
-    request = memory_request(config, base, data, settings)
+    taught = None if distillation is None else distill_plan(base, distillation, data)
+    request = memory_request(config, base, data, settings, distillation, taught)
     memory = estimate_memory(request)
     verdict = memory_verdict(request, memory, available_memory_bytes())
     steps = _steps(data, settings, request.batches)
     backend = select_backend(config.training.device, config.training.threads)
     try:
-        time = _time(config, base, data, backend, steps) if verdict.fits else None
+        time = _time(config, opened, data, backend, steps, taught) if verdict.fits else None
     finally:
         backend.close()
     shapes = trained_shapes(config, base, head_spec(data.opened))
@@ -192,7 +211,7 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
         architecture=base.spec.architecture,
         parameters=base.n_parameters() + adapters,
         trainable_parameters=trained,
-        method=method_of(config, data.opened, base.held_as),
+        method=method_of(config, base, data.opened),
         train=tuple(map(source_plan, data.opened.train)),
         val=tuple(map(source_plan, data.opened.val)),
         train_tokens=token_counts(data),
@@ -200,23 +219,26 @@ def _plan(config: Config, base: BaseModel, data: DataSets, warnings: _Warnings) 
         steps=steps,
         memory=memory,
         memory_verdict=verdict,
-        disk=disk_of(config, base, data, settings, shapes),
+        disk=disk_of(config, base, data, settings, shapes, distillation, taught),
         time=time,
         output_dir=config.training.output_dir,
         previews=tuple(preview_samples(data, base.tokenizer)),
         warnings=tuple([*warnings.found, *_advice(verdict, time)]),
+        distill=taught,
     )
 
 
-def method_of(config: Config, opened: OpenedData, held_as: Mapping[str, str]) -> str:
-    """What is trained, in a few words; `held_as`: the block types of the frozen matrices that are held in blocks."""
-    lora = config.lora
-    if lora is None:
+def method_of(config: Config, base: BaseModel, opened: OpenedData) -> str:
+    """What is trained, in a few words."""
+    lora, held_as = config.lora, base.held_as
+    if base.student is not None:
+        what = f"a student, made of {made_of(base.student)}"
+    elif lora is None:
         what = "all weights" if config.model.path is not None else "a new model from random weights"
     else:
-        base = f" on a base in {described_types(held_as)} blocks (QLoRA)" if held_as else ""
+        packed = f" on a base in {described_types(held_as)} blocks (QLoRA)" if held_as else ""
         targets = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
-        what = f"LoRA of rank {lora.rank} on {targets}{base}"
+        what = f"LoRA of rank {lora.rank} on {targets}{packed}"
     head = "" if opened.head_task is None else f", and a head for {opened.head_task}{_classes(opened)}"
     merge = "" if config.merge is None else f"; the change is merged by {config.merge.method}"
     return f"{what}{head}{merge}{described_output(config)}"
@@ -255,23 +277,36 @@ def _evaluations(data: DataSets, settings: TrainSettings, epochs: float) -> int:
     return max(1, math.ceil(epochs - 1e-6))
 
 
-def _time(config: Config, base: BaseModel, data: DataSets, backend: Backend, steps: StepPlan) -> TimePlan:
+def _time(
+    config: Config, opened: _Opened, data: DataSets, backend: Backend, steps: StepPlan, taught: DistillPlan | None
+) -> TimePlan:
     """Build the model and time a step; a student of random weights takes the same time, and is made at once."""
+    base, distillation = opened.base, opened.distillation
     if base.student is not None:
         base = replace(base, student=replace(base.student, blocks=None))
-    run = assemble(config, base, data, backend)
-    if run.quantization is not None:
-        run.quantization.switch.is_on = True
+    full = None if distillation is None else at_full_load(distillation)
+    signal = None if full is None else stand_in(full, backend)
+    run = assemble(config, base, data, backend, distillation=full, signal=signal)
     batches = [data.train_loader.batch(0, index) for index in range(min(8, data.train_loader.batches_per_epoch(0)))]
     typical = sorted(batches, key=lambda batch: batch.tokens.size)[len(batches) // 2]
-    measured = measure_step(run.model, typical, run.optimizer)
-    if run.quantization is not None:
-        rounding = _rounding_seconds(run.quantization)
-        measured = replace(measured, update_seconds=measured.update_seconds + rounding)
+    measured = _measured(run, typical)
     padded = float(data.train_loader.shapes(0).prod(axis=1).mean()) * steps.batches_per_step
     fill = sum(batch.n_tokens for batch in batches) / sum(batch.tokens.size for batch in batches)
     plan = time_plan(measured, steps=steps.steps, padded_tokens=padded, tokens=padded * fill)
-    return _with_evaluations(plan, measured, data, steps.evaluations)
+    plan = _with_evaluations(plan, measured, data, steps.evaluations)
+    if distillation is None:
+        return plan
+    plan = with_writing(plan, distillation.on_policy(base.tokenizer), run.backbone, typical, steps)
+    return with_cache(plan, taught, distillation, backend, typical)
+
+
+def _measured(run: Run, batch: Batch) -> StepTime:
+    """The time of a step on a batch, with weights that are rounded from the first one on."""
+    if run.quantization is None:
+        return measure_step(run.learner, batch, run.optimizer)
+    run.quantization.switch.is_on = True
+    measured = measure_step(run.learner, batch, run.optimizer)
+    return replace(measured, update_seconds=measured.update_seconds + _rounding_seconds(run.quantization))
 
 
 def _rounding_seconds(quantization: FakeQuantization) -> float:

@@ -22,7 +22,7 @@ from entrenar_core.model.heads import HeadSpec
 from entrenar_core.model.load import expected_shapes
 from entrenar_core.model.packed import is_block_matrix
 from entrenar_core.model.spec import DecoderSpec
-from entrenar_core.stages.dry_pass import BatchShape, PassMemory, described, dry_pass
+from entrenar_core.stages.dry_pass import BatchShape, PassMemory, Teach, described, dry_pass
 
 MIB = 1 << 20
 
@@ -50,8 +50,12 @@ MERGE_COPIES, MERGE_COPIES_PER_MODEL = 6, 1
 """Float32 copies of one tensor while models are merged: base, start, result, what is summed and what is put on it, and
 for each model its change. The methods work on pieces, whatever else they make."""
 
-MAPPED, CACHED = "base file, mapped", "token cache, mapped"
+MAPPED, CACHED, PREDICTED = "base file, mapped", "token cache, mapped", "teacher cache, mapped"
 """Pages of files. They count as resident, but the system may drop them when it needs the room."""
+
+
+TEACHERS = "teachers, mapped"
+"""Files whose every page is read at each step, so they count as needed."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class MemoryRequest:
         rounded_bytes: of the rounded weights of a run that trains with quantized weights.
         data_tokens, data_examples, data_bytes: of training and validation data; 0 tokens for streamed data.
         data_is_cached: tokenized data lie in the cache's files, which are mapped.
+        teach: puts the teachers of a distillation beside the model.
+        teacher_bytes: size of the files of the teachers that run; they are used where they lie.
+        base_is_teacher: the base file is one of them.
+        teacher_cache_bytes: of the teachers' predictions that are kept on disk.
     """
 
     spec: DecoderSpec
@@ -95,6 +103,10 @@ class MemoryRequest:
     data_examples: int = 0
     data_bytes: int = 0
     data_is_cached: bool = False
+    teach: Teach | None = None
+    teacher_bytes: int = 0
+    base_is_teacher: bool = False
+    teacher_cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """Bytes that must be free for the run: the total without pages that the system may drop."""
-        return sum(n_bytes for name, n_bytes in self.parts if name not in (MAPPED, CACHED))
+        return sum(n_bytes for name, n_bytes in self.parts if name not in (MAPPED, CACHED, PREDICTED))
 
 
 def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
@@ -132,6 +144,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         held_as=request.held_as,
         head=request.head,
         checkpoint_activations=request.checkpoint_activations,
+        teach=request.teach,
         threads=request.threads,
     )
     weights, in_place = weight_bytes(tensors, request.held_as)
@@ -139,7 +152,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         (
             ("Python and libraries", LIBRARIES),
             ("tokenizer", BYTES_PER_TOKEN_NAME * (request.vocab_size or request.spec.vocab_size)),
-            (MAPPED, max(0, request.base_bytes - in_place)),
+            *_mapped_parts(request, in_place),
             *_data_parts(request),
             ("weights", weights + in_place),
             *((("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()),
@@ -147,6 +160,14 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             ("export", _export_bytes(request, tensors)),
         )
     )
+
+
+def _mapped_parts(request: MemoryRequest, in_place: int) -> tuple[tuple[str, int], ...]:
+    """Pages of files: of the base without weights that are used `in_place`, of the teachers and of what they said."""
+    of_base = 0 if request.base_is_teacher else max(0, request.base_bytes - in_place)
+    of_teachers = max(0, request.teacher_bytes - in_place) if request.base_is_teacher else request.teacher_bytes
+    parts = ((MAPPED, of_base), (TEACHERS, of_teachers), (PREDICTED, request.teacher_cache_bytes))
+    return tuple(part for part in parts if part[1] or part[0] == MAPPED)
 
 
 def _tensors(request: MemoryRequest) -> dict[str, TensorInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from entrenar_core.config.root import Config
@@ -11,15 +12,46 @@ from entrenar_core.stages.assemble import head_spec
 from entrenar_core.stages.base_model import BaseModel, lora_settings
 from entrenar_core.stages.dataset import DataSets
 from entrenar_core.stages.disk import DiskEstimate, DiskRequest, estimate_disk
+from entrenar_core.stages.distill import Distillation
+from entrenar_core.stages.distill_plan import missing_cache, projections, running_files, teach, written_shapes
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import MemoryRequest, batch_shapes
 from entrenar_core.stages.output_plan import output_plan, sources_of, writes_model
+from entrenar_core.stages.plan_types import DistillPlan
 from entrenar_core.stages.qat_weights import rounded_bytes
 from entrenar_core.train.settings import TrainSettings
 
+SAMPLED_BATCHES = 8
+"""Batches whose prompts tell how large the ones are that a student writes."""
 
-def memory_request(config: Config, base: BaseModel, data: DataSets, settings: TrainSettings) -> MemoryRequest:
+
+def memory_request(
+    config: Config,
+    base: BaseModel,
+    data: DataSets,
+    settings: TrainSettings,
+    distillation: Distillation | None = None,
+    plan: DistillPlan | None = None,
+) -> MemoryRequest:
     """What the memory of this run depends on."""
+    request = _without_teachers(config, base, data, settings)
+    if distillation is None or plan is None:
+        return request
+    n_batches = min(SAMPLED_BATCHES, data.train_loader.batches_per_epoch(0))
+    batches = [data.train_loader.batch(0, index) for index in range(n_batches)]
+    files = running_files(distillation, plan)
+    of_base = {path.resolve() for path in (() if base.file is None else base.file.paths)}
+    return replace(
+        request,
+        batches=[*request.batches, *written_shapes(distillation, batches)],
+        teach=teach(config, base, distillation),
+        teacher_bytes=_n_bytes(files),
+        base_is_teacher=bool(of_base & files),
+        teacher_cache_bytes=0 if plan.cache is None else plan.cache.n_bytes or 0,
+    )
+
+
+def _without_teachers(config: Config, base: BaseModel, data: DataSets, settings: TrainSettings) -> MemoryRequest:
     held = {id(one.examples): one.examples for one in (data.train, data.val) if one is not None}.values()
     return MemoryRequest(
         spec=base.spec,
@@ -63,7 +95,13 @@ def _n_bytes(files: Iterable[Path]) -> int:
 
 
 def disk_of(
-    config: Config, base: BaseModel, data: DataSets, settings: TrainSettings, trained: Mapping[str, tuple[int, ...]]
+    config: Config,
+    base: BaseModel,
+    data: DataSets,
+    settings: TrainSettings,
+    trained: Mapping[str, tuple[int, ...]],
+    distillation: Distillation | None = None,
+    plan: DistillPlan | None = None,
 ) -> DiskEstimate:
     """What the files of this run take; a checkpoint is written before the oldest one goes."""
     output, lora, sources = config.output, config.lora, sources_of(base)
@@ -81,6 +119,8 @@ def disk_of(
             adapter_type=output.adapter_type.upper() if lora is not None and output.adapter != "none" else None,
             lines=settings.total_steps,
             cached_tokens=_cached_tokens(config, data),
+            projections=projections(base, distillation),
+            teacher_cache=missing_cache(plan),
         )
     )
 

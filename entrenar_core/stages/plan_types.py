@@ -94,6 +94,68 @@ class SamplePreview:
 
 
 @dataclass(frozen=True)
+class TeacherFacts:
+    """One teacher. `share`: of all, which together are 1; `coverage`: share of the student's tokens that it has."""
+
+    path: str
+    type: str
+    n_bytes: int
+    layers: int
+    hidden_size: int
+    share: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class StudentFacts:
+    """A model that is made from the first teacher. `made_of`: in words, what of the teacher it is."""
+
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    parameters: int
+    made_of: str
+
+
+@dataclass(frozen=True)
+class TeacherCacheFacts:
+    """Predictions on disk, for `targets` tokens. `missing`: bytes that the run writes first. None: not known before the
+    data are tokenized."""
+
+    path: str
+    top_k: int
+    vocab_size: int
+    dtype: str
+    targets: int | None
+    n_bytes: int | None
+    missing: int | None
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A block of the student that follows one of the teacher, both counted from 0."""
+
+    student: int
+    teacher: int
+
+
+@dataclass(frozen=True)
+class DistillPlan:
+    """What a run learns from besides the data. `compared`: tokens that the student and all teachers have."""
+
+    objective: str
+    teachers: tuple[TeacherFacts, ...]
+    compared: int
+    vocab_size: int
+    student: StudentFacts | None = None
+    layers: tuple[BlockPair, ...] = ()
+    cache: TeacherCacheFacts | None = None
+    on_policy: str = ""
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Everything that is known before the first step."""
 
@@ -114,3 +176,4 @@ class RunPlan:
     output_dir: str
     previews: tuple[SamplePreview, ...] = ()
     warnings: tuple[str, ...] = ()
+    distill: DistillPlan | None = None

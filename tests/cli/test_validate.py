@@ -40,7 +40,7 @@ def test_a_good_configuration_says_what_was_found_and_what_comes_next(folder: Pa
 
 def test_the_keys_for_scripts_are_these(folder: Path) -> None:
     document = validate(folder, "--json").document()
-    expected = {"model", "architecture", "method", "train", "val", "is_streamed", "output_dir", "warnings"}
+    expected = {"model", "architecture", "method", "train", "val", "is_streamed", "output_dir", "warnings", "distill"}
     assert set(document) == expected
     (source,) = document["train"]
     assert set(source) == {"path", "rows", "n_bytes", "weight", "task", "reason", "columns"}
