@@ -13,6 +13,7 @@ import typer
 
 from entrenar_cli.commands.calibrate import calibrate
 from entrenar_cli.commands.distill import distill
+from entrenar_cli.commands.eval import eval_
 from entrenar_cli.commands.generate import generate
 from entrenar_cli.commands.init import init
 from entrenar_cli.commands.inspect import inspect
@@ -26,7 +27,7 @@ from entrenar_cli.failures import INTERRUPTED, ReportingCommand, reopen_closed_s
 from entrenar_cli.json_lines import write_line
 from entrenar_cli.options import Call
 
-COMMANDS = (init, validate, train, distill, predict, generate, quantize, calibrate, merge, inspect, schema)
+COMMANDS = (init, validate, train, distill, predict, eval_, generate, quantize, calibrate, merge, inspect, schema)
 USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """The parent of everything Typer says about wrong arguments; Typer exports only this child of it."""
 
@@ -58,7 +59,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     for command in COMMANDS:
-        app.command(cls=ReportingCommand)(command)
+        app.command(command.__name__.rstrip("_"), cls=ReportingCommand)(command)
     return app
 
 

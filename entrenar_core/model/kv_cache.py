@@ -5,7 +5,7 @@ The rows of a cache are sequences of one length; rows that are done leave, and o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from entrenar_core.backend.base import Array, Backend
 from entrenar_core.errors import ModelError
@@ -19,8 +19,6 @@ class KVCache:
         shape = (batch_size, capacity, spec.num_kv_heads, spec.head_dim)
         self.keys = [backend.zeros(shape) for _ in range(spec.num_layers)]
         self.values = [backend.zeros(shape) for _ in range(spec.num_layers)]
-        self.spec = spec
-        self.backend = backend
         self.capacity = capacity
         self.length = 0
         self.n_rows = batch_size
@@ -59,14 +57,15 @@ class KVCache:
         self.n_rows = len(order)
         return order
 
-    def branches(self, rows: Sequence[int], extra: int) -> KVCache:
-        """A cache whose row i begins with what row rows[i] of this one holds, with room for `extra` tokens more."""
-        branched = KVCache(self.spec, self.backend, self.length + extra, len(rows))
-        for mine, theirs in zip((*self.keys, *self.values), (*branched.keys, *branched.values), strict=True):
-            for place, row in enumerate(rows):
-                theirs[place, : self.length] = mine[row, : self.length]
-        branched.length = self.length
-        return branched
+    def rewind(self, length: int) -> None:
+        """Forget what was appended after the first `length` tokens, so that something else can follow them.
+
+        Raises:
+            ModelError: there are fewer tokens.
+        """
+        if not 0 <= length <= self.length:
+            raise ModelError(f"a cache of {self.length} tokens cannot be rewound to {length}")
+        self.length = length
 
     def _copy_row(self, source: int, target: int) -> None:
         for array in (*self.keys, *self.values):

@@ -47,7 +47,12 @@ class Judge:
 
     def metrics(self) -> Mapping[str, float | None]:
         """Over all rows; empty where nothing could be judged."""
-        return self.head.metrics(joined(self._answers)) if self._answers else {}
+        answers = self.answers()
+        return {} if answers is None else self.head.metrics(answers)
+
+    def answers(self) -> Answers | None:
+        """What was said and what is true of all rows that were judged, if there are any."""
+        return joined(self._answers) if self._answers else None
 
     def notices(self) -> Iterator[Notice]:
         """What the truth holds that the head cannot say."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from entrenar_core.autograd.tape import no_grad
+from entrenar_core.backend.base import Backend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.data.encode import ExampleBuilder
 from entrenar_core.data.examples import Examples
@@ -74,7 +75,7 @@ def run_predict(run: Path, data: str, output: Path, *, settings: PredictionSetti
     )
     _check_output(output, [*found.source.files, *trained.files])
     judge = Judge(trained.head)
-    with _predictor(trained, settings) as predictor:
+    with _opened_predictor(trained, settings) as predictor:
         with prediction_writer(output, found.schema, fields) as writer:
             for window in found.windows():
                 answered, outputs = predictor.outputs(window.texts)
@@ -109,22 +110,36 @@ def _check_output(path: Path, inputs: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[_Predictor]:
+def _opened_predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[Predictor]:
     with GGUFFile.open(run.model) as file:
-        spec, tokenizer = read_spec(file), tokenizer_from_metadata(file.metadata, str(run.model))
-        frame = Frame.of(tokenizer, run.config.data.add_bos, run.config.data.add_eos, str(run.model))
         backend = select_backend("auto", settings.threads)
         try:
-            model = run.load(file, backend)
-            seq_len = sequence_length(run.config, spec.context_length, str(run.model))
-            batch_size = settings.batch_size or run.config.data.batch_size
-            yield _Predictor(model, tokenizer, frame, seq_len, batch_size)
+            yield predictor_of(run, file, backend, settings.batch_size)
         finally:
             backend.close()
 
 
+def predictor_of(run: HeadRun, file: GGUFFile, backend: Backend, batch_size: int | None) -> Predictor:
+    """What answers with the head of a run.
+
+    Args:
+        file: `run.model`, opened.
+        backend: where it computes.
+        batch_size: texts of one forward pass; None: as in training.
+
+    Raises:
+        FormatError, ModelError: see `HeadRun.load`.
+        ConfigError, DataError: the model cannot read texts as the config of the run says.
+    """
+    spec, tokenizer = read_spec(file), tokenizer_from_metadata(file.metadata, str(run.model))
+    frame = Frame.of(tokenizer, run.config.data.add_bos, run.config.data.add_eos, str(run.model))
+    model = run.load(file, backend)
+    seq_len = sequence_length(run.config, spec.context_length, str(run.model))
+    return Predictor(model, tokenizer, frame, seq_len, batch_size or run.config.data.batch_size)
+
+
 @dataclass
-class _Predictor:
+class Predictor:
     """Counts what becomes of the rows. `truncated` are those that were cut to `seq_len` tokens, as in training."""
 
     model: SequenceModel

@@ -203,15 +203,15 @@ def test_dropping_rows_keeps_the_others_once(rows: int, data: st.DataObject) -> 
     assert (-cache.values[0][: len(order), 0, 0, 0]).tolist() == order
 
 
-def test_branches_go_on_from_the_same_beginning_and_leave_it_as_it_was() -> None:
+def test_a_cache_that_is_rewound_goes_on_with_something_else() -> None:
     model = MODELS["llama"]
-    beginning, ends = tokens_of(2, 5), tokens_of(3, 4, seed=1)
-    rows = [1, 0, 1]
-    cache = KVCache(model.spec, DOUBLE, capacity=5, batch_size=2)
-    zeros = np.zeros((3, 9), np.int32)
-    positions = np.broadcast_to(np.arange(9, dtype=np.int32), (3, 9))
-    model.last_logits(beginning, positions[:2, :5], zeros[:2, :5], cache)
-    found = model.last_logits(ends, positions[:, 5:], zeros[:, 5:], cache.branches(rows, extra=4))
-    whole = np.concatenate([beginning[rows], ends], axis=1)
-    np.testing.assert_allclose(found, model.logits(whole)[:, -1], rtol=1e-10, atol=1e-12)
-    assert (cache.length, cache.n_rows) == (5, 2)
+    beginning, ends = tokens_of(5), [tokens_of(3, seed=1), tokens_of(4, seed=2)]
+    cache = KVCache(model.spec, DOUBLE, capacity=9)
+    model.next_logits(beginning, cache)
+    for end in ends:
+        found = model.next_logits(end, cache)
+        whole = np.concatenate([beginning, end])
+        np.testing.assert_allclose(found, model.logits(whole[None])[0, -1], rtol=1e-10, atol=1e-12)
+        cache.rewind(5)
+    with pytest.raises(ModelError, match="a cache of 5 tokens cannot be rewound to 6"):
+        cache.rewind(6)

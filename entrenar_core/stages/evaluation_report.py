@@ -1,0 +1,78 @@
+"""What `entrenar eval` found out: one result a model, each with the facts of its model, and the form they are kept in.
+
+A result is a dataclass of the task that was measured. Its `figures` are the numbers that models are compared by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from entrenar_core.backend.base import Backend
+from entrenar_core.stages.evaluated_model import ModelFacts
+
+
+class TaskResult(Protocol):
+    """What one model was measured to be. A frozen dataclass, whose fields are the keys of the JSON."""
+
+    @property
+    def figures(self) -> Mapping[str, float | None]:
+        """Numbers by name, the most important first; None for one that the data do not define."""
+        ...
+
+
+Measure = Callable[[Backend], TaskResult]
+"""A task with everything that it needs but a place to compute: it loads its model there and measures it."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second: reading `read_tokens` at once, and generating one at a time behind `prompt_tokens`."""
+
+    reading: float
+    generating: float
+    read_tokens: int
+    prompt_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model and its result. `seconds`: what measuring took."""
+
+    model: ModelFacts
+    result: TaskResult
+    seconds: float
+    speed: Speed | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The results of all models on the same data, the first of them being what the others are compared with.
+
+    reason: why this task. notices: what was skipped or is worth knowing.
+    """
+
+    task: str
+    reason: str
+    data: str
+    models: tuple[Evaluated, ...]
+    notices: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The report in JSON's types; NaN and infinity become None."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
