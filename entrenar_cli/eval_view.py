@@ -9,6 +9,7 @@ from entrenar_cli.quantities import exact_count, short_count, size
 from entrenar_cli.sections import Facts, Section, Table
 from entrenar_cli.visible import shortened
 from entrenar_core.evaluation.choices import ChoiceResult
+from entrenar_core.evaluation.statistics import Estimate
 from entrenar_core.model.head_metrics import ClassFigures
 from entrenar_core.stages.evaluate_head import HeadResult
 from entrenar_core.stages.evaluate_perplexity import SupervisedPerplexity
@@ -89,8 +90,8 @@ def _facts(result: TaskResult) -> Pairs:
             ]
         case ChoiceResult():
             return [
-                ("accuracy", _share(result.accuracy, result.accuracy_error)),
-                ("accuracy per byte", _share(result.accuracy_per_byte, result.accuracy_per_byte_error)),
+                ("accuracy", _share(result.accuracy)),
+                ("accuracy per byte", _share(result.accuracy_per_byte)),
                 ("by guessing", f"{100 * result.chance:.2f} %"),
                 ("questions", exact_count(result.questions)),
             ]
@@ -101,9 +102,9 @@ def _facts(result: TaskResult) -> Pairs:
     return [(name, figure(name, value)) for name, value in result.figures.items()]
 
 
-def _share(value: float, error: float | None) -> str:
+def _share(share: Estimate) -> str:
     """A share with its standard error, in percent."""
-    return f"{100 * value:.2f} %" + ("" if error is None else f" ± {100 * error:.2f}")
+    return f"{100 * share.value:.2f} % ± {100 * share.standard_error:.2f}"
 
 
 def _classes(classes: Sequence[ClassFigures]) -> Table:

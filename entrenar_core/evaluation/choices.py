@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,12 @@ from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array
 from entrenar_core.errors import ModelError
 from entrenar_core.evaluation.choice_prompts import Continuation
-from entrenar_core.evaluation.standard_error import standard_error
+from entrenar_core.evaluation.scored_rows import row_parts
+from entrenar_core.evaluation.statistics import Estimate, share_with_error
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.kv_cache import KVCache
 
 Float64Array = npt.NDArray[np.float64]
-
-LOGITS_AT_ONCE = 1 << 24
-"""Logits that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +31,34 @@ class ChoiceResult:
     """How often the right choice is the likeliest, and the likeliest for each of its bytes.
 
     Attributes:
-        accuracy: by the log-likelihood of the whole answer; its standard error is None for a single question.
+        accuracy: by the log-likelihood of the whole answer.
         accuracy_per_byte: by the log-likelihood over the answer's length in bytes of UTF-8.
         chance: what guessing reaches on average.
         truncated: questions that were cut on the left to fit the model's context.
     """
 
-    accuracy: float
-    accuracy_error: float | None
-    accuracy_per_byte: float
-    accuracy_per_byte_error: float | None
+    accuracy: Estimate
+    accuracy_per_byte: Estimate
     chance: float
     questions: int
     truncated: int = 0
 
     @property
     def figures(self) -> Mapping[str, float | None]:
-        return {"accuracy": self.accuracy, "accuracy per byte": self.accuracy_per_byte}
+        """What models are compared by."""
+        return {"accuracy": self.accuracy.value, "accuracy per byte": self.accuracy_per_byte.value}
+
+    def as_json(self) -> dict[str, object]:
+        """Its figures, flat."""
+        return {
+            "accuracy": self.accuracy.value,
+            "accuracy_error": self.accuracy.standard_error,
+            "accuracy_per_byte": self.accuracy_per_byte.value,
+            "accuracy_per_byte_error": self.accuracy_per_byte.standard_error,
+            "chance": self.chance,
+            "questions": self.questions,
+            "truncated": self.truncated,
+        }
 
 
 def judge_choices(
@@ -62,16 +71,14 @@ def judge_choices(
         n_bytes: lengths of the choices.
         answers: index of the right one.
     """
-    plain = [float(int(one.argmax()) == answer) for one, answer in zip(scores, answers, strict=True)]
-    per_byte = [
-        float(int((one / np.maximum(sizes, 1)).argmax()) == answer)
+    plain = sum(int(one.argmax()) == answer for one, answer in zip(scores, answers, strict=True))
+    per_byte = sum(
+        int((one / np.maximum(sizes, 1)).argmax()) == answer
         for one, sizes, answer in zip(scores, n_bytes, answers, strict=True)
-    ]
+    )
     return ChoiceResult(
-        accuracy=float(np.mean(plain)),
-        accuracy_error=standard_error(plain),
-        accuracy_per_byte=float(np.mean(per_byte)),
-        accuracy_per_byte_error=standard_error(per_byte),
+        accuracy=share_with_error(plain, len(scores)),
+        accuracy_per_byte=share_with_error(per_byte, len(scores)),
         chance=float(np.mean([1.0 / len(one) for one in scores])),
         questions=len(scores),
         truncated=truncated,
@@ -173,11 +180,8 @@ def _scores_behind(
 def token_losses(model: LanguageModel, hidden: Array, places: np.ndarray, labels: np.ndarray) -> Float64Array:
     """-log p(label) [M] at rows `places` [M] of hidden states [N, D], on the host; few logits are held at a time."""
     backend = model.backend
-    step = max(1, LOGITS_AT_ONCE // model.spec.vocab_size)
-    found = [np.empty(0)]
-    for begin, end in pairwise([*range(0, len(places), step), len(places)]):
-        rows = Tensor(backend.xp.ascontiguousarray(hidden[places[begin:end]]), backend)
-        logits = model.output.forward(rows, None)
-        losses = backend.cross_entropy(logits.data, backend.asarray(labels[begin:end], np.int32), None)
-        found.append(backend.to_host(losses).astype(np.float64))
-    return np.concatenate(found)
+    found = np.empty(len(places))
+    for part in row_parts(len(places), model):
+        logits = model.output.forward(Tensor(backend.xp.take(hidden, places[part], axis=0), backend), None)
+        found[part] = backend.to_host(backend.cross_entropy(logits.data, backend.asarray(labels[part]), None))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from entrenar_core.backend.base import Backend
@@ -32,7 +32,13 @@ class HeadResult:
 
     @property
     def figures(self) -> Mapping[str, float | None]:
+        """What models are compared by."""
         return self.metrics
+
+    def as_json(self) -> Mapping[str, object]:
+        """Metrics and counts; the classes with their figures."""
+        counts = {"judged": self.judged, "without_text": self.without_text, "truncated": self.truncated}
+        return {**self.metrics, **counts, "classes": [asdict(one) for one in self.classes]}
 
 
 def prepare_head(model: EvaluatedModel, data: str, settings: EvaluationSettings, reporter: Reporter) -> Measure:

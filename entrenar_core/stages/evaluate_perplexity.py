@@ -29,7 +29,12 @@ class SupervisedPerplexity:
 
     @property
     def figures(self) -> Mapping[str, float | None]:
+        """What models are compared by."""
         return {"perplexity": self.perplexity, "loss": self.loss}
+
+    def as_json(self) -> Mapping[str, object]:
+        """Its figures and the number of tokens."""
+        return {**self.figures, "tokens": self.tokens}
 
 
 def prepare_perplexity(model: EvaluatedModel, data: str, settings: EvaluationSettings, reporter: Reporter) -> Measure:

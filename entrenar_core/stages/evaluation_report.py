@@ -1,13 +1,13 @@
 """What `entrenar eval` found out: one result a model, each with the facts of its model, and the form they are kept in.
 
-A result is a dataclass of the task that was measured. Its `figures` are the numbers that models are compared by.
+A result belongs to the task that was measured. Its `figures` are the numbers that models are compared by.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,15 @@ from entrenar_core.stages.evaluated_model import ModelFacts
 
 
 class TaskResult(Protocol):
-    """What one model was measured to be. A frozen dataclass, whose fields are the keys of the JSON."""
+    """What one model was measured to be."""
 
     @property
     def figures(self) -> Mapping[str, float | None]:
         """Numbers by name, the most important first; None for one that the data do not define."""
+        ...
+
+    def as_json(self) -> Mapping[str, object]:
+        """Everything that was measured, in JSON's types."""
         ...
 
 
@@ -64,11 +68,19 @@ class EvaluationReport:
 
     def document(self) -> dict[str, Any]:
         """The report in JSON's types; NaN and infinity become None."""
-        content: dict[str, Any] = _plain(asdict(self))
+        content: dict[str, Any] = _plain(self)
         return content
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "as_json"):
+        return _plain(value.as_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return _plain_value(value)
+
+
+def _plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -49,7 +49,7 @@ def test_a_choice_scores_as_if_it_was_read_alone(questions: list[list[Continuati
 def test_few_logits_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     one = [Continuation((1, 2, 3, 4, 5), 1), Continuation((1, 7, 8), 1)]
     (expected,) = log_likelihoods(MODEL, [one], batch_size=1)
-    monkeypatch.setattr(choices_module, "LOGITS_AT_ONCE", 3 * VOCAB)
+    monkeypatch.setattr(choices_module, "row_parts", lambda count, model: (slice(row, row + 1) for row in range(count)))
     (found,) = log_likelihoods(MODEL, [one], batch_size=1)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -94,7 +94,7 @@ def judged(
     scores: Sequence[Sequence[float]], n_bytes: Sequence[Sequence[int]], answers: Sequence[int]
 ) -> tuple[float, float]:
     found = judge_choices([np.array(one) for one in scores], n_bytes, answers)
-    return found.accuracy, found.accuracy_per_byte
+    return found.accuracy.value, found.accuracy_per_byte.value
 
 
 def test_accuracy_counts_the_likeliest_and_the_likeliest_per_byte() -> None:
@@ -105,7 +105,6 @@ def test_accuracy_counts_the_likeliest_and_the_likeliest_per_byte() -> None:
 
 def test_standard_error_and_chance() -> None:
     found = judge_choices([np.array([-1.0, -2.0])] * 3 + [np.zeros(4)], [[1, 1]] * 3 + [[1] * 4], [0, 0, 1, 0])
-    assert found.accuracy == 0.75
-    assert found.accuracy_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
+    assert found.accuracy.value == 0.75
+    assert found.accuracy.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
     assert found.chance == pytest.approx((3 * 0.5 + 0.25) / 4)
-    assert judge_choices([np.array([-1.0, -2.0])], [[1, 1]], [0]).accuracy_error is None
