@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from benchmarks import (
     big_lora,
     codec_speed,
+    evaluation,
     k_encode_speed,
     kernels,
     learning,
@@ -43,6 +44,7 @@ LONG: dict[str, Benchmark] = {
     "streaming": streaming.run,
     "qat": qat.run,
     "qlora": qlora.run,
+    "evaluation": evaluation.run,
     "quantization_accuracy": quantization_accuracy.run,
     "quantize_file": quantize_file.run,
     "merge_mergekit": merge_mergekit.run,
