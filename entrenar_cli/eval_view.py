@@ -8,6 +8,7 @@ from pathlib import Path
 from entrenar_cli.quantities import exact_count, short_count, size
 from entrenar_cli.sections import Facts, Section, Table
 from entrenar_cli.visible import shortened
+from entrenar_core.evaluation.answers import AnswerResult
 from entrenar_core.evaluation.choices import ChoiceResult
 from entrenar_core.evaluation.statistics import Estimate
 from entrenar_core.model.head_metrics import ClassFigures
@@ -95,11 +96,27 @@ def _facts(result: TaskResult) -> Pairs:
                 ("by guessing", f"{100 * result.chance:.2f} %"),
                 ("questions", exact_count(result.questions)),
             ]
+        case AnswerResult():
+            return _answer_facts(result)
         case HeadResult():
             shown = [(_NAMES.get(name, name), figure(name, value)) for name, value in result.metrics.items()]
             without = f", {exact_count(result.without_text)} without text" if result.without_text else ""
             return [*shown, ("rows", f"{exact_count(result.judged)} judged{without}")]
     return [(name, figure(name, value)) for name, value in result.figures.items()]
+
+
+def _answer_facts(result: AnswerResult) -> Pairs:
+    counts = [
+        (result.without_answer, "without an answer"),
+        (result.unfinished, "as long as they may be"),
+        (result.too_long, "too long to ask"),
+    ]
+    more = "".join(f", {exact_count(count)} {what}" for count, what in counts if count)
+    return [
+        ("accuracy", _share(result.accuracy)),
+        ("questions", f"{exact_count(result.questions)}{more}"),
+        ("generated", f"{exact_count(result.generated_tokens)} tokens"),
+    ]
 
 
 def _share(share: Estimate) -> str:

@@ -63,6 +63,24 @@ def eval_(
     shots_data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Where these are from; default: the data themselves.")
     ] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="exact-match: its one group finds the answer; the last match counts."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="exact-match: most tokens of an answer.")] = 256,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="exact-match: a text that ends an answer. May be repeated.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="exact-match: randomness; 0 always takes the likeliest token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="X", help="exact-match: draw from the likeliest tokens with this probability.")
+    ] = 1.0,
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="exact-match: write questions and answers as .jsonl or .parquet."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of all draws.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON too.")
@@ -77,7 +95,8 @@ def eval_(
     from entrenar_core.config.key_names import keys_named
     from entrenar_core.events import SilentReporter
     from entrenar_core.stages.evaluate import run_evaluation
-    from entrenar_core.stages.evaluation_settings import ChoiceSettings, EvaluationSettings
+    from entrenar_core.stages.evaluation_output import EvaluationOutput
+    from entrenar_core.stages.evaluation_settings import AnswerSettings, ChoiceSettings, EvaluationSettings
 
     _check_models(models, compare=compare)
     settings = EvaluationSettings(
@@ -93,20 +112,20 @@ def eval_(
         threads=threads,
         measures_speed=compare,
         choices=ChoiceSettings(None if template is None else unescaped(template), shots, shots_data, seed),
+        answers=AnswerSettings(
+            regex, max_tokens, tuple(map(unescaped, stop or ())), temperature=temperature, top_p=top_p, seed=seed
+        ),
     )
+    files = EvaluationOutput(output, samples, overwrite)
     with keys_named(_option_names()):
         if json_lines:
             from entrenar_cli.documents import write_document
 
-            report = run_evaluation(
-                models, data, settings=settings, output=output, overwrite=overwrite, reporter=SilentReporter()
-            )
+            report = run_evaluation(models, data, settings=settings, output=files, reporter=SilentReporter())
             write_document(sys.stdout, report.document())
             return
         with open_reporter() as reporter:
-            report = run_evaluation(
-                models, data, settings=settings, output=output, overwrite=overwrite, reporter=reporter
-            )
+            report = run_evaluation(models, data, settings=settings, output=files, reporter=reporter)
     from entrenar_cli.eval_view import report_sections
     from entrenar_cli.sections import print_sections
 

@@ -7,7 +7,7 @@ by the seed, the row's key and the number of the token, so a text does not depen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from entrenar_core.data.batch import Int32Array
 from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.kv_cache import KVCache
+
+IsOver = Callable[[int, int], bool]
 
 TOKENS_PER_PASS = 4096
 """Positions of prompts that are read in one pass, to bound the memory of activations."""
@@ -59,6 +61,7 @@ def generate_batch(
     stop_ids: Collection[int],
     vocab_size: int,
     keys: Sequence[int] | None = None,
+    is_over: IsOver = lambda number, token: False,
 ) -> list[Generated]:
     """What the model writes after each prompt, in their order; arguments and errors as of `next_tokens`."""
     written: list[list[int]] = [[] for _ in prompts]
@@ -70,6 +73,7 @@ def generate_batch(
         stop_ids=stop_ids,
         vocab_size=vocab_size,
         keys=keys,
+        is_over=is_over,
     ):
         written[row].append(token)
     return [_without_stop(ids, stop_ids) for ids in written]
@@ -84,6 +88,7 @@ def next_tokens(
     stop_ids: Collection[int],
     vocab_size: int,
     keys: Sequence[int] | None = None,
+    is_over: IsOver = lambda number, token: False,
 ) -> Iterator[tuple[int, int]]:
     """Yields (number of the prompt, token) as tokens are chosen; each prompt in turn, again and again until it ends.
 
@@ -95,6 +100,8 @@ def next_tokens(
         stop_ids: tokens that end a row; the one that did is its last.
         vocab_size: ids from here on have logits and no token, and are never chosen.
         keys: name the draws of each prompt; None: its number.
+        is_over: is told the number of a prompt and each token of it in order, but for stop tokens and the last that it
+            may have; says whether it shall be the last.
 
     Raises:
         ModelError: a prompt that is empty or leaves no room in the context, or logits that are not finite.
@@ -111,8 +118,11 @@ def next_tokens(
     for step in range(int(limits.max())):
         chosen = choose_tokens(logits[:, :vocab_size], sampling, draw_keys[numbers], step)
         yield from zip(numbers.tolist(), chosen.tolist(), strict=True)
-        is_last = limits[numbers] == step + 1
-        ended = [row for row, token in enumerate(chosen.tolist()) if is_last[row] or token in stop_ids]
+        ends = [
+            limits[number] == step + 1 or token in stop_ids or is_over(number, token)
+            for number, token in zip(numbers.tolist(), chosen.tolist(), strict=True)
+        ]
+        ended = np.flatnonzero(ends).tolist()
         if len(ended) == len(numbers):
             return
         if ended:

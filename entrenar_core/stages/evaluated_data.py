@@ -57,8 +57,13 @@ class EvaluatedText:
                 return
 
 
-def open_text(model: EvaluatedModel, path: str, settings: EvaluationSettings, reporter: Reporter) -> EvaluatedText:
+def open_text(
+    model: EvaluatedModel, path: str, settings: EvaluationSettings, reporter: Reporter, *, last_turn: bool = False
+) -> EvaluatedText:
     """Open data of a language task: a column of texts is read as text, whatever stands beside it.
+
+    Args:
+        last_turn: of a chat, only the assistant's last turn is to be predicted.
 
     Raises:
         DataError: the data cannot be read, or their columns do not tell what they are.
@@ -77,7 +82,7 @@ def open_text(model: EvaluatedModel, path: str, settings: EvaluationSettings, re
     fmt = ExampleFormat(
         seq_len=_sequence_length(data.seq_len, model),
         separator=data.separator,
-        train_turns=data.train_turns,
+        train_turns="last" if last_turn else data.train_turns,
         add_bos=data.add_bos,
         add_eos=data.add_eos and model.tokenizer.eos_id is not None,
         overlong=data.overlong,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from entrenar_core.backend.base import Backend
 from entrenar_core.stages.evaluated_model import ModelFacts
+from entrenar_core.stages.evaluation_settings import EvaluationSettings
 
 
 class TaskResult(Protocol):
@@ -63,6 +64,7 @@ class EvaluationReport:
     task: str
     reason: str
     data: str
+    settings: EvaluationSettings
     models: tuple[Evaluated, ...]
     notices: tuple[str, ...] = ()
 

@@ -43,7 +43,6 @@ class AnswerSettings:
             None: the whole texts are compared.
         max_tokens: the most that are generated. stop: a text that ends an answer, and is no part of it.
         temperature, top_p, seed: see `model.generation.Sampling`.
-        samples: a .jsonl or .parquet file for what was asked, generated, found and expected.
     """
 
     regex: str | None = None
@@ -52,7 +51,6 @@ class AnswerSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    samples: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_numbers_that_are_not_finite_are_an_error() -> None:
 # choosing
 
 
-def frequencies(sampling: Sampling, draws: int = 20_000) -> np.ndarray:
+def frequencies(sampling: Sampling, draws: int = 8_000) -> np.ndarray:
     chosen = choose_tokens(np.broadcast_to(LOGITS, (draws, 5)), sampling, range(draws), position=2)
     return np.bincount(chosen, minlength=len(LOGITS)) / draws
 
@@ -147,7 +147,7 @@ def test_temperature_zero_takes_the_likeliest() -> None:
 def test_tokens_are_drawn_with_their_probabilities(temperature: float) -> None:
     expected = np.exp(LOGITS / temperature)
     found = frequencies(Sampling(temperature))
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.012)  # 3.5 standard deviations
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.02)  # 3.5 standard deviations
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.39, [1]), (0.6, [1, 3]), (0.7, [1, 3, 4]), (0.96, range(5))])
@@ -155,7 +155,7 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: list[in
     expected = np.zeros(5)
     expected[list(kept)] = np.exp(LOGITS[list(kept)])
     found = frequencies(Sampling(1.0, top_p))
-    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.012)
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.02)
 
 
 def test_a_tiny_temperature_takes_the_likeliest() -> None:
@@ -215,3 +215,16 @@ def test_a_cache_that_is_rewound_goes_on_with_something_else() -> None:
         cache.rewind(5)
     with pytest.raises(ModelError, match="a cache of 5 tokens cannot be rewound to 6"):
         cache.rewind(6)
+
+
+def test_who_asks_can_end_a_row_after_any_token() -> None:
+    prompts = [tokens_of(length, seed=length).tolist() for length in (9, 3)]
+    free = go_on(prompts)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+
+    def is_over(number: int, token: int) -> bool:
+        seen[number].append(token)
+        return len(seen[number]) == 4 + number
+
+    assert go_on(prompts, is_over=is_over) == [Generated(one.ids[: 4 + row], None) for row, one in enumerate(free)]
+    assert [tuple(tokens) for tokens in seen.values()] == [one.ids[: 4 + row] for row, one in enumerate(free)]

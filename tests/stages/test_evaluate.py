@@ -12,13 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from entrenar_core.errors import ConfigError, DataError, EntrenarError, FormatError, OutputError, TokenizerError
+from entrenar_core.evaluation.answers import AnswerResult
 from entrenar_core.evaluation.choices import ChoiceResult
 from entrenar_core.events import Notice, Progress, Saved
 from entrenar_core.stages.evaluate import run_evaluation
 from entrenar_core.stages.evaluate_head import HeadResult
 from entrenar_core.stages.evaluate_perplexity import SupervisedPerplexity
+from entrenar_core.stages.evaluation_output import EvaluationOutput
 from entrenar_core.stages.evaluation_report import EvaluationReport
-from entrenar_core.stages.evaluation_settings import ChoiceSettings, EvaluationSettings, EvaluationTask
+from entrenar_core.stages.evaluation_settings import (
+    AnswerSettings,
+    ChoiceSettings,
+    EvaluationSettings,
+    EvaluationTask,
+)
 from entrenar_core.stages.predict import PredictionSettings, run_predict
 from tests.stages.head_folder import MOODS, STARS, write_run
 from tests.stages.tiny_base import train, write_base, write_data
@@ -40,10 +47,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def evaluate(
-    *models: Path, data: Path | str, output: Path | None = None, listener: Listener | None = None, **settings: Any
+    *models: Path,
+    data: Path | str,
+    output: Path | None = None,
+    samples: Path | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
 ) -> EvaluationReport:
     wanted = EvaluationSettings(**{"threads": 1, **settings})
-    return run_evaluation(models, str(data), settings=wanted, output=output, reporter=listener or Listener())
+    files = EvaluationOutput(output, samples, overwrite=False)
+    return run_evaluation(models, str(data), settings=wanted, output=files, reporter=listener or Listener())
 
 
 def write(folder: Path, columns: dict[str, Any], name: str = "test.parquet") -> Path:
@@ -141,6 +154,95 @@ def test_questions_beyond_the_context_are_cut_and_counted(folder: Path) -> None:
     assert any("1 of 3 questions are longer than the context" in notice.message for notice in listener.of(Notice))
 
 
+# exact match
+
+
+SUMS = {"question": ["Ada saw a red ball.", "Bo saw a old key."], "answer": ["so it is\n#### 1,000", "hm #### -3."]}
+GSM8K = AnswerSettings(regex="#### (-?[0-9.,]+)", max_tokens=8)
+
+
+def test_a_regex_asks_for_answers_and_samples_say_what_was_asked(folder: Path) -> None:
+    report = evaluate(folder / "base.gguf", data=write(folder, SUMS), answers=GSM8K, samples=folder / "s.jsonl")
+    result = report.models[0].result
+    assert report.task == EvaluationTask.EXACT_MATCH
+    assert isinstance(result, AnswerResult)
+    assert (result.questions, result.generated_tokens) == (2, 16)
+    rows = [json.loads(line) for line in (folder / "s.jsonl").read_text().splitlines()]
+    assert [(row["prompt"], row["expected"]) for row in rows] == [
+        ("Ada saw a red ball.\n", "1,000"),
+        ("Bo saw a old key.\n", "-3."),
+    ]
+    assert "samples" not in report.document()["models"][0]["result"]
+    evaluate(folder / "base.gguf", data=folder / "test.parquet", answers=GSM8K, samples=folder / "s.parquet")
+    assert pq.read_table(folder / "s.parquet").to_pylist() == rows
+
+
+@pytest.mark.integration
+def test_a_trained_model_gives_the_answers_of_its_data(folder: Path) -> None:
+    train(folder, lora=None, training={"max_steps": 120}, data={"batch_size": 10})
+    answers = AnswerSettings(regex=r"It was (\w+)'s", max_tokens=20)
+    result = evaluate(folder / "run", data=folder / "train.parquet", answers=answers).models[0].result
+    assert isinstance(result, AnswerResult)
+    assert (result.accuracy.value, result.unfinished) == (1.0, 0)
+    whole = evaluate(folder / "run", data=folder / "train.parquet", task=EvaluationTask.EXACT_MATCH).models[0].result
+    assert whole.figures["accuracy"] == 1.0
+
+
+CHAT = {"role": "user", "content": "Ada?"}, {"role": "assistant", "content": "#### 1"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "template", "prompt"),
+    [
+        ({"instruction": ["Add."], "input": ["1 and 2"], "output": ["#### 3"]}, "none", "### Instruction:\nAdd."),
+        ({"messages": [[*CHAT, *CHAT]]}, "chatml", "#### 1<|im_end|>\n<|im_start|>user\nAda?"),
+        ({"prompt": ["Add."], "completion": ["#### 3"]}, "chatml", "<|im_start|>user\nAdd.<|im_end|>\n"),
+    ],
+    ids=["instruction", "chat", "pair with a template"],
+)
+def test_prompts_are_written_as_for_training(folder: Path, columns: Any, template: str, prompt: str) -> None:
+    data = write(folder, columns)
+    settings = {"answers": AnswerSettings(GSM8K.regex, max_tokens=2), "chat_template": template}
+    evaluate(folder / "base.gguf", data=data, samples=folder / "s.jsonl", **settings)
+    (row,) = [json.loads(line) for line in (folder / "s.jsonl").read_text().splitlines()]
+    assert prompt in row["prompt"]
+    assert not row["prompt"].endswith("#### 1")
+
+
+def test_a_prompt_without_room_counts_as_wrong(folder: Path) -> None:
+    listener = Listener()
+    data = write(folder, {**SUMS, "question": ["Ada saw a red ball. " * 30, "Bo"]})
+    result = evaluate(folder / "base.gguf", data=data, answers=GSM8K, listener=listener).models[0].result
+    assert isinstance(result, AnswerResult)
+    assert (result.too_long, result.questions) == (1, 2)
+    assert any("1 of 2 prompts leave no room" in notice.message for notice in listener.of(Notice))
+
+
+def test_rows_without_an_expected_answer_do_not_count(folder: Path) -> None:
+    listener = Listener()
+    data = write(folder, {"question": ["a b", "c d", None], "answer": ["#### 1", "no number", "#### 2"]})
+    result = evaluate(folder / "base.gguf", data=data, answers=GSM8K, listener=listener).models[0].result
+    assert isinstance(result, AnswerResult)
+    assert result.questions == 1
+    said = [notice.message for notice in listener.of(Notice)]
+    assert any("in 1 rows the regex finds no expected answer" in message for message in said)
+    assert any("1 rows have no question or no answer" in message for message in said)
+
+
+def test_questions_that_cannot_be_asked_are_refused(folder: Path) -> None:
+    base, data = folder / "base.gguf", write(folder, SUMS)
+    said = refused(DataError, "finds no answer in any", base, data=data, answers=AnswerSettings(regex="= (.*)"))
+    assert "#### 1,000" in said
+    refused(ConfigError, "has no group", base, data=data, answers=AnswerSettings(regex="####"))
+    refused(ConfigError, "max-tokens is 0", base, data=data, answers=AnswerSettings(GSM8K.regex, max_tokens=0))
+    refused(ConfigError, "is empty", base, data=data, answers=AnswerSettings(GSM8K.regex, stop=("",)))
+    refused(ConfigError, "temperature is -1", base, data=data, answers=AnswerSettings(GSM8K.regex, temperature=-1.0))
+    refused(OutputError, "JSON lines or parquet", base, data=data, answers=GSM8K, samples=folder / "s.csv")
+    refused(ConfigError, "perplexity has no samples", base, data=data, samples=folder / "s.jsonl")
+    texts = write(folder, {"text": ["Ada saw a red ball."]}, "texts.parquet")
+    refused(DataError, "texts, not questions", base, data=texts, task=EvaluationTask.EXACT_MATCH)
+
+
 # heads
 
 
@@ -205,6 +307,13 @@ def test_facts_of_a_model_are_those_of_its_files(folder: Path) -> None:
     assert one.model.bits_per_weight == 32.0
     assert 8.5 < other.model.bits_per_weight < 9.5
     assert other.model.types == {"Q8_0": 16, "F32": 5}
+
+
+def test_speed_is_measured_where_it_is_asked_for(folder: Path) -> None:
+    (one,) = evaluate(folder / "base.gguf", data=folder / "train.parquet", measures_speed=True).models
+    assert one.speed is not None
+    assert (one.speed.read_tokens, one.speed.prompt_tokens, one.speed.generated_tokens) == (64, 16, 32)
+    assert min(one.speed.reading, one.speed.generating) > 0
 
 
 # mistakes
