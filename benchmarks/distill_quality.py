@@ -23,7 +23,7 @@ from benchmarks.perplexity import log_probabilities, mean_kl, our_logits, token_
 from benchmarks.qat import SHARE, data_section, held_out_perplexity, quantized, write_texts
 from benchmarks.real_data import ABSENT, shared_data
 
-STEPS = 300
+STEPS = 150
 RATES = (3e-4, 1e-3)
 KL_ROWS = 16
 """Rows of 512 tokens of the held-out text for the divergence from the model in float16."""
