@@ -80,8 +80,8 @@ class DistilledModel:
         Raises:
             ModelError: a token id or label outside the vocabulary, or a teacher that computes no finite numbers.
         """
-        if key is None:
-            return self.student.loss(batch, scale, None)
+        if key is None or self._asks_nobody:
+            return self.student.loss(batch, scale, key)
         written = self._written(batch, key)
         if written is None:
             return self._objective(batch, scale, key, self.params, self._sums.data)
@@ -100,6 +100,11 @@ class DistilledModel:
         if rows and self.matching is not None:
             found["layers"] = sums.layers / rows
         return found
+
+    @property
+    def _asks_nobody(self) -> bool:
+        """Whether the teachers have no part in the objective."""
+        return self.params.alpha == 0 and self.matching is None and self.on_policy is None
 
     def _written(self, batch: Batch, key: PassKey) -> Batch | None:
         if self.on_policy is None or not self.on_policy.is_due(key):

@@ -66,6 +66,13 @@ def test_alpha_zero_is_the_plain_loss(kind: Any) -> None:
         np.testing.assert_allclose(mine[name], gradient, atol=1e-10)
 
 
+def test_with_alpha_zero_no_teacher_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = one(params=replace(SOFT, alpha=0.0))
+    monkeypatch.setattr(found.signal, "rows", None)
+    loss_and_gradients(found, some_batch())
+    assert found.explain() == {}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(kind: Any) -> None:
     found, gradients = loss_and_gradients(
