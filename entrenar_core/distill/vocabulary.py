@@ -7,7 +7,6 @@ student's tokens in its own ids: text is cut as the student cuts it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,13 +84,6 @@ class SharedVocabulary:
     columns: Int32Array | None
     teacher_columns: tuple[Int32Array | None, ...]
     maps: tuple[TokenMap, ...]
-
-    def digest(self) -> str:
-        """A hex hash of what is compared with what."""
-        content = hashlib.blake2b(digest_size=16)
-        for part in (self.columns, *self.teacher_columns, *(one.read_as for one in self.maps)):
-            content.update(b"none" if part is None else f"{len(part)}:".encode() + part.tobytes())
-        return content.hexdigest()
 
 
 def map_tokens(student: Tokens, teacher: Tokens, cut: Tokenizer | None, min_coverage: float) -> TokenMap:

@@ -20,7 +20,8 @@ from entrenar_core.backend.base import Backend, DistillationParams
 from entrenar_core.config.distill import Distill, Hidden
 from entrenar_core.config.root import Config
 from entrenar_core.data.examples import Examples
-from entrenar_core.distill.cache import CacheRequest, open_or_build
+from entrenar_core.distill.cache import CachedTeacher, CacheRequest, open_or_build
+from entrenar_core.distill.cache_key import gives_weights, teacher_key
 from entrenar_core.distill.layers import LayerMatching, LayerPair, MatchingSettings, layer_pairs
 from entrenar_core.distill.learner import DistilledModel
 from entrenar_core.distill.on_policy import OnPolicy
@@ -49,6 +50,9 @@ DIVERGENCES = {
     "logit_mse": "squared error of logits",
 }
 """What a person calls each of them."""
+
+LEAST_KEPT = 0.9
+"""Share of the teachers' probability below which a cache is called poor."""
 
 _MATRIX_AXES = 2
 
@@ -154,15 +158,14 @@ class Distillation:
         section = self.section.cache
         if section is None:
             return None
-        key = {
-            "teachers": [one.digest for one in self.teachers],
-            "shares": [one.share for one in self.teachers],
-            "combine": self.section.combine if len(self.teachers) > 1 else "one",
-            "tokens": self.vocabulary.digest(),
-            "values": "logits" if self.section.loss == "logit_mse" else "log-probabilities",
-            "temperature": self.section.temperature if self.section.loss != "logit_mse" else None,
-        }
-        weighted = any(one.shared < one.n_tokens for one in self.vocabulary.maps)
+        key = teacher_key(
+            [one.digest for one in self.teachers],
+            [one.share for one in self.teachers],
+            self.vocabulary,
+            self.params,
+            self.section.combine,
+        )
+        weighted = gives_weights(self.vocabulary)
         return CacheRequest(Path(section.path), key, self.vocabulary.n, section.top_k, section.dtype, weighted)
 
     def signal(self, backend: Backend, data: DataSets, reporter: Reporter) -> TeacherSignal:
@@ -199,7 +202,18 @@ class Distillation:
                 signal_number=stop.requested or SIGINT,
                 hint="run the same command: it goes on where this one stopped",
             )
+        self._say_what_is_kept(cached, reporter)
         return cached
+
+    def _say_what_is_kept(self, cached: CachedTeacher, reporter: Reporter) -> None:
+        """Tokens that are not kept count as one outcome, which teaches less the more of the mass they have."""
+        if self.section.loss == "logit_mse":
+            return
+        mass, level = cached.kept_mass(), "info"
+        message = f"the cache keeps {mass:.1%} of the teachers' probability"
+        if mass < LEAST_KEPT:
+            level, message = "warning", f"{message}; a larger distill.cache.top_k or a lower temperature keeps more"
+        reporter.emit(Notice(level, message))
 
     def running(self, backend: Backend) -> Teachers:
         """The teachers, running from their mapped files."""

@@ -119,6 +119,8 @@ def test_a_complete_cache_needs_no_teacher_to_run(folder: Path, monkeypatch: pyt
     """Of the likeliest tokens only; what is learned differs, and the run is the same again."""
     few = cached(folder, top_k=8)
     _, first = distil(folder, distill=few)
+    said = [event.message for event in first.events if isinstance(event, Notice) and event.level == "warning"]
+    assert len(said) == 1 and "of the teachers' probability; a larger distill.cache.top_k" in said[0]
 
     def no_model(*_: object) -> None:
         raise AssertionError("a teacher is loaded")
