@@ -23,7 +23,6 @@ from benchmarks.llama_perplexity import Sums, llama_cpp_model, log_softmax
 from benchmarks.real_data import ABSENT, shared_data
 
 CONTEXT = 512
-CHUNKS = 160
 TIMED_CHUNKS = 16
 TIMED_ROUNDS = 5
 THREADS = 2
@@ -32,7 +31,7 @@ MIXES = ("f16", "q8_0", "q4_0", "q4_k_m")
 Figures = dict[str, float]
 
 
-def run(chunks: int = CHUNKS, rounds: int = TIMED_ROUNDS, model: str = "base-7m-f16.gguf") -> list[str]:
+def run(chunks: int | None = None, rounds: int = TIMED_ROUNDS, model: str = "base-7m-f16.gguf") -> list[str]:
     """A line for each mix and measure, and one for the times of each mix."""
     data = shared_data()
     if data is None:
@@ -42,7 +41,7 @@ def run(chunks: int = CHUNKS, rounds: int = TIMED_ROUNDS, model: str = "base-7m-
     with tempfile.TemporaryDirectory(prefix="entrenar-evaluation-") as name:
         paths = {mix: base if mix == "f16" else _quantized(base, Path(name), mix) for mix in MIXES}
         lines = [
-            f"{model} in {CONTEXT}-token chunks of tinyshakespeare.txt, {chunks} of them; reference: F16",
+            f"{model} in {chunks or 'all'} chunks of {CONTEXT} tokens of tinyshakespeare.txt; reference: F16",
             "  mix     measure      llama.cpp     exact                 llama.cpp's arithmetic",
         ]
         for mix, path in paths.items():
@@ -59,7 +58,7 @@ def _quantized(source: Path, folder: Path, mix: str) -> Path:
     return target
 
 
-def _figure_lines(mix: str, path: Path, base: Path, text: str, chunks: int) -> list[str]:
+def _figure_lines(mix: str, path: Path, base: Path, text: str, chunks: int | None) -> list[str]:
     expected = _their_figures(path, base, text, chunks)
     exact, rounded = (_our_figures(path, base, text, chunks, arithmetic=each) for each in (False, True))
     lines = []
@@ -74,7 +73,7 @@ def _relative(value: float, expected: float) -> str:
     return f"{value / expected - 1:+8.3%}" if expected else " " * 8
 
 
-def _their_figures(path: Path, base: Path, text: str, chunks: int) -> Figures:
+def _their_figures(path: Path, base: Path, text: str, chunks: int | None) -> Figures:
     """By llama.cpp, on one thread: threads that wait for each other in a spin make no figure, only heat."""
     sums = Sums()
     with llama_cpp_model(path, threads=1) as model, llama_cpp_model(base, threads=1) as reference:
@@ -85,7 +84,7 @@ def _their_figures(path: Path, base: Path, text: str, chunks: int) -> Figures:
     return sums.divergences() if path != base else {"perplexity": sums.perplexity()[0], "kl": 0.0, "same_top": 1.0}
 
 
-def _our_figures(path: Path, base: Path, text: str, chunks: int, *, arithmetic: bool) -> Figures:
+def _our_figures(path: Path, base: Path, text: str, chunks: int | None, *, arithmetic: bool) -> Figures:
     from entrenar_core.evaluation.arithmetic import llama_cpp_arithmetic
     from entrenar_core.evaluation.divergence import divergence
 
@@ -93,11 +92,11 @@ def _our_figures(path: Path, base: Path, text: str, chunks: int, *, arithmetic: 
         for each in (model, reference) if arithmetic else ():
             stack.enter_context(llama_cpp_arithmetic(each))
         found = divergence(model, reference, windows(text, chunks).batches())
-    return {"perplexity": found.perplexity.value, "kl": found.kl.value, "same_top": found.same_top.value}
+    return {"perplexity": found.cost.value, "kl": found.kl.value, "same_top": found.same_top.value}
 
 
 @contextmanager
-def _loaded(path: Path) -> Iterator[tuple[Any, Callable[[str, int], Any]]]:
+def _loaded(path: Path) -> Iterator[tuple[Any, Callable[[str, int | None], Any]]]:
     """The model by our engine, and what cuts a text into llama.cpp's windows for it."""
     from entrenar_core.backend.cpu import CpuBackend
     from entrenar_core.evaluation.windows import llama_cpp_windows
@@ -105,10 +104,11 @@ def _loaded(path: Path) -> Iterator[tuple[Any, Callable[[str, int], Any]]]:
     from entrenar_core.model.load import load_mapped
     from entrenar_core.tokenizer.build import tokenizer_from_metadata
 
-    def windows(text: str, chunks: int) -> Any:
+    def windows(text: str, chunks: int | None) -> Any:
         ids = np.asarray(tokenizer.encode(text, add_special=True), np.int32)
         bos_id = tokenizer.bos_id if tokenizer.add_bos else None
-        return llama_cpp_windows(ids, CONTEXT, bos_id=bos_id, chunks=chunks)
+        found = llama_cpp_windows(ids, CONTEXT, bos_id=bos_id)
+        return found if chunks is None else found.first(chunks)
 
     backend = CpuBackend(THREADS)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from entrenar_cli.eval_likelihood_view import likelihood_sections
 from entrenar_cli.quantities import exact_count, short_count, size
 from entrenar_cli.sections import Facts, Section, Table
 from entrenar_cli.visible import shortened
@@ -13,10 +14,10 @@ from entrenar_core.evaluation.choices import ChoiceResult
 from entrenar_core.evaluation.statistics import Estimate
 from entrenar_core.model.head_metrics import ClassFigures
 from entrenar_core.stages.evaluate_head import HeadResult
-from entrenar_core.stages.evaluate_perplexity import SupervisedPerplexity
+from entrenar_core.stages.evaluate_perplexity import LikelihoodResult
 from entrenar_core.stages.evaluation_report import Evaluated, EvaluationReport, TaskResult
 
-_PERCENT = ("accuracy", "accuracy per byte", "macro_f1")
+_PERCENT = ("accuracy", "accuracy per byte", "macro_f1", "same top")
 """Figures that are shares."""
 
 _NAMES = {"macro_f1": "macro F1", "mse": "MSE", "mae": "MAE", "r2": "R²"}
@@ -58,7 +59,9 @@ def figure(name: str, value: float | None) -> str:
     """A number as its name asks for."""
     if value is None:
         return "-"
-    return f"{100 * value:.2f} %" if name in _PERCENT else f"{value:.4f}"
+    if name in _PERCENT:
+        return f"{100 * value:.2f} %"
+    return f"{value:.6f}" if name == "KL" else f"{value:.4f}"
 
 
 def _difference(name: str, value: float | None, reference: float | None) -> str:
@@ -75,6 +78,8 @@ def _short_name(path: str) -> str:
 
 def _result_sections(report: EvaluationReport, one: Evaluated) -> list[Section]:
     title = f"{one.model.path}: {report.task} on {report.data}"
+    if isinstance(one.result, LikelihoodResult):
+        return likelihood_sections(title, one.result)
     sections: list[Section] = [Facts(title, _facts(one.result))]
     if isinstance(one.result, HeadResult) and one.result.classes:
         sections.append(_classes(one.result.classes))
@@ -83,12 +88,6 @@ def _result_sections(report: EvaluationReport, one: Evaluated) -> list[Section]:
 
 def _facts(result: TaskResult) -> Pairs:
     match result:
-        case SupervisedPerplexity():
-            return [
-                ("perplexity", f"{result.perplexity:.4f}"),
-                ("loss", f"{result.loss:.4f} nats a token"),
-                ("tokens", f"{exact_count(result.tokens)} supervised"),
-            ]
         case ChoiceResult():
             return [
                 ("accuracy", _share(result.accuracy)),

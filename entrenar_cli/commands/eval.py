@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
+
+Kind = TypeVar("Kind", bound=StrEnum)
 
 if TYPE_CHECKING:
     from entrenar_core.stages.evaluation_settings import EvaluationTask
@@ -55,6 +58,31 @@ def eval_(
     separator: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Text between prompt and completion; default: as in training.")
     ] = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="perplexity: read one long text in windows, llama.cpp (as llama-perplexity) or sliding;"
+            " default: llama.cpp for a plain text, else row by row.",
+        ),
+    ] = None,
+    ctx: Annotated[
+        int | None, typer.Option(min=4, metavar="N", help="perplexity: tokens of a window.  [default: 512]")
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="perplexity: tokens between sliding windows; default: half a window."),
+    ] = None,
+    chunks: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="perplexity: score the first N windows only.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="perplexity: also KL divergence from this model, and agreement with it."),
+    ] = None,
+    arithmetic: Annotated[
+        str, typer.Option(metavar="KIND", help="perplexity: exact, or llama.cpp to round activations as it does.")
+    ] = "exact",
     template: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help=r"multiple-choice: the question.  [default: {question}\nAnswer:]"),
@@ -96,7 +124,14 @@ def eval_(
     from entrenar_core.events import SilentReporter
     from entrenar_core.stages.evaluate import run_evaluation
     from entrenar_core.stages.evaluation_output import EvaluationOutput
-    from entrenar_core.stages.evaluation_settings import AnswerSettings, ChoiceSettings, EvaluationSettings
+    from entrenar_core.stages.evaluation_settings import (
+        AnswerSettings,
+        Arithmetic,
+        ChoiceSettings,
+        EvaluationSettings,
+        LikelihoodSettings,
+        WindowKind,
+    )
 
     _check_models(models, compare=compare)
     settings = EvaluationSettings(
@@ -111,6 +146,14 @@ def eval_(
         base=base,
         threads=threads,
         measures_speed=compare,
+        likelihood=LikelihoodSettings(
+            None if windows is None else _kind("--windows", windows, WindowKind),
+            ctx,
+            stride,
+            chunks,
+            reference,
+            _kind("--arithmetic", arithmetic, Arithmetic),
+        ),
         choices=ChoiceSettings(None if template is None else unescaped(template), shots, shots_data, seed),
         answers=AnswerSettings(
             regex, max_tokens, tuple(map(unescaped, stop or ())), temperature=temperature, top_p=top_p, seed=seed
@@ -165,6 +208,16 @@ def _task(name: str | None) -> EvaluationTask | None:
             f"there is no task {name!r}", where="--task", hint=f"{meant}known are {', '.join(EvaluationTask)}"
         )
     return EvaluationTask(wanted)
+
+
+def _kind(option: str, name: str, kinds: type[Kind]) -> Kind:
+    """The member of an enumeration that an option names."""
+    from entrenar_core.errors import ConfigError
+
+    wanted = name.strip().lower()
+    if wanted not in set(kinds):
+        raise ConfigError(f"there is no {name!r}", where=option, hint=f"known are {', '.join(kinds)}")
+    return kinds(wanted)
 
 
 def _column_by_role(given: Sequence[str] | None) -> Mapping[str, str]:

@@ -110,7 +110,7 @@ def llama_cpp_arithmetic(model: LanguageModel, *, cache_type: str = "F16") -> It
         return None if type_name == "F32" else made.setdefault(type_name, RoundedInputs(type_name, threads))
 
     layers = list(linear_layers(model))
-    roundings = [rounding(_activation_type(layer)) for layer in layers]
+    roundings = [rounding(_type_of_inputs(layer)) for layer in layers]
     try:
         for layer, each in zip(layers, roundings, strict=True):
             layer.input_rounding = each
@@ -125,13 +125,29 @@ def llama_cpp_arithmetic(model: LanguageModel, *, cache_type: str = "F16") -> It
         threads.close()
 
 
-def _activation_type(layer: Linear) -> str:
-    if type(layer) is not Linear or not isinstance(layer.weight, PackedWeight):
-        raise ModelError("the arithmetic of llama.cpp is that of a file's matrices", where=f"layer {layer.name}")
-    type_name = layer.weight.matrix.type_name
+def check_arithmetic(types: Mapping[str, str]) -> None:
+    """See that the arithmetic of matrices is known, from their types by name.
+
+    Raises:
+        ModelError: it is not known how llama.cpp multiplies by a type.
+    """
+    for name, type_name in types.items():
+        activation_type(type_name, name)
+
+
+def activation_type(type_name: str, name: str) -> str:
+    """The type of what a matrix of this type multiplies; `name` is the matrix's, for the message.
+
+    Raises:
+        ModelError: it is not known.
+    """
     found = ACTIVATION_TYPES.get(type_name)
     if found is None:
-        raise ModelError(
-            f"it is not known how llama.cpp multiplies by {type_name}", where=f"tensor {layer.weight.name}"
-        )
+        raise ModelError(f"it is not known how llama.cpp multiplies by {type_name}", where=f"tensor {name}")
     return found
+
+
+def _type_of_inputs(layer: Linear) -> str:
+    if type(layer) is not Linear or not isinstance(layer.weight, PackedWeight):
+        raise ModelError("the arithmetic of llama.cpp is that of a file's matrices", where=f"layer {layer.name}")
+    return activation_type(layer.weight.matrix.type_name, layer.weight.name)

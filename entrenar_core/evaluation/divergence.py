@@ -19,11 +19,13 @@ from entrenar_core.errors import ModelError
 from entrenar_core.evaluation.likelihood import (
     AfterRows,
     Float64Array,
+    Perplexity,
     ShouldStop,
     check_finite,
     exponential,
     go_on,
     scored,
+    scored_bytes,
 )
 from entrenar_core.evaluation.scored_rows import ScoredRows, row_parts
 from entrenar_core.evaluation.statistics import (
@@ -70,7 +72,7 @@ class Divergence:
     Attributes:
         tokens: how many were scored.
         vocabulary: how many tokens of the vocabulary both have; distributions are over those.
-        perplexity, reference_perplexity: PPL(Q), PPL(base).
+        cost, reference_cost: what the tokens cost the model and the reference, hence PPL(Q) and PPL(base).
         correlation: of ln PPL(Q) and ln PPL(base) over the tokens; None where one of them does not vary.
         log_ratio, ratio, difference: ln(PPL(Q)/PPL(base)), PPL(Q)/PPL(base), PPL(Q) - PPL(base).
         kl: KL(base ‖ Q), in nats; kl_percentiles: by percent, 0 the smallest, 50 the median, 100 the largest.
@@ -81,8 +83,8 @@ class Divergence:
 
     tokens: int
     vocabulary: int
-    perplexity: Estimate
-    reference_perplexity: Estimate
+    cost: Perplexity
+    reference_cost: Perplexity
     correlation: float | None
     log_ratio: Estimate
     ratio: Estimate
@@ -98,7 +100,10 @@ class Divergence:
         """Its fields; an estimate is two numbers, the second with ``_error`` added to its name."""
         found: dict[str, object] = {}
         for name, value in vars(self).items():
-            if isinstance(value, Estimate):
+            if isinstance(value, Perplexity):
+                prefix = "perplexity" if name == "cost" else "reference_perplexity"
+                found |= {prefix: value.value, f"{prefix}_error": value.standard_error}
+            elif isinstance(value, Estimate):
                 found |= {name: value.value, f"{name}_error": value.standard_error}
             elif isinstance(value, Mapping):
                 found[name] = {f"{share:g}": each for share, each in value.items()}
@@ -113,6 +118,7 @@ def divergence(
     batches: Iterable[Batch],
     *,
     vocabulary: int | None = None,
+    token_bytes: npt.NDArray[np.int32] | None = None,
     after_rows: AfterRows = lambda count: None,
     should_stop: ShouldStop = go_on,
 ) -> Divergence:
@@ -122,6 +128,7 @@ def divergence(
         model, reference: on any backend; both read the same ids.
         batches: labels are scored where they are not `IGNORE`.
         vocabulary: the first so many tokens are compared, and the others left out of both; None: those both have.
+        token_bytes: int32 [V], the bytes of text of each token, for the costs' bits per byte.
         after_rows: hears after each batch how many rows are done.
         should_stop: asked before each batch but the first; what was scored until then is the result.
 
@@ -131,13 +138,14 @@ def divergence(
     """
     n = shared_size(model, reference, vocabulary)
     parts: list[TokenDivergences] = []
-    done = 0
+    done, n_bytes = 0, 0
     threads = Threads(model.backend.n_threads)
     try:
         for batch in batches:
             if done and should_stop():
                 break
             parts.append(token_divergences(model, reference, batch, n, threads))
+            n_bytes += scored_bytes(batch, token_bytes)
             done += len(batch.tokens)
             after_rows(done)
     finally:
@@ -145,7 +153,8 @@ def divergence(
     same_top = np.concatenate([np.empty(0, np.bool_), *(part.same_top for part in parts)])
     kl = scored([part.kl for part in parts])
     nll, reference_nll = (np.concatenate(each) for each in zip(*((p.nll, p.reference_nll) for p in parts), strict=True))
-    return summary(TokenDivergences(kl, nll, reference_nll, same_top), n)
+    known = None if token_bytes is None else n_bytes
+    return summary(TokenDivergences(kl, nll, reference_nll, same_top), n, known)
 
 
 def shared_size(model: LanguageModel, reference: LanguageModel, vocabulary: int | None) -> int:
@@ -190,37 +199,33 @@ def _host_logits(rows: ScoredRows, part: slice, vocabulary: int) -> npt.NDArray[
     return np.ascontiguousarray(logits, np.float32)
 
 
-def summary(found: TokenDivergences, vocabulary: int) -> Divergence:
-    """The figures over all tokens, at least one."""
+def summary(found: TokenDivergences, vocabulary: int, n_bytes: int | None = None) -> Divergence:
+    """The figures over all tokens, at least one; `n_bytes`: of their texts."""
     log_q, log_base = mean_with_error(found.nll), mean_with_error(found.reference_nll)
     covariance = covariance_of_means(found.nll, found.reference_nll)
     spread = log_q.standard_error * log_base.standard_error
     ratio_error = _root(log_q.standard_error**2 + log_base.standard_error**2 - 2 * covariance)
     log_ratio = Estimate(log_q.value - log_base.value, ratio_error)
-    q, base, ratio = (_exponential(estimate) for estimate in (log_q, log_base, log_ratio))
+    count, ratio = len(found.kl), exponential(log_ratio.value)
+    q, base = Perplexity(count, log_q, n_bytes), Perplexity(count, log_base, n_bytes)
     joint = 2 * q.value * base.value * covariance
     difference_error = _root(q.standard_error**2 + base.standard_error**2 - joint)
     return Divergence(
-        tokens=len(found.kl),
+        tokens=count,
         vocabulary=vocabulary,
-        perplexity=q,
-        reference_perplexity=base,
+        cost=q,
+        reference_cost=base,
         correlation=covariance / spread if spread > 0 else None,
         log_ratio=log_ratio,
-        ratio=ratio,
+        ratio=Estimate(ratio, ratio * ratio_error),
         difference=Estimate(q.value - base.value, difference_error),
         kl=mean_with_error(found.kl),
         kl_percentiles=percentiles(found.kl, KL_SHARES),
         change=mean_with_error(found.changes),
         change_rms=root_mean_square(found.changes),
         change_percentiles=percentiles(found.changes, CHANGE_SHARES),
-        same_top=share_with_error(int(np.count_nonzero(found.same_top)), len(found.kl)),
+        same_top=share_with_error(int(np.count_nonzero(found.same_top)), count),
     )
-
-
-def _exponential(log: Estimate) -> Estimate:
-    value = exponential(log.value)
-    return Estimate(value, value * log.standard_error)
 
 
 def _root(square: float) -> float:

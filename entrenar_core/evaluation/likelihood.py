@@ -49,6 +49,11 @@ class Perplexity:
         return self.value * self.mean_nll.standard_error
 
     @property
+    def estimate(self) -> Estimate:
+        """`value` and `standard_error`."""
+        return Estimate(self.value, self.standard_error)
+
+    @property
     def bits_per_byte(self) -> float | None:
         """The cost of all tokens in bits over the bytes that they stand for; it compares models of any tokenizer."""
         if not self.n_bytes:
@@ -61,8 +66,8 @@ class Perplexity:
             "perplexity": self.value,
             "perplexity_error": self.standard_error,
             "tokens": self.tokens,
-            "mean_nll": self.mean_nll.value,
-            "mean_nll_error": self.mean_nll.standard_error,
+            "loss": self.mean_nll.value,
+            "loss_error": self.mean_nll.standard_error,
             "bits_per_byte": self.bits_per_byte,
         }
 
@@ -105,13 +110,11 @@ def perplexity(
         if done and should_stop():
             break
         losses.append(token_losses(model, batch))
-        if token_bytes is not None:
-            n_bytes += int(token_bytes[batch.labels[batch.labels != IGNORE]].sum(dtype=np.int64))
+        n_bytes += scored_bytes(batch, token_bytes)
         done += len(batch.tokens)
         after_rows(done)
     all_losses = scored(losses)
-    known = None if token_bytes is None else n_bytes
-    return Perplexity(len(all_losses), mean_with_error(all_losses), known)
+    return Perplexity(len(all_losses), mean_with_error(all_losses), None if token_bytes is None else n_bytes)
 
 
 def token_losses(model: LanguageModel, batch: Batch) -> Float64Array:
@@ -126,6 +129,11 @@ def token_losses(model: LanguageModel, batch: Batch) -> Float64Array:
         found[part] = model.backend.to_host(model.backend.cross_entropy(rows.logits(part), rows.labels[part], None))
     check_finite(found)
     return found
+
+
+def scored_bytes(batch: Batch, token_bytes: npt.NDArray[np.int32] | None) -> int:
+    """The bytes of a batch's supervised tokens, given those of each token; 0 if these are not known."""
+    return 0 if token_bytes is None else int(token_bytes[batch.labels[batch.labels != IGNORE]].sum(dtype=np.int64))
 
 
 def bytes_of_tokens(tokenizer: Tokenizer, vocab_size: int) -> npt.NDArray[np.int32]:

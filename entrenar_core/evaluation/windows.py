@@ -7,7 +7,7 @@ guide to the perplexity of models with a fixed length, in which every token but 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class Windows:
     def n_scored(self) -> int:
         """How many tokens are scored in all."""
         return int((self.stops - self.starts - self.first_scored).sum())
+
+    def first(self, count: int) -> Windows:
+        """At most so many of them, from the beginning."""
+        part = slice(count)
+        return replace(self, starts=self.starts[part], stops=self.stops[part], first_scored=self.first_scored[part])
 
     def batches(self, rows_per_batch: int | None = None) -> Iterator[Batch]:
         """All windows, one a row; anew at each call.
@@ -85,7 +90,6 @@ def llama_cpp_windows(
         ids: int32 [n], the text tokenized as a whole, with BOS in front where the model wants one.
         context: tokens of a chunk.
         bos_id: BOS, where the model wants one: each chunk begins with it in place of its first token.
-        chunks: how many at most, from the beginning; None: all.
 
     Raises:
         DataError: the text has less than two chunks, which llama-perplexity refuses too, or a chunk is too short.
@@ -96,7 +100,7 @@ def llama_cpp_windows(
             f"the text has {len(ids)} tokens: two windows of {context} at least are needed",
             hint=f"take a longer text, or windows of at most {len(ids) // 2} tokens",
         )
-    count = len(ids) // context if chunks is None else min(chunks, len(ids) // context)
+    count = len(ids) // context
     starts = np.arange(count, dtype=np.int32) * context
     first_scored = np.full(count, context // 2 + 1, np.int32)
     return Windows(ids, starts, starts + context, first_scored, bos_id)

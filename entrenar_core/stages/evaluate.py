@@ -78,7 +78,7 @@ def run_evaluation(
     with opened_models(paths, adapter=settings.adapter, base=settings.base) as models:
         chosen = choose_evaluation(models, data, settings)
         listener.emit(Notice("info", f"task: {chosen.task} ({chosen.reason})"))
-        output.check(chosen.task, models, data)
+        output.check(chosen.task, models, data, settings.likelihood.reference)
 
         def report_of(*evaluated: Evaluated) -> EvaluationReport:
             return EvaluationReport(chosen.task, chosen.reason, data, settings, evaluated, tuple(listener.notices))

@@ -29,14 +29,17 @@ class EvaluationOutput:
     samples: Path | None = None
     overwrite: bool = False
 
-    def check(self, task: EvaluationTask, models: Sequence[EvaluatedModel], data: str) -> None:
+    def check(
+        self, task: EvaluationTask, models: Sequence[EvaluatedModel], data: str, reference: Path | None = None
+    ) -> None:
         """See that everything may be written.
 
         Raises:
             OutputError: a file is read, there already, or cannot be written.
             ConfigError: the task has no samples.
         """
-        inputs = [*plain_files(data), *(file for model in models for file in model.files)]
+        read_too = plain_files(data, None if reference is None else str(reference))
+        inputs = [*read_too, *(file for model in models for file in model.files)]
         if self.samples is not None:
             if task is not EvaluationTask.EXACT_MATCH:
                 raise ConfigError(f"{task} has no samples", where="--samples", hint="they are of --task exact-match")

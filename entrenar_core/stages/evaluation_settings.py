@@ -34,6 +34,49 @@ class ChoiceSettings:
     seed: int = 0
 
 
+class WindowKind(StrEnum):
+    """Windows over one long text; see `evaluation.windows`."""
+
+    LLAMA_CPP = "llama.cpp"
+    SLIDING = "sliding"
+
+
+class Arithmetic(StrEnum):
+    """What matrices multiply: activations as they are, or rounded as llama.cpp's CPU kernels do."""
+
+    EXACT = "exact"
+    LLAMA_CPP = "llama.cpp"
+
+
+@dataclass(frozen=True)
+class LikelihoodSettings:
+    """How texts are scored, by the task perplexity.
+
+    Attributes:
+        windows: of a long text, or of all rows as one; None: those of llama.cpp for a plain text, else each row by
+            itself as in training.
+        context: tokens of a window; None: 512, or the model's context if that is less.
+        stride: tokens from one sliding window to the next; None: half a window.
+        chunks: the most windows that are scored, from the first on; None: all.
+        reference: a GGUF model or the folder of a run whose predictions the model's are compared with.
+        arithmetic: see there; of the reference too.
+    """
+
+    windows: WindowKind | None = None
+    context: int | None = None
+    stride: int | None = None
+    chunks: int | None = None
+    reference: Path | None = None
+    arithmetic: Arithmetic = Arithmetic.EXACT
+
+    def first_given(self) -> str | None:
+        """The option that is set, if one is; in the order of the attributes."""
+        options = {"context": "--ctx"}
+        default = LikelihoodSettings()
+        names = (name for name in vars(self) if getattr(self, name) != getattr(default, name))
+        return next((options.get(name, f"--{name}") for name in names), None)
+
+
 @dataclass(frozen=True)
 class AnswerSettings:
     """How answers are generated and judged.
@@ -67,7 +110,7 @@ class EvaluationSettings:
         adapter: a GGUF LoRA adapter for every model. base: where the base model of a run's adapter is now.
         threads: CPU threads; None: one for each core.
         measures_speed: also time reading and generating.
-        choices: of the task multiple-choice. answers: of exact-match.
+        likelihood: of the task perplexity. choices: of multiple-choice. answers: of exact-match.
     """
 
     task: EvaluationTask | None = None
@@ -81,5 +124,6 @@ class EvaluationSettings:
     base: Path | None = None
     threads: int | None = None
     measures_speed: bool = False
+    likelihood: LikelihoodSettings = LikelihoodSettings()
     choices: ChoiceSettings = ChoiceSettings()
     answers: AnswerSettings = AnswerSettings()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from entrenar_core.data.choices import CHOICE_ROLES, choice_columns
 from entrenar_core.data.column_types import ColumnType, infer_types
+from entrenar_core.data.plain_text import is_plain_text
 from entrenar_core.data.source import DataSource
 from entrenar_core.errors import ConfigError
 from entrenar_core.stages.evaluated_model import EvaluatedModel
@@ -37,13 +38,25 @@ def choose_evaluation(models: Sequence[EvaluatedModel], data: str, settings: Eva
     if len(heads) > 1:
         raise ConfigError("models with heads cannot be compared with others", hint="evaluate them one by one")
     (head,) = heads
+    chosen = _chosen(head, models[0], data, settings)
+    option = settings.likelihood.first_given()
+    if option is not None and chosen.task is not EvaluationTask.PERPLEXITY:
+        raise ConfigError(f"the task is {chosen.task}", where=option, hint="this option belongs to --task perplexity")
+    return chosen
+
+
+def _chosen(head: EvaluationTask | None, model: EvaluatedModel, data: str, settings: EvaluationSettings) -> ChosenTask:
     if settings.task is not None:
-        _check(settings.task, head, models[0])
+        _check(settings.task, head, model)
         return ChosenTask(settings.task, "as asked for")
     if head is not None:
-        return ChosenTask(head, f"{models[0].name} is a run with a head for {head}")
+        return ChosenTask(head, f"{model.name} is a run with a head for {head}")
     if settings.answers.regex is not None:
         return ChosenTask(EvaluationTask.EXACT_MATCH, "a regex for answers is given")
+    if (option := settings.likelihood.first_given()) is not None:
+        return ChosenTask(EvaluationTask.PERPLEXITY, f"{option} is given")
+    if is_plain_text(data):
+        return ChosenTask(EvaluationTask.PERPLEXITY, "the data are a plain text")
     return _by_columns(infer_types(DataSource.open(data).sample(SAMPLE_ROWS)), settings.columns)
 
 

@@ -60,12 +60,31 @@ def test_models_side_by_side_differ_from_the_first(folder: Path, capsys: pytest.
     assert "%)" in second
 
 
+def test_a_reference_adds_its_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_base(folder / "small.gguf", type_name="Q8_0")
+    (folder / "text.txt").write_text("Ada saw a red ball. Bo saw an old key. " * 20)
+    arguments = ("small.gguf", "--data", "text.txt", "--ctx", "16", "--chunks", "2", "--reference", "base.gguf")
+    code, out, _ = call(*arguments, capsys=capsys)
+    assert code == 0
+    facts, beside, percentiles = out.split("\n\n")
+    assert "2 windows of 16 tokens" in facts
+    assert beside.startswith("beside base.gguf") and "KL divergence" in beside
+    assert percentiles.split()[:3] == ["percentile", "KL", "Δp"] and len(percentiles.splitlines()) == 14
+    _, out, _ = call(*arguments, "--arithmetic", "llama.cpp", "--json", capsys=capsys)
+    found = json.loads(out)["models"][0]["result"]
+    assert found["arithmetic"] == "llama.cpp"
+    assert found["divergence"]["reference"] == "base.gguf"
+    assert found["divergence"]["kl_percentiles"]["50"] >= 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["base.gguf", "other.gguf"], "2 models are named"),
         (["base.gguf", "base.gguf", "--compare"], "named twice"),
         (["base.gguf", "--task", "multiple_choices"], "did you mean multiple-choice?"),
+        (["base.gguf", "--windows", "llama"], "--windows: there is no 'llama'"),
+        (["base.gguf", "--arithmetic", "int8"], "known are exact, llama.cpp"),
         (["base.gguf", "--columns", "text"], "--columns: 'text' is no ROLE=COLUMN"),
         (["base.gguf", "--columns", "text=prompts"], "--columns text: there is no column 'prompts'"),
         (["base.gguf", "--template", "{question", "--task", "multiple-choice"], "--template: the template is broken"),

@@ -82,8 +82,8 @@ def test_two_models_by_numpy() -> None:
     assert found.change.value == pytest.approx(change.mean(), rel=1e-4)
     assert found.change_rms.value == pytest.approx(math.sqrt((change**2).mean()), rel=1e-5)
     assert found.same_top.value == (log_p.argmax(axis=1) == log_q.argmax(axis=1)).mean()
-    assert found.perplexity.value == pytest.approx(perplexity(model, BATCHES).value, rel=1e-6)
-    assert found.reference_perplexity.value == pytest.approx(perplexity(reference, BATCHES).value, rel=1e-6)
+    assert found.cost.value == pytest.approx(perplexity(model, BATCHES).value, rel=1e-6)
+    assert found.reference_cost.value == pytest.approx(perplexity(reference, BATCHES).value, rel=1e-6)
     costs, base = -log_q[rows, labels], -log_p[rows, labels]
     assert found.correlation == pytest.approx(np.corrcoef(costs, base)[0, 1], rel=1e-4)
     assert found.log_ratio.value == pytest.approx((costs - base).mean(), rel=1e-4)
@@ -126,7 +126,7 @@ def test_a_padded_vocabulary_is_compared_without_its_padding() -> None:
     log_q = log_q[:, :VOCAB_SIZE] - np.log(np.exp(log_q[:, :VOCAB_SIZE]).sum(axis=1, keepdims=True))
     log_p, _ = log_probabilities(model_of(0), BATCHES)
     assert found.kl.value == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean(), rel=1e-5)
-    assert found.perplexity.value == pytest.approx(math.exp(-log_q[np.arange(len(labels)), labels].mean()), rel=1e-5)
+    assert found.cost.value == pytest.approx(math.exp(-log_q[np.arange(len(labels)), labels].mean()), rel=1e-5)
 
 
 def test_a_label_that_only_one_model_has_is_refused() -> None:

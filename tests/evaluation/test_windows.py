@@ -51,8 +51,8 @@ def test_each_chunk_begins_with_bos_in_place_of_its_first_token() -> None:
 
 
 def test_chunks_are_taken_from_the_beginning() -> None:
-    assert scored_tokens(llama_cpp_windows(ids(40), 8, chunks=2)) == [5, 6, 7, 13, 14, 15]
-    assert len(llama_cpp_windows(ids(40), 8, chunks=9)) == 5
+    assert scored_tokens(llama_cpp_windows(ids(40), 8).first(2)) == [5, 6, 7, 13, 14, 15]
+    assert len(llama_cpp_windows(ids(40), 8).first(9)) == 5
 
 
 def test_a_text_of_less_than_two_chunks_is_refused() -> None:

@@ -17,7 +17,7 @@ from entrenar_core.evaluation.choices import ChoiceResult
 from entrenar_core.events import Notice, Progress, Saved
 from entrenar_core.stages.evaluate import run_evaluation
 from entrenar_core.stages.evaluate_head import HeadResult
-from entrenar_core.stages.evaluate_perplexity import SupervisedPerplexity
+from entrenar_core.stages.evaluate_perplexity import LikelihoodResult
 from entrenar_core.stages.evaluation_output import EvaluationOutput
 from entrenar_core.stages.evaluation_report import EvaluationReport
 from entrenar_core.stages.evaluation_settings import (
@@ -73,9 +73,9 @@ def test_the_loss_is_the_validation_loss_of_training(folder: Path) -> None:
     _, listener = train(folder, data=data, optimizer={"lr": 1e-12}, training={"max_steps": 1})
     report = evaluate(folder / "base.gguf", data=folder / "train.parquet")
     (one,) = report.models
-    assert isinstance(one.result, SupervisedPerplexity)
-    assert one.result.loss == pytest.approx(listener.evaluations()[-1].loss, rel=1e-5)
-    assert one.result.perplexity == pytest.approx(math.exp(one.result.loss))
+    assert isinstance(one.result, LikelihoodResult)
+    assert one.result.cost.mean_nll.value == pytest.approx(listener.evaluations()[-1].loss, rel=1e-5)
+    assert one.result.cost.value == pytest.approx(math.exp(one.result.cost.mean_nll.value))
     assert (report.task, report.models[0].model.architecture) == ("perplexity", "llama")
 
 
