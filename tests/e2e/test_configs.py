@@ -17,9 +17,11 @@ from tests.e2e.command import call, entrenar, metrics
 from tests.stages import gguf_py
 
 CONFIGS = sorted(
-    path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml") if not path.stem.startswith("merge-")
+    path
+    for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")
+    if not path.stem.startswith(("merge-", "distill-"))
 )
-"""Those of `entrenar train`; merges have tests of their own."""
+"""Those of `entrenar train`; merges and distillations have tests of their own."""
 
 SHORT = ["training.epochs=null", "training.max_steps=3", "data.batch_size=4"]
 SHORTER = {
