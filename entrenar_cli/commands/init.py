@@ -39,6 +39,9 @@ def init(
         list[str] | None,
         typer.Option(metavar="ROLE=NAME", help="A column: --column prompt=question. May be repeated."),
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="PATH", help="A larger GGUF model whose predictions are learned too.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -53,12 +56,13 @@ def init(
     may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not json_lines
     model = model or _the_only("model", MODEL_SUFFIXES, may_ask)
     data = data or _the_only("data", DATA_SUFFIXES, may_ask)
-    request = InitRequest(model, data, task, _columns(column or []))
+    request = InitRequest(model, data, task, _columns(column or []), teacher)
     text = _draft(request, str(output), may_ask=may_ask)
     content = text.encode()
     with atomic_file(output) as file:
         file.write(content)
-    _report(output, text, len(content), json_lines=json_lines)
+    command = "train" if teacher is None else "distill"
+    _report(output, text, len(content), command, json_lines=json_lines)
 
 
 def _draft(request: InitRequest, name: str, *, may_ask: bool) -> str:
@@ -121,9 +125,10 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return columns
 
 
-def _report(path: Path, text: str, n_bytes: int, *, json_lines: bool) -> None:
+def _report(path: Path, text: str, n_bytes: int, command: str, *, json_lines: bool) -> None:
+    """Show the text, and the `command` that comes next."""
     if json_lines:
         write_line(sys.stdout, {"event": "saved", "kind": "config", "path": str(path), "n_bytes": n_bytes})
         return
     typer.echo(text, nl=False)
-    typer.echo(f"\n{path} is written. Next: entrenar train {shlex.quote(str(path))} --dry-run", err=True)
+    typer.echo(f"\n{path} is written. Next: entrenar {command} {shlex.quote(str(path))} --dry-run", err=True)

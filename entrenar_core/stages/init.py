@@ -18,6 +18,8 @@ from entrenar_core.data.opening import HEAD_TASKS, OpenedSource
 from entrenar_core.data.row_encoders import EncodedRow
 from entrenar_core.errors import TokenizerError
 from entrenar_core.events import SilentReporter
+from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.model.load import read_spec
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import OpenedData, open_data
 from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES, TURN_ENDINGS
@@ -53,12 +55,14 @@ PACKED_SHARE = 0.6
 
 @dataclass(frozen=True)
 class InitRequest:
-    """What a person said; all else is found out. `columns` by role, and `task`, where the data leave them open."""
+    """What a person said; all else is found out. `columns` by role, and `task`, where the data leave them open.
+    `teacher`: a larger model to learn from."""
 
     model: str
     data: str
     task: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,9 @@ def _lines(request: InitRequest, facts: _Facts, name: str) -> Iterator[str]:
     yield "# Written by `entrenar init`. All keys with their defaults: docs/config.md, or `entrenar schema`."
     typed = _comment(shlex.quote(name))
     yield f"#   entrenar validate {typed}"
-    yield f"#   entrenar train {typed} --dry-run   what the run would take, and what is trained on"
-    yield f"#   entrenar train {typed}"
+    command = "train" if request.teacher is None else "distill"
+    yield f"#   entrenar {command} {typed} --dry-run   what the run would take, and what is trained on"
+    yield f"#   entrenar {command} {typed}"
     yield "version: 1"
     yield ""
     yield "model:"
@@ -190,6 +195,9 @@ def _lines(request: InitRequest, facts: _Facts, name: str) -> Iterator[str]:
     yield ""
     yield "# quantize: {bits: 4} # holds the frozen base in 4 bits: less memory"
     yield ""
+    if request.teacher is not None:
+        yield from _teacher_lines(request.teacher)
+        yield ""
     yield from _training_lines(facts, name)
 
 
@@ -215,6 +223,18 @@ def _data_lines(request: InitRequest, facts: _Facts) -> Iterator[str]:
     yield f"  batch_size: {max(1, min(MOST_ROWS, TOKENS_PER_BATCH // facts.seq_len))}"
     if facts.mean_length < PACKED_SHARE * facts.seq_len and not facts.is_head:
         yield "  packing: true # several short examples in one row, isolated from each other"
+
+
+def _teacher_lines(teacher: str) -> Iterator[str]:
+    """What is learned from a larger model."""
+    with GGUFFile.open(teacher) as file:
+        spec = read_spec(file)
+    yield "distill: # learn the predictions of a larger model too; docs/distill.md"
+    yield f"  teacher: {_scalar(teacher)} # {spec.architecture}, {spec.num_layers} layers of {spec.hidden_size}"
+    yield "  loss: forward_kl # or reverse_kl, symmetric_kl, jensen_shannon, logit_mse"
+    yield "  temperature: 2.0 # above 1: what is unlikely counts more"
+    yield "  alpha: 0.5 # share of the teacher's loss; the rest is that of the data"
+    yield "  # student: {layers: 6} # instead of model: a new model, made of the teacher's blocks (without lora)"
 
 
 def _why(facts: _Facts) -> str:

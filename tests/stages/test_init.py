@@ -246,3 +246,21 @@ def test_a_missing_file_is_no_matter_of_tasks(folder: Path) -> None:
     (folder / "base.gguf").unlink()
     with pytest.raises(FormatError, match="no such file"):
         draft(folder, folder / "absent.parquet")
+
+
+def test_a_teacher_gets_a_section_and_the_command_that_uses_it(folder: Path) -> None:
+    write_base(folder / "big.gguf", base_spec(num_layers=4))
+    data = write_table(folder / "data.parquet", **TASKS["text"])
+    found = draft(folder, data, teacher=str(folder / "big.gguf"))
+    assert found.config.distill is not None
+    assert found.config.distill.teacher == str(folder / "big.gguf")
+    assert "entrenar distill config.yaml --dry-run" in found.text
+    assert "llama, 4 layers of 32" in found.text
+    checked = validated(found, folder)
+    assert checked.distill is not None
+
+
+def test_a_teacher_of_classes_is_refused(folder: Path) -> None:
+    data = write_table(folder / "data.parquet", **TASKS["classification"])
+    with pytest.raises(ConfigError, match="classification trains a head of its own"):
+        draft(folder, data, teacher=str(folder / "base.gguf"))
