@@ -116,3 +116,10 @@ def test_a_run_that_went_on_counts_its_own_steps() -> None:
 def test_it_is_said_when_weights_begin_to_be_quantized(step_done: int, when: str) -> None:
     lines, _ = log_of(QuantizationStarted(step_done, {"Q4_0": 14, "Q6_K": 1}))
     assert lines == [f"weights are quantized {when}: matrices 14 in Q4_0, 1 in Q6_K"]
+
+
+def test_the_parts_of_a_loss_and_whom_a_run_learns_from() -> None:
+    parts = {"divergence": 1.25, "cross_entropy": 3.5}
+    log, _ = log_of(replace(STARTED, objective="1 × forward KL from big.gguf (Q4_K)"), replace(step(2), parts=parts))
+    assert log[1] == "objective: 1 × forward KL from big.gguf (Q4_K)"
+    assert "  loss 1.0000 (divergence 1.2500, cross-entropy 3.5000)  lr" in log[4]
