@@ -132,7 +132,9 @@ def test_a_hot_forward_divergence_is_half_the_variance_of_the_difference(problem
     difference = problem.logits[problem.labels >= 0][:, :n] - problem.teacher
     limit = np.square(difference - difference.mean(axis=-1, keepdims=True)).sum() / (2 * n)
     for kind, share in (("forward_kl", 1.0), ("reverse_kl", 1.0), ("symmetric_kl", 1.0), ("jensen_shannon", 0.25)):
-        assert distil(problem, DistillationParams(kind, temperature=1e4))[0] == pytest.approx(share * limit, rel=1e-2)
+        assert distil(problem, DistillationParams(kind, temperature=1e4))[0] == pytest.approx(
+            share * limit, rel=1e-2, abs=1e-6
+        )
 
 
 @given(problems())
@@ -227,7 +229,7 @@ def test_a_coarser_view_never_shows_a_larger_divergence(
     assume(k < n)
     finer = distil(problem, params, backend, k=min(k + 1, n))[0]
     coarser = distil(problem, params, backend, k=k)[0]
-    slack = 1e-12 if backend is DOUBLE else 1e-6 * params.temperature**2
+    slack = 1e-12 if backend is DOUBLE else 2e-6 * max(1.0, params.temperature**2)
     assert coarser <= finer * (1 + slack) + slack
     assert finer <= distil(problem, params, backend)[0] * (1 + slack) + slack
 
