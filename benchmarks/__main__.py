@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from benchmarks import (
     big_lora,
     codec_speed,
+    distill_step,
     evaluation,
     k_encode_speed,
     kernels,
@@ -38,6 +39,7 @@ QUICK: dict[str, Benchmark] = {
     "k_encode_speed": k_encode_speed.run,
 }
 LONG: dict[str, Benchmark] = {
+    "distill_step": distill_step.run,
     "learning": learning.run,
     "tl1b_lora": big_lora.run,
     "memory_estimate": memory_estimate.run,

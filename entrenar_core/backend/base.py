@@ -343,6 +343,14 @@ class Backend(Protocol):
         """
         ...
 
+    def take_columns(self, x: Array, columns: Array) -> Array:
+        """The columns int32 [n] of x [M, V], in their order: [M, n]."""
+        ...
+
+    def add_to_columns(self, x: Array, columns: Array, values: Array) -> None:
+        """x [M, V] += values [M, n] in the columns int32 [n], which are all different."""
+        ...
+
     def dropout(self, x: Array, p: float, key: DropoutKey) -> Array:
         """x/(1-p) where the mask keeps an element, else 0 (even for NaN); 0 <= p < 1. Applied to dy it is its gradient.
 

@@ -10,7 +10,7 @@ import numpy as np
 from entrenar_core.backend.base import DistillationParams
 from entrenar_core.backend.cpu_arguments import contiguous, indices, like, vector, writable
 from entrenar_core.backend.cpu_kernels import distillation as kernels
-from entrenar_core.backend.cpu_kernels import divergence, loss
+from entrenar_core.backend.cpu_kernels import divergence, embedding, loss
 from entrenar_core.backend.cpu_work import SharedWork
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -83,6 +83,18 @@ class CpuLosses(SharedWork):
         return self._distil(
             kernels.distillation_top_k, writable("distillation", logits), known, targets, weights, params, scale
         )
+
+    def take_columns(self, x: NDArray, columns: NDArray) -> NDArray:
+        columns = indices("take_columns", columns, x.shape[1])
+        taken = self.pool.empty((len(x), len(columns)))
+        self._over_rows(embedding.take_columns, contiguous(x), columns, taken)
+        return taken
+
+    def add_to_columns(self, x: NDArray, columns: NDArray, values: NDArray) -> None:
+        columns = indices("add_to_columns", columns, x.shape[1])
+        if values.shape != (len(x), len(columns)):
+            raise ValueError(f"add_to_columns: {values.shape} for {len(columns)} columns of {x.shape}")
+        self._over_rows(embedding.add_to_columns, writable("add_to_columns", x), columns, contiguous(values))
 
     def _distil(
         self,

@@ -92,6 +92,12 @@ class ReferenceLosses:
         losses = self._add_cross_entropy(logits, slopes, targets, weights, params, scale)
         return divergences.astype(logits.dtype), losses
 
+    def take_columns(self, x: NDArray, columns: NDArray) -> NDArray:
+        return np.take(x, columns, axis=1)
+
+    def add_to_columns(self, x: NDArray, columns: NDArray, values: NDArray) -> None:
+        x[:, columns] += values
+
     def _add_cross_entropy(
         self,
         logits: NDArray,

@@ -214,6 +214,18 @@ def test_nearly_equal_ones_differ_by_little_and_never_less_than_nothing(backend:
     np.testing.assert_allclose(backend.to_host(divergences), share * variance / 2, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("rows", "vocab", "n"), [(0, 3, 2), (1, 1, 1), (5, 17, 17), (300, 40, 33)])
+def test_columns_are_taken_and_added_to(backend: Any, rows: int, vocab: int, n: int, rng: np.random.Generator) -> None:
+    x, columns, values = rng.normal(size=(rows, vocab)), rng.permutation(vocab)[:n].astype(np.int32), np.ones((rows, n))
+    (taken,) = assert_agrees(backend, "take_columns", x, columns, tolerance=0)
+    np.testing.assert_array_equal(taken, x.astype(np.float32)[:, columns])
+    changed = on(backend, x)
+    backend.add_to_columns(changed, columns, on(backend, values))
+    expected = x.astype(np.float32)
+    expected[:, columns] += 1
+    np.testing.assert_array_equal(backend.to_host(changed), expected)
+
+
 PARAMS = DistillationParams(alpha=0.5)
 LOGITS, TEACHER = np.zeros((3, 5), np.float32), np.zeros((3, 5), np.float32)
 IDS, TAIL, TARGETS = np.zeros((3, 2), np.int32), np.zeros(3, np.float32), np.zeros(3, np.int32)

@@ -193,6 +193,9 @@ def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]
     results["cross entropy"] = backend.cross_entropy(logits, ids, None), backend.cross_entropy(logits, ids, 0.5), logits
     for kind in KINDS:
         results[kind] = distil(backend, draw(rows, width), draw(rows, width // 2), ids, kind)
+    columns, added = rng.permutation(width)[: width // 2].astype(np.int32), draw(rows, width)
+    backend.add_to_columns(added, columns, draw(rows, width // 2))
+    results["columns"] = backend.take_columns(x, columns), added
     results["dropout"] = backend.dropout(x, 0.4, DropoutKey(1, 2, 3, 4))
     results["gemm"] = backend.gemm(x, dy.T), backend.gemm(x.T, dy), backend.gemm(x, dy.T, alpha=0.5)
     out = draw(width, width)

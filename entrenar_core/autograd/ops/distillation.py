@@ -145,7 +145,7 @@ def _measure_columns(
 ) -> tuple[Array, Array]:
     """`_measure` where the teacher's tokens are those columns of the student's."""
     alpha = params.alpha
-    compared = backend.xp.take(logits, columns, axis=1)
+    compared = backend.take_columns(logits, columns)
     alone = replace(params, alpha=1.0)
     divergences, losses = _measure(backend, compared, chunk, targets, alone, None if scale is None else scale * alpha)
     if alpha < 1:
@@ -153,7 +153,7 @@ def _measure_columns(
     elif scale is not None:
         logits[...] = 0
     if scale is not None:
-        logits[:, columns] += compared
+        backend.add_to_columns(logits, columns, compared)
     return divergences, losses
 
 

@@ -1,4 +1,4 @@
-"""Rows of an embedding table by id, and the sum of their gradients."""
+"""Rows of an embedding table by id, and the sum of their gradients; columns of logits by id, and sums into them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,17 @@ def embedding_backward(dy, ids, out, start, stop):
         row = out[ids[m], start:stop]
         for i in range(grad.size):
             row[i] += grad[i]
+
+
+@kernel()
+def take_columns(x, columns, taken, start, stop):
+    for m in range(start, stop):
+        for i in range(columns.size):
+            taken[m, i] = x[m, columns[i]]
+
+
+@kernel()
+def add_to_columns(x, columns, values, start, stop):
+    for m in range(start, stop):
+        for i in range(columns.size):
+            x[m, columns[i]] += values[m, i]
