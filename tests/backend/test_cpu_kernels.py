@@ -17,12 +17,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.backend.base import (
-    AdamParams,
     AttentionParams,
-    DistillationParams,
-    DivergenceKind,
-    DropoutKey,
-    SGDParams,
 )
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_kernels import elementary
@@ -30,7 +25,7 @@ from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.errors import MissingExtraError
 from entrenar_core.jit import kernel
-from tests.autograd.distillation_cases import KINDS
+from tests.backend.every_kernel import ATTENTION, ROWS, WIDTH, call_every_kernel
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -144,87 +139,6 @@ def test_maximum_of_infinite_rows() -> None:
     assert elementary.maximum(np.array([-np.inf, 3, np.inf], np.float32)) == np.inf
 
 
-# Work large enough for every thread to get a part, in sizes that divide by nothing.
-ROWS, WIDTH = 307, 523
-ATTENTION = AttentionParams(scale=0.2)
-
-
-def distil(backend: Any, logits: NDArray, teacher: NDArray, targets: NDArray, kind: DivergenceKind) -> tuple[Any, ...]:
-    """Both kernels' values and gradients, where the teacher knows half of the tokens, or three of those."""
-    if kind != "logit_mse":
-        backend.log_softmax(teacher, 1.5)
-    dense, sparse = logits.copy(), logits.copy()
-    params, n, few = DistillationParams(kind, temperature=1.5, alpha=0.5), teacher.shape[1], slice(0, 3)
-    ids = np.ascontiguousarray(np.broadcast_to(np.arange(n, dtype=np.int32)[few], (len(logits), 3)))
-    tail = np.log(np.exp(teacher[:, 3:]).sum(axis=-1))
-    known = ids, np.ascontiguousarray(teacher[:, few]), tail, n
-    by_column = backend.distillation(dense, teacher, targets, None, params, 0.5)
-    by_ids = backend.distillation_top_k(sparse, *known, targets, None, params, 0.5)
-    return teacher, *by_column, dense, *by_ids, sparse
-
-
-def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]:
-    """The results of every kernel, on inputs that depend on the sizes alone."""
-    rng = np.random.default_rng([rows, width])
-
-    def draw(*shape: int) -> NDArray:
-        return backend.asarray(rng.standard_normal(shape).astype(np.float32))
-
-    x, dy, up, weight, bias = draw(rows, width), draw(rows, width), draw(rows, width), draw(width), draw(width)
-    ids = rng.integers(0, 11, rows).astype(np.int32)
-    results: dict[str, Any] = {}
-    for kind in ("relu", "gelu", "gelu_tanh", "silu"):
-        results[kind] = backend.activation(kind, x)
-        results[f"{kind} backward"] = backend.activation_backward(kind, dy, x)
-    results["add"], results["multiply"] = backend.add(x, dy), backend.multiply(x, dy)
-    results["scale"] = backend.scale(x, 0.3)
-    results["swiglu"], results["swiglu backward"] = backend.swiglu(x, up), backend.swiglu_backward(dy, x, up)
-    y, inv_rms = backend.rms_norm(x, weight, 1e-5)
-    results["rms norm"] = y, *backend.rms_norm_backward(dy, x, weight, inv_rms, True)
-    y, mean, inv_std = backend.layer_norm(x, weight, bias, 1e-5)
-    results["layer norm"] = y, mean, inv_std, *backend.layer_norm_backward(dy, x, weight, mean, inv_std)
-    results["softmax"] = backend.softmax(x)
-    results["softmax backward"] = backend.softmax_backward(dy, results["softmax"])
-    table = draw(11, width)
-    results["embedding"] = backend.embedding(table, ids)
-    backend.embedding_backward(dy, ids, table)
-    results["embedding backward"] = table
-    logits = draw(rows, width)
-    results["cross entropy"] = backend.cross_entropy(logits, ids, None), backend.cross_entropy(logits, ids, 0.5), logits
-    for kind in KINDS:
-        results[kind] = distil(backend, draw(rows, width), draw(rows, width // 2), ids, kind)
-    columns, added = rng.permutation(width)[: width // 2].astype(np.int32), draw(rows, width)
-    backend.add_to_columns(added, columns, draw(rows, width // 2))
-    results["columns"] = backend.take_columns(x, columns), added
-    results["dropout"] = backend.dropout(x, 0.4, DropoutKey(1, 2, 3, 4))
-    results["gemm"] = backend.gemm(x, dy.T), backend.gemm(x.T, dy), backend.gemm(x, dy.T, alpha=0.5)
-    out = draw(width, width)
-    results["gemm accumulated"] = backend.gemm(x.T, dy, out, alpha=0.5, beta=2.0)
-
-    parameter, m, v, moving = draw(rows, width), draw(rows, width), np.abs(draw(rows, width)), draw(rows, width)
-    adam = AdamParams(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1, decoupled=True, step=2)
-    backend.adam_step(parameter, dy, m, v, adam)
-    sgd = SGDParams(lr=1e-2, momentum=0.9, nesterov=True, weight_decay=0.1, first_step=False)
-    backend.sgd_step(parameter, dy, moving, sgd)
-    backend.sgd_step(parameter, dy, None, sgd)
-    results["optimizers"] = parameter, m, v, moving
-    results["reductions"] = np.array([backend.sum_of_squares(x), backend.all_finite(x)])
-
-    n_queries = rows // 2 + 2
-    q, k, dout = draw(2, n_queries, 4, 6), draw(2, n_queries, 2, 6), draw(2, n_queries, 4, 6)
-    cos, sin = draw(2, n_queries, 2), draw(2, n_queries, 2)
-    results["rope"] = backend.rope(q, cos, sin, "interleaved"), backend.rope(q, cos, sin, "halves", inverse=True)
-    lower = np.maximum(0, np.arange(n_queries) - 40)[None].repeat(2, axis=0).astype(np.int32)
-    for name, params in (("attention", ATTENTION), ("soft-capped attention", AttentionParams(0.2, softcap=2.0))):
-        out, lse = backend.attention(q, k, k, lower, params)
-        results[name] = out, lse, *backend.attention_backward(dout, q, k, k, out, lse, lower, params)
-    flat: dict[str, NDArray] = {}
-    for name, result in results.items():
-        for index, array in enumerate(result if isinstance(result, tuple) else (result,)):
-            flat[f"{name} {index}"] = np.array(array)
-    return flat
-
-
 @pytest.fixture
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kernel is split over all threads, however small the work."""
@@ -283,22 +197,20 @@ def test_kernels_other_than_products_do_not_depend_on_the_thread_count() -> None
 
 PLAIN_PYTHON = """
 import json, sys
-sys.path.insert(0, {tests!r})
-import test_cpu_kernels as tests
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_kernels import softmax
+from tests.backend.every_kernel import call_every_kernel
 assert type(softmax.softmax).__name__ == "function", "the kernel was compiled"
 assert "numba" not in sys.modules
-results = tests.call_every_kernel(CpuBackend(threads=2), 9, 13)
-print(json.dumps({{name: [array.tolist(), str(array.dtype)] for name, array in results.items()}}))
+results = call_every_kernel(CpuBackend(threads=2), 9, 13)
+print(json.dumps({name: [array.tolist(), str(array.dtype)] for name, array in results.items()}))
 """
 
 
 def test_kernels_as_plain_python_compute_the_same(project_root: Path) -> None:
-    program = PLAIN_PYTHON.format(tests=str(Path(__file__).parent))
     environment = {**os.environ, "ENTRENAR_JIT": "0", "PYTHONPATH": str(project_root), "PYTHONWARNINGS": "ignore"}
     finished = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", PLAIN_PYTHON], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert finished.returncode == 0, finished.stderr
     plain = {name: np.array(values, dtype) for name, (values, dtype) in json.loads(finished.stdout).items()}
