@@ -174,16 +174,8 @@ class Distill(Section):
         if _learns_nothing(given):
             hint = "set it above 0, match distill.layers, or remove the section"
             yield Conflict("alpha", "0 takes nothing from the teacher", hint)
-        if "cache" in given and "layers" in given:
-            yield Conflict(
-                "cache", "has predictions, and no hidden states for distill.layers to follow", "keep one of them"
-            )
-        if "cache" in given and "on_policy" in given:
-            yield Conflict(
-                "cache",
-                "cannot go together with distill.on_policy: nobody knows before what the student will write",
-                "keep one of them",
-            )
+        if "cache" in given:
+            yield from _cache_conflicts(given)
 
     @model_serializer(mode="wrap")
     def _only_what_has_meaning(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -200,10 +192,24 @@ def _one_way_to_name_teachers(given: Mapping[str, Any]) -> Iterator[Conflict]:
         yield Conflict("teacher", "required key is missing", "name a GGUF file")
 
 
+def _cache_conflicts(given: Mapping[str, Any]) -> Iterator[Conflict]:
+    if _is_zero(given.get("alpha")):
+        yield Conflict("cache", "keeps predictions, and with alpha 0 none are learned", "remove it")
+    if "layers" in given:
+        message = "has predictions, and no hidden states for distill.layers to follow"
+        yield Conflict("cache", message, "keep one of them")
+    if "on_policy" in given:
+        message = "cannot go together with distill.on_policy: nobody knows before what the student will write"
+        yield Conflict("cache", message, "keep one of them")
+
+
 def _learns_nothing(given: Mapping[str, Any]) -> bool:
-    """Without the teacher's loss, only its hidden states or its weights are of use."""
-    alpha = given.get("alpha")
-    return is_number(alpha) and alpha == 0 and not {"layers", "student"} & given.keys()
+    """Without its loss on the data, a teacher is of use by hidden states, texts of the student, or its weights."""
+    return _is_zero(given.get("alpha")) and not {"layers", "on_policy", "student"} & given.keys()
+
+
+def _is_zero(value: object) -> bool:
+    return is_number(value) and value == 0
 
 
 def _has_several_teachers(given: Mapping[str, Any]) -> bool:

@@ -171,8 +171,10 @@ def projections(base: BaseModel, distillation: Distillation | None) -> Mapping[s
 
 
 def running_files(distillation: Distillation, plan: DistillPlan) -> set[Path]:
-    """The files of the teachers that run; none where a cache has all that they say."""
-    if plan.cache is not None and not missing_cache(plan):
+    """The files of the teachers that run; none where a cache has all that they say, or nothing is learned of it."""
+    section = distillation.section
+    is_asked = section.alpha > 0 or distillation.layer_map or section.on_policy is not None
+    if not is_asked or (plan.cache is not None and not missing_cache(plan)):
         return set()
     return {path.resolve() for one in distillation.teachers for path in one.file.paths}
 

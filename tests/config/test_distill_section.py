@@ -108,6 +108,8 @@ def test_a_student_reads_back_as_the_same() -> None:
         ("distill: {teacher: t}\nmerge: {method: ties}", None),
         ("distill: {teacher: t, alpha: 0}", "distill.alpha: 0 takes nothing from the teacher"),
         ("distill: {teacher: t, alpha: 0, layers: even}", None),
+        ("distill: {teacher: t, alpha: 0, on_policy: {}}", None),
+        ("distill: {teacher: t, layers: even, cache: {path: c}}", "distill.cache: has predictions, and no hidden"),
         ("distill: {teachers: [t], combine: mean}", "distill.combine: needs several teachers"),
         ("distill: {temperature: 1}", "distill.teacher: required key is missing; name a GGUF file"),
         ("distill: {teacher: t, hidden: {loss: mse}}", "distill.hidden: says how hidden states are matched"),
@@ -142,6 +144,11 @@ def test_what_goes_together_with_a_student(text: str, says: str | None) -> None:
         assert read(text, NEW).distill is not None
     else:
         assert says in problem(text, NEW)
+
+
+def test_what_nobody_learns_is_not_kept() -> None:
+    text = "distill: {teacher: t, alpha: 0, student: {layers: 2}, cache: {path: c}}"
+    assert "distill.cache: keeps predictions, and with alpha 0 none are learned; remove it" in problem(text, NEW)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

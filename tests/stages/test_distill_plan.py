@@ -112,6 +112,12 @@ def test_a_teacher_takes_its_file_once_also_where_it_is_the_base(folder: Path) -
     assert same[TEACHERS] == (folder / "base.gguf").stat().st_size
 
 
+def test_a_teacher_that_is_only_a_mould_takes_no_memory(folder: Path) -> None:
+    section = {"alpha": 0, "student": {"layers": 2}}
+    assert TEACHERS not in parts(plan_of(folder, section, model=None, lora=None))
+    assert TEACHERS in parts(plan_of(folder, {**section, "layers": "even"}, model=None, lora=None))
+
+
 def test_learned_matrices_lie_in_checkpoints_and_not_in_the_model(folder: Path) -> None:
     plain, matched = (dict(plan_of(folder, section).disk.parts) for section in ({}, {"layers": "even"}))
     assert matched["checkpoints (up to 1)"] - plain["checkpoints (up to 1)"] > 3 * 4 * 2 * 64 * 32
