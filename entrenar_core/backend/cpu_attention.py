@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from entrenar_core.backend.base import AttentionParams
 from entrenar_core.backend.cpu_kernels import attention as kernels
@@ -65,7 +66,7 @@ def attend(
     batch, n_queries, n_heads, width = q.shape
     out = pool.empty(q.shape)
     lse = pool.empty((batch, n_heads, n_queries))
-    if batch and n_queries == 1 and k[0].flags.c_contiguous and v[0].flags.c_contiguous:
+    if batch and n_queries == 1 and _is_one_stretch(k) and _is_one_stretch(v) and k.strides == v.strides:
         _attend_one_query(threads, pool, q, k, v, lower, params, out, lse)
         return out, lse
     plan = _plan(q, k, params)
@@ -122,15 +123,25 @@ def _attend_one_query(
     out: NDArray,
     lse: NDArray,
 ) -> None:
-    """One query per sequence has too little work for matrix products: one kernel, cut by kv heads."""
-    _, _, n_heads, width = q.shape
-    keys = slice(0, params.q_offset + 1)
-    scores = pool.empty((n_heads, keys.stop))
-    grain = -(-_GRAIN // (keys.stop * width * (n_heads // k.shape[2])))
-    for b in range(len(q)):
-        arrays = (q[b, 0], k[b, keys], v[b, keys], out[b, 0], lse[b, :, 0], scores)
-        shape = (int(lower[b, 0]), params.scale, params.softcap)
-        threads.run(kernels.attend_one_query, k.shape[2], *arrays, *shape, grain=grain)
+    """One query per sequence has too little work for matrix products: one kernel, cut by sequences and kv heads."""
+    batch, _, n_heads, width = q.shape
+    n_kv_heads, n_keys = k.shape[2], params.q_offset + 1
+    scores = pool.empty((batch * n_kv_heads, n_keys))
+    grain = -(-_GRAIN // (n_keys * width * (n_heads // n_kv_heads)))
+    arrays = (q[:, 0], _flat(k[:, :n_keys]), _flat(v[:, :n_keys]), out[:, 0], lse[:, :, 0], scores, lower[:, 0])
+    sizes = (n_kv_heads, k.strides[0] // k.itemsize, params.scale, params.softcap)
+    threads.run(kernels.attend_one_query, batch * n_kv_heads, *arrays, *sizes, grain=grain)
+
+
+def _is_one_stretch(rows: NDArray) -> bool:
+    """Whether each of the rows [B, T, K, E] has no gaps, and the next one comes behind it."""
+    return rows[0].flags.c_contiguous and (len(rows) == 1 or rows.strides[0] >= rows[0].nbytes)
+
+
+def _flat(rows: NDArray) -> NDArray:
+    """The memory from the first to the last number of rows [B, T, K, E], what lies between two rows included."""
+    n_values = (len(rows) - 1) * rows.strides[0] // rows.itemsize + rows[0].size
+    return as_strided(rows, (n_values,), (rows.itemsize,), writeable=False)
 
 
 def _plan(q: NDArray, k: NDArray, params: AttentionParams) -> _Plan:

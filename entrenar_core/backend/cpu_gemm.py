@@ -14,6 +14,7 @@ import numpy as np
 
 from entrenar_core.backend.base import WeightHandle
 from entrenar_core.backend.cpu_arguments import FLOAT32
+from entrenar_core.backend.cpu_kernels.few_rows import few_rows
 from entrenar_core.backend.pool import Pool
 from entrenar_core.threads import Threads
 
@@ -21,6 +22,9 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 _FLOPS_PER_PART = 2_000_000
 """About 20 µs of one core: less is not worth waking a thread for."""
+
+FEW_ROWS = 64
+"""Rows up to which BLAS takes longer to copy the other operand than it saves by that. One row alone it never copies."""
 
 _TILE = 1024
 """Most rows and columns of a scratch tile of an accumulating product: 4 MiB stay in the last cache until they are
@@ -57,11 +61,21 @@ def dense_values(weight: WeightHandle) -> NDArray:
 def multiply(threads: Threads, a: NDArray, b: NDArray, out: NDArray, alpha: float = 1.0) -> None:
     """out = alpha·a@b for a [M, K], b [K, N]; every operand is blas-ready, out has contiguous rows."""
     n_rows, n_columns = out.shape
+    if alpha == 1 and is_for_few_rows(a, b.T, out):
+        grain = -(-_FLOPS_PER_PART // max(2 * n_rows * a.shape[1], 1))
+        threads.run(few_rows, n_columns, a, b.T, out, 0, grain=grain)
+        return
     cut_columns = n_columns > n_rows
     longer, shorter = (n_columns, n_rows) if cut_columns else (n_rows, n_columns)
     part: Callable[..., None] = _multiply_columns if cut_columns else _multiply_rows
     grain = -(-_FLOPS_PER_PART // max(2 * shorter * a.shape[1], 1))
     threads.run(part, longer, a, b, out, np.float32(alpha), grain=grain)
+
+
+def is_for_few_rows(x: NDArray, weight: NDArray, out: NDArray) -> bool:
+    """Whether x @ weight.T is made faster by `few_rows` than by BLAS: x has few rows, and nothing has gaps."""
+    without_gaps = x.flags.c_contiguous and weight.flags.c_contiguous and out.flags.c_contiguous
+    return 1 < len(x) <= FEW_ROWS and without_gaps
 
 
 def multiply_add(threads: Threads, pool: Pool, a: NDArray, b: NDArray, out: NDArray, alpha: float, beta: float) -> None:

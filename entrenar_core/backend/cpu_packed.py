@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.cpu_gemm import blas_ready
+from entrenar_core.backend.cpu_gemm import blas_ready, is_for_few_rows
+from entrenar_core.backend.cpu_kernels.few_rows import few_rows
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.threads import Threads
@@ -21,6 +22,9 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 TILE_VALUES = 1 << 20
 """Most values of a tile, 4 MiB: they stay in the last cache between being decoded and being multiplied by."""
+
+_WORTH_A_THREAD = 1 << 17
+"""Values that are worth waking a thread for, when one row is multiplied by them."""
 
 _GRAIN = 1 << 15
 """Values of rows that are worth a thread of their own."""
@@ -35,7 +39,8 @@ def multiply_transposed(threads: Threads, pool: Pool, x: NDArray, weight: Packed
     n_out, n_in = weight.shape
     x = _checked(x, n_in, weight)
     y = pool.empty((len(x), n_out))
-    height = tile_length(n_out, n_in, threads.count)
+    parts = min(threads.count, max(1, n_out * n_in * (1 + len(x) // 16) // _WORTH_A_THREAD))
+    height = tile_length(n_out, n_in, parts)
     n_tiles = -(-n_out // height)
     scratch = pool.empty((min(threads.count, n_tiles), height * n_in))
     threads.run_tasks(_row_tile, n_tiles, x, weight, y, scratch, height)
@@ -93,7 +98,10 @@ def _row_tile(
     rows = slice(task * height, min((task + 1) * height, n_out))
     shape = (rows.stop - rows.start, n_in)
     tile = weight.values(rows, out=scratch[thread, : shape[0] * n_in].reshape(shape))
-    np.matmul(x, tile.T, out=y[:, rows])
+    if is_for_few_rows(x, tile, y):
+        few_rows(x, tile, y, rows.start, 0, len(tile))
+    else:
+        np.matmul(x, tile.T, out=y[:, rows])
 
 
 def _column_strip(

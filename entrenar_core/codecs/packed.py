@@ -6,6 +6,7 @@ The blocks may lie in a memory-mapped file; nothing here keeps what it decodes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,11 +42,11 @@ class PackedMatrix:
         """
         return cls(codec_for(type_name).encode(values), type_name)
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
         return codec_for(self.type_name)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """[out, in] of the values."""
         n_out, row_bytes = self.blocks.shape

@@ -83,10 +83,11 @@ def row_dots(a, b, dots, start, stop):
 
 
 @kernel()
-def score_keys(query, keys, kv_head, scale, row):
-    """row[t] = scale·<query, keys[t, kv_head]> for query [E], keys [T, K, E]."""
+def score_keys(query, keys, begin, step, scale, row):
+    """row[t] = scale·<query, key t> for query [E]; key t begins at begin + t·step of keys [N]."""
     for t in range(row.size):
-        key = keys[t, kv_head]
+        at = begin + t * step
+        key = keys[at : at + query.size]
         dot = ZERO
         for e in range(query.size):
             dot += query[e] * key[e]
@@ -94,33 +95,47 @@ def score_keys(query, keys, kv_head, scale, row):
 
 
 @kernel()
-def attend_one_query(q, k, v, out, lse, scores, first, scale, softcap, start, stop):
-    """Generation: the query heads q [H, E] of kv heads start ... stop over the keys first ... of k, v [T, K, E].
+def add_values(row, total, values, begin, step, result):
+    """result [E] = Σ row[t]/total · value t, which begins at begin + t·step of values [N]."""
+    result[:] = ZERO
+    for t in range(row.size):
+        weight = row[t] / total
+        at = begin + t * step
+        value = values[at : at + result.size]
+        for e in range(result.size):
+            result[e] += weight * value[e]
 
-    Writes out [H, E] and lse [H]; scores [H, T] is scratch.
+
+@kernel()
+def attend_one_query(q, keys, values, out, lse, scores, lower, n_kv_heads, row_step, scale, softcap, start, stop):
+    """Generation: the one query of each of B sequences, for pairs start ... stop of sequence and kv head.
+
+    Args:
+        q, out: [B, H, E]. lse: [B, H]. lower: int32 [B], the first key that is seen.
+        keys, values: flat; sequence b begins at b·row_step, and its key t has the heads [K, E].
+        scores: scratch [B·K, T], T keys being seen at most.
     """
     scale = np.float32(scale)
     softcap = np.float32(softcap)
-    group = q.shape[0] // k.shape[1]
-    for head in range(start * group, stop * group):
-        kv_head = head // group
-        query = q[head]
-        row = scores[head, first:]
-        score_keys(query, k[first:], kv_head, scale, row)
-        if softcap > ZERO:
+    group = q.shape[1] // n_kv_heads
+    width = q.shape[2]
+    step = n_kv_heads * width
+    for pair in range(start, stop):
+        b = pair // n_kv_heads
+        kv_head = pair % n_kv_heads
+        first = lower[b]
+        begin = b * row_step + first * step + kv_head * width
+        row = scores[pair, first:]
+        for head in range(kv_head * group, (kv_head + 1) * group):
+            score_keys(q[b, head], keys, begin, step, scale, row)
+            if softcap > ZERO:
+                for t in range(row.size):
+                    row[t] = softcap * tanh(row[t] / softcap)
+            largest = maximum(row)
+            total = ZERO
             for t in range(row.size):
-                row[t] = softcap * tanh(row[t] / softcap)
-        largest = maximum(row)
-        total = ZERO
-        for t in range(row.size):
-            weight = exp(row[t] - largest)
-            row[t] = weight
-            total += weight
-        result = out[head]
-        result[:] = ZERO
-        for t in range(row.size):
-            weight = row[t] / total
-            value = v[first + t, kv_head]
-            for e in range(result.size):
-                result[e] += weight * value[e]
-        lse[head] = largest + np.log(total)
+                weight = exp(row[t] - largest)
+                row[t] = weight
+                total += weight
+            add_values(row, total, values, begin, step, out[b, head])
+            lse[b, head] = largest + np.log(total)
