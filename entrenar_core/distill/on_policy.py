@@ -35,6 +35,7 @@ class OnPolicy:
         stop_ids: tokens that end a text; they are a target too.
         vocab_size: ids that may be drawn.
         pad_id: fills rows up.
+        context_length: of the teacher that can read least; None: no less than the student.
     """
 
     fraction: float
@@ -45,6 +46,7 @@ class OnPolicy:
     stop_ids: Collection[int]
     vocab_size: int
     pad_id: int = 0
+    context_length: int | None = None
 
     def is_due(self, key: PassKey) -> bool:
         """Whether the student writes in this pass."""
@@ -53,20 +55,31 @@ class OnPolicy:
 
     def written(self, student: LanguageModel, batch: Batch, key: PassKey) -> Batch | None:
         """The student's continuations of the prompts of a batch; None where there is no room for any."""
-        room = student.spec.context_length - 1
-        prompts = [prompt for prompt in prompts_of(batch, self.prompt_tokens) if len(prompt) < room]
+        longest = self.longest_text(student.spec.context_length)
+        prompts = [prompt for prompt in prompts_of(batch, self.prompt_tokens) if len(prompt) < longest]
         if not prompts:
             return None
         seed = int(np.random.default_rng([_STREAM, key.seed, key.step, key.micro_batch, 1]).integers(2**31))
+        room = [longest - len(prompt) for prompt in prompts]
+
+        def is_full(number: int, _: int) -> bool:
+            room[number] -= 1
+            return room[number] == 0
+
         found = generate_batch(
             student,
             prompts,
-            max_tokens=min(self.max_tokens, room - max(map(len, prompts))),
+            max_tokens=min(self.max_tokens, max(room)),
             sampling=Sampling(self.temperature, self.top_p, seed),
             stop_ids=self.stop_ids,
             vocab_size=self.vocab_size,
+            is_over=is_full,
         )
         return batch_of(prompts, found, self.pad_id)
+
+    def longest_text(self, context_length: int) -> int:
+        """The most tokens of a prompt and what a student with this context writes after it."""
+        return min(context_length, self.context_length or context_length) - 1
 
 
 def prompts_of(batch: Batch, prompt_tokens: int) -> list[list[int]]:

@@ -196,7 +196,7 @@ class Distillation:
                 reporter=reporter,
                 should_stop=lambda: stop.requested is not None,
             )
-        if cached is None:
+        if cached is None or stop.requested is not None:
             raise Interrupted(
                 f"stopped while the cache of the teachers was made, in {request.folder}",
                 signal_number=stop.requested or SIGINT,
@@ -254,6 +254,7 @@ class Distillation:
             stop_ids=tokenizer.stop_ids,
             vocab_size=tokenizer.vocab_size,
             pad_id=tokenizer.pad_id or 0,
+            context_length=min(one.spec.context_length for one in self.teachers),
         )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from entrenar_core.data.batch import Batch
 from entrenar_core.data.pack import ROW_MULTIPLE
 from entrenar_core.distill.cache import UniformTeacher, bytes_to_write
 from entrenar_core.distill.layers import PROJECTION
-from entrenar_core.distill.on_policy import prompts_of
+from entrenar_core.distill.on_policy import OnPolicy, prompts_of
 from entrenar_core.distill.student import StudentPlan
 from entrenar_core.distill.targets import Targets
 from entrenar_core.distill.teachers import TeacherSignal
@@ -179,13 +179,13 @@ def running_files(distillation: Distillation, plan: DistillPlan) -> set[Path]:
     return {path.resolve() for one in distillation.teachers for path in one.file.paths}
 
 
-def written_shapes(distillation: Distillation, batches: Sequence[Batch]) -> list[BatchShape]:
-    """The largest batch that the student would write in the place of these."""
-    section, shapes = distillation.section.on_policy, []
-    if section is None:
+def written_shapes(writer: OnPolicy | None, context_length: int, batches: Sequence[Batch]) -> list[BatchShape]:
+    """The largest batch that a student with this context would write in the place of these."""
+    if writer is None:
         return []
+    most, shapes = writer.longest_text(context_length), []
     for batch in batches:
-        prompts = prompts_of(batch, section.prompt_tokens)
-        longest = max(map(len, prompts), default=0) + section.max_tokens
-        shapes.append((len(prompts), -(-longest // ROW_MULTIPLE) * ROW_MULTIPLE))
-    return sorted(shapes, key=lambda shape: shape[0] * shape[1])[-1:]
+        prompts = [prompt for prompt in prompts_of(batch, writer.prompt_tokens) if len(prompt) < most]
+        longest = min(most, max(map(len, prompts), default=0) + writer.max_tokens)
+        shapes.append((len(prompts), -(-(longest - 1) // ROW_MULTIPLE) * ROW_MULTIPLE))
+    return sorted((shape for shape in shapes if shape[0]), key=lambda shape: shape[0] * shape[1])[-1:]

@@ -39,11 +39,12 @@ def memory_request(
         return request
     n_batches = min(SAMPLED_BATCHES, data.train_loader.batches_per_epoch(0))
     batches = [data.train_loader.batch(0, index) for index in range(n_batches)]
+    written = written_shapes(distillation.on_policy(base.tokenizer), base.spec.context_length, batches)
     files = running_files(distillation, plan)
     of_base = {path.resolve() for path in (() if base.file is None else base.file.paths)}
     return replace(
         request,
-        batches=[*request.batches, *written_shapes(distillation, batches)],
+        batches=[*request.batches, *written],
         teach=teach(config, base, distillation),
         teacher_bytes=_n_bytes(files),
         base_is_teacher=bool(of_base & files),

@@ -86,3 +86,18 @@ def test_the_context_bounds_what_is_written(context: int, written: int) -> None:
     model = build(tiny_spec(context_length=context), trainable=False)
     found = policy(prompt_tokens=3).written(model, pack([[np.arange(1, 9)]], 8), PassKey(1, 0, 0))
     assert (0 if found is None else found.n_supervised) == written
+
+
+def test_a_teacher_with_a_shorter_context_bounds_what_is_written() -> None:
+    model = build(tiny_spec(), trainable=False)
+    found = policy(context_length=7).written(model, pack([[np.arange(1, 9)]], 8), PassKey(1, 0, 0))
+    assert found is not None and (found.n_tokens, found.n_supervised) == (5, 3)
+
+
+def test_a_long_prompt_leaves_the_others_their_room() -> None:
+    model = build(tiny_spec(context_length=12), trainable=False)
+    batch = pack([[np.arange(1, 12)], [np.arange(1, 9)]], 12)
+    batch.labels[0, :8] = IGNORE
+    found = POLICY.written(model, batch, PassKey(1, 0, 0))
+    assert found is not None
+    assert (found.labels >= 0).sum(axis=1).tolist() == [2, 6]

@@ -13,6 +13,7 @@ from entrenar_core.autograd.tape import Tape
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.config.root import Config
 from entrenar_core.config.student import Student
+from entrenar_core.distill.on_policy import OnPolicy
 from entrenar_core.distill.student import StudentPlan, plan_student
 from entrenar_core.events import RunStarted, SilentReporter
 from entrenar_core.gguf.reader import GGUFFile
@@ -21,12 +22,12 @@ from entrenar_core.model.module import PassKey
 from entrenar_core.optim.build import build_optimizer
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.distill import open_distillation
-from entrenar_core.stages.distill_plan import at_full_load, made_of, stand_in, teach
+from entrenar_core.stages.distill_plan import at_full_load, made_of, stand_in, teach, written_shapes
 from entrenar_core.stages.dry_pass import dry_pass
 from entrenar_core.stages.dry_run import check_run, plan_run
 from entrenar_core.stages.estimate import MAPPED, PREDICTED, TEACHERS
 from entrenar_core.stages.plan_types import BlockPair, DistillPlan, RunPlan
-from tests.model.tiny import tiny_spec, write_model
+from tests.model.tiny import build, pack, tiny_spec, tokens_of, write_model
 from tests.stages.test_dry_pass import full_batch, sum_of
 from tests.stages.tiny_base import base_spec, config, train, vocab_size, write_base, write_data
 
@@ -208,3 +209,13 @@ def test_the_plan_of_a_student_has_its_shape(folder: Path) -> None:
     assert found is not None
     assert (found.layers, found.hidden_size, found.heads, found.intermediate_size) == (2, 32, 4, 48)
     assert found.parameters == plan.parameters == plan.trainable_parameters
+
+
+def test_the_largest_written_batch_is_that_of_the_run_within_the_shortest_context() -> None:
+    writer = OnPolicy(1.0, max_tokens=40, prompt_tokens=3, temperature=1.0, top_p=1.0, stop_ids=(), vocab_size=40)
+    model = build(tiny_spec(context_length=32), trainable=False)
+    batch = pack([[tokens_of(9)], [tokens_of(5)]], 12)
+    for one in (writer, replace(writer, context_length=16), replace(writer, max_tokens=6)):
+        written = one.written(model, batch, PassKey(1, 0, 0))
+        assert written is not None and written_shapes(one, 32, [batch]) == [written.tokens.shape]
+    assert written_shapes(replace(writer, context_length=4), 32, [batch]) == []

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from entrenar_core.distill.cache import open_or_build
 from entrenar_core.errors import ConfigError, EntrenarError
 from entrenar_core.events import Notice, RunStarted, Step
 from entrenar_core.gguf.reader import GGUFFile
@@ -139,6 +140,21 @@ def test_a_stop_while_the_cache_is_made_leaves_what_there_is(folder: Path, monke
     assert caught.value.exit_code == 143 and not (folder / "run").exists()
     monkeypatch.undo()
     assert distil(folder, distill=cached(folder))[0].steps == 3
+
+
+def test_a_stop_while_the_last_of_the_cache_is_made_is_heeded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = StopSignal()
+
+    def whole(*arguments: Any, **options: Any) -> Any:
+        found = open_or_build(*arguments, **options)
+        stop.request()
+        return found
+
+    monkeypatch.setattr("entrenar_core.stages.distill.StopSignal", lambda: stop)
+    monkeypatch.setattr("entrenar_core.stages.distill.open_or_build", whole)
+    with pytest.raises(Interrupted, match="cache of the teachers"):
+        distil(folder, distill=cached(folder))
+    assert not (folder / "run").exists()
 
 
 class Stopped(StopSignal):
