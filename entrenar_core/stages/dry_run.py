@@ -121,7 +121,7 @@ def _look_for_earlier_run(config: Config, resume_from: ResumeFrom, warnings: _Wa
     folder = Path(config.training.output_dir)
     check_output_dir(folder, model_files(config))
     try:
-        find_checkpoint(folder, resume_from, warnings)
+        find_checkpoint(config, resume_from, warnings)
     except OutputError as error:
         warnings.found.append(str(error).replace("\n  hint: ", "; "))
 

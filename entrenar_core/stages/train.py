@@ -45,7 +45,7 @@ from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, l
 from entrenar_core.train.interrupt import StopSignal
 from entrenar_core.train.loop import Trainer, TrainResult
 from entrenar_core.train.metrics import MetricsFile
-from entrenar_core.train.resume import restore_parameters, resume
+from entrenar_core.train.resume import require_same_config, restore_parameters, resume
 from entrenar_core.train.state import TrainState
 
 ResumeFrom = Path | str | None
@@ -82,7 +82,7 @@ def run_training(
     """
     folder = Path(config.training.output_dir)
     check_output_dir(folder, model_files(config))
-    checkpoint = None if overwrite else find_checkpoint(folder, resume_from, reporter)
+    checkpoint = None if overwrite else find_checkpoint(config, resume_from, reporter)
     with ExitStack() as opened:
         base = open_base(config, reporter)
         opened.callback(base.close)
@@ -115,12 +115,25 @@ def model_files(config: Config) -> list[Path]:
     return [Path(file) for file in (config.model.path, config.model.tokenizer, *merged, *taught) if file is not None]
 
 
-def find_checkpoint(folder: Path, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a new run. The folder must hold no run but the one that goes on."""
-    checkpoints = folder / CHECKPOINTS
+def find_checkpoint(config: Config, resume_from: ResumeFrom, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint to go on from, or None for a new run. The folder must hold no run but the one that goes on.
+
+    Raises:
+        OutputError: there is another run.
+        FormatError: there is no whole checkpoint.
+        ConfigError: it was made with another configuration.
+    """
+    folder = Path(config.training.output_dir)
     if resume_from is None:
         _require_new(folder)
         return None
+    found = _checkpoint(folder, resume_from, reporter)
+    require_same_config(found, config.model_dump(mode="json"))
+    return found
+
+
+def _checkpoint(folder: Path, resume_from: Path | str, reporter: Reporter) -> Checkpoint:
+    checkpoints = folder / CHECKPOINTS
     if resume_from != "auto":
         if Path(resume_from).resolve().parent != checkpoints.resolve():
             _require_new(folder)

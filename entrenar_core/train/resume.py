@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from entrenar_core.autograd.tensor import Tensor
@@ -22,6 +23,7 @@ FREE_KEYS = (
     "output",
     "data.cache",
     "data.cache_dir",
+    "distill.cache.path",
     "training.max_steps",
     "training.epochs",
     "training.eval_every",
@@ -90,6 +92,15 @@ def require_same_run(old: RunRecord, new: RunRecord, where: str) -> None:
             where=where,
             hint="set them back to go on, or start a new run with another training.output_dir",
         )
+
+
+def require_same_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    """The part of `require_same_run` that can be known before anything is read.
+
+    Raises:
+        ConfigError: naming every key that changed, with both values.
+    """
+    require_same_run(checkpoint.record, replace(checkpoint.record, config=config), where=str(checkpoint.path))
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Change]:

@@ -15,6 +15,7 @@ from entrenar_core.distill.cache import open_or_build
 from entrenar_core.errors import ConfigError, EntrenarError
 from entrenar_core.events import Notice, RunStarted, Step
 from entrenar_core.gguf.reader import GGUFFile
+from entrenar_core.stages.dry_run import plan_run
 from entrenar_core.stages.train import RunResult, run_training
 from entrenar_core.train.interrupt import Interrupted, StopSignal
 from tests.stages.test_distill import renamed
@@ -155,6 +156,17 @@ def test_a_stop_while_the_last_of_the_cache_is_made_is_heeded(folder: Path, monk
     with pytest.raises(Interrupted, match="cache of the teachers"):
         distil(folder, distill=cached(folder))
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("go_on", [run_training, plan_run])
+def test_what_is_not_the_same_run_is_refused_before_a_cache_is_made(folder: Path, go_on: Any) -> None:
+    settings = {"max_steps": 2, "save_every": 1}
+    distil(folder, training=settings)
+    section = {"teacher": str(folder / "big.gguf"), **cached(folder)}
+    another = config(folder, distill=section, training=settings)
+    with pytest.raises(ConfigError, match=r"another run: distill\.cache: none -> "):
+        go_on(another, resume_from="auto", reporter=Listener())
+    assert not (folder / "cache").exists()
 
 
 class Stopped(StopSignal):

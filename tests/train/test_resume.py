@@ -22,7 +22,7 @@ from entrenar_core.train.checkpoint_store import CHECKPOINTS, latest_checkpoint
 from entrenar_core.train.interrupt import Interrupted, StopSignal
 from entrenar_core.train.loop import Trainer
 from entrenar_core.train.metrics import WALL_CLOCK
-from entrenar_core.train.resume import restore_parameters, resume
+from entrenar_core.train.resume import require_same_config, restore_parameters, resume
 from entrenar_core.train.settings import EarlyStopping
 from tests.train.tiny_model import RECORD, Listener, TinyModel, loader, trainer
 
@@ -219,6 +219,14 @@ def test_all_differences_are_named_at_once(stopped: Path) -> None:
 def test_keys_that_change_nothing_so_far_are_free(stopped: Path) -> None:
     free = {"save_every": 1, "eval_every": 2, "log_every": 3, "keep_last": 4, "output_dir": "elsewhere", "threads": 2}
     assert notices_of(stopped, with_config(training=free, output={"type": "f16"})) == []
+
+
+def test_a_cache_may_be_moved_but_not_changed(stopped: Path) -> None:
+    checkpoint, cache = read_checkpoint(stopped), {"path": "here", "top_k": 8}
+    taught = replace(checkpoint, record=with_config(distill={"cache": cache}))
+    require_same_config(taught, with_config(distill={"cache": {**cache, "path": "there"}}).config)
+    with pytest.raises(ConfigError, match=r"another run: distill\.cache\.top_k: 8 -> 9\n"):
+        require_same_config(taught, with_config(distill={"cache": {**cache, "top_k": 9}}).config)
 
 
 def test_lists_and_tuples_are_the_same_in_a_configuration(stopped: Path) -> None:
