@@ -10,8 +10,11 @@ from importlib.util import find_spec
 from benchmarks import (
     big_lora,
     codec_speed,
+    distill_quality,
+    distill_run,
     distill_step,
     evaluation,
+    generation,
     k_encode_speed,
     kernels,
     learning,
@@ -40,6 +43,8 @@ QUICK: dict[str, Benchmark] = {
 }
 LONG: dict[str, Benchmark] = {
     "distill_step": distill_step.run,
+    "distill_run": distill_run.run,
+    "distill_quality": distill_quality.run,
     "learning": learning.run,
     "tl1b_lora": big_lora.run,
     "memory_estimate": memory_estimate.run,
@@ -47,6 +52,7 @@ LONG: dict[str, Benchmark] = {
     "qat": qat.run,
     "qlora": qlora.run,
     "evaluation": evaluation.run,
+    "generation": generation.run,
     "quantization_accuracy": quantization_accuracy.run,
     "quantize_file": quantize_file.run,
     "merge_mergekit": merge_mergekit.run,
@@ -56,7 +62,10 @@ LONG: dict[str, Benchmark] = {
 }
 """These take many minutes, real data or gigabytes of disk, and run only when they are named."""
 BENCHMARKS = QUICK | LONG
-WITHOUT_PEERS = {"tl1b_lora", "memory_estimate", "streaming", "qat", "qlora", "merge_quality", "teacher_cache"}
+WITHOUT_PEERS = {
+    *("tl1b_lora", "memory_estimate", "streaming", "qat", "qlora", "merge_quality"),
+    *("teacher_cache", "distill_run", "distill_quality"),
+}
 MERGEKIT = {"merge_mergekit", "merge_speed"}
 """Their peer is installed by themselves, in an environment of its own."""
 

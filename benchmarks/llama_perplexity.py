@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.llama_quantize import be_silent
+
 BATCH = 2048
 MICRO_BATCH = 512
 
@@ -35,8 +37,7 @@ class LlamaCpp:
         import llama_cpp
 
         self.library: Any = llama_cpp
-        self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self._silence, None)
+        be_silent()
         llama_cpp.llama_backend_init()
         self.n_ctx = n_ctx
         self.n_seq = max(1, BATCH // n_ctx)

@@ -19,11 +19,18 @@ def llama_quantize(source: Path, target: Path, mix: str, threads: int = 2) -> No
     """
     import llama_cpp
 
-    llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
+    be_silent()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread = int(FileType[mix.upper()]), threads
     if code := llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
         raise RuntimeError(f"llama_model_quantize: {code}")
+
+
+def be_silent() -> None:
+    """Let llama.cpp log nothing from here on."""
+    import llama_cpp
+
+    llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
 
 
 @cache

@@ -54,7 +54,7 @@ GOOD = [
     "model: {path: b}\ndata: {train: a}\ninput_features: [{name: t, type: text}]\n"
     "output_features: [{name: l, type: category}]",
     SMALLEST + "distill: {teacher: t, loss: Jensen_Shannon, beta: 0.3, layers: Even, hidden: {loss: COSINE}}",
-    SMALLEST + "distill: {teachers: [a, {path: b, weight: 2}], layers: [0, 3], cache: {path: c, top_k: 8}}",
+    SMALLEST + "distill: {teachers: [a, {path: b, weight: 2}], cache: {path: c, top_k: 8}}",
     SMALLEST + "distill: {teacher: t, layers: {0: 1, 1: 3}, on_policy: {}}\nlora: {}",
     "data: {train: a}\ndistill: {teacher: t, student: {layers: 6, hidden: 64}}",
     "data: {train: a}\ndistill: {teacher: t, alpha: 0, student: {layers: [0, 2], init: From_Teacher}}",
