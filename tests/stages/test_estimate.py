@@ -74,9 +74,9 @@ def request_of(config_path: Path, rows: int) -> MemoryRequest:
     ("rows", "sections"),
     [
         (8, {"lora": LORA}),
-        (24, {"lora": LORA}),
+        (16, {"lora": LORA}),
         (8, {"lora": None}),
-        (24, {"lora": None, "training": {"activation_checkpointing": True}}),
+        (12, {"lora": None, "training": {"activation_checkpointing": True}}),
         (8, {"lora": LORA, "quantize": {"bits": 4}}),
         (8, {"lora": LORA, "model": {"path": "blocks.gguf"}}),
     ],

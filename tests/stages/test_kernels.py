@@ -77,7 +77,7 @@ def test_quantizing_with_kept_kernels_does_not_import_numba(tmp_path: Path) -> N
     code = """
 import atexit, runpy, sys
 atexit.register(lambda: print("numba" in sys.modules))
-sys.argv = ["entrenar", "quantize", "model.gguf", "-o", "out.gguf", "--type", "q4_0", "--overwrite"]
+sys.argv = ["entrenar", "quantize", "model.gguf", "-o", "out.gguf", "--type", "q8_0", "--overwrite"]
 runpy.run_module("entrenar_cli", run_name="__main__")
 """
     for compiles in (True, False):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from entrenar_core.errors import TokenizerError
+from entrenar_core.tokenizer import template_limits
 from entrenar_core.tokenizer.builtin_templates import BUILTIN_TEMPLATES
 from entrenar_core.tokenizer.chat_marks import mark, spans_of
 from entrenar_core.tokenizer.chat_template import (
@@ -209,7 +210,9 @@ NESTED_USES = ("{{ ns.l }}", "{{ ns.l | tojson }}", "{{ ns.l == ns.k }}", "{{ 'x
         "{% set n = namespace(l=[0]) %}{% for i in range(40) %}{% set n.l = [n.l] * 2 %}{% endfor %}{{ n.l }}",
     ],
 )
-def test_a_hostile_template_ends_with_an_error(text: str) -> None:
+def test_a_hostile_template_ends_with_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an eighth of what may be built, which real templates are as far from; the whole takes seconds."""
+    monkeypatch.setattr(template_limits, "MOST_BUILT", template_limits.MOST_BUILT >> 3)
     with pytest.raises(TemplateRefusal):
         rendered(text)
 
