@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -24,6 +25,11 @@ MARKER_OF_FOLDER = {"oracle": pytest.mark.oracle, "e2e": pytest.mark.integration
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("ENTRENAR_HYPOTHESIS", "quick"))
+
+
+def pytest_configure() -> None:
+    """Ctrl-C arrives as in a terminal: a shell starts what runs in its background with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
