@@ -1,0 +1,43 @@
+// Rows of a table by their ids, and what flows back to the table.
+
+// out [M, width] = rows of table [n_table, width] by ids [M]; NaN for an id that is out of range.
+extern "C" __global__ void gather_rows(
+    const float* table, const int* ids, T* out, long long n, int n_table, int width) {
+    GRID_STRIDE(i, 0, n) {
+        const int id = ids[i / width];
+        const bool known = id >= 0 && id < n_table;
+        out[i] = from_float<T>(known ? table[static_cast<long long>(id) * width + i % width] : NOT_A_NUMBER);
+    }
+}
+
+// The same between arrays of one type.
+extern "C" __global__ void take_rows(const T* table, const long long* rows, T* out, long long n, int width) {
+    GRID_STRIDE(i, 0, n) {
+        out[i] = table[rows[i / width] * width + i % width];
+    }
+}
+
+// out [N, width], rows of which `rows` [M] names each at most once, get values [M, width].
+extern "C" __global__ void put_rows(const T* values, const long long* rows, T* out, long long n, int width) {
+    GRID_STRIDE(i, 0, n) {
+        out[rows[i / width] * width + i % width] = values[i];
+    }
+}
+
+// Block (r, c): if position r begins a run of equal ids in `order` (rows of dy sorted by id, equal ids in the order of
+// the rows), adds the run to its row of out [V, width], in columns c·blockDim ...: the same bits each time.
+// Ids that are out of range add nothing; forward has made their rows NaN.
+extern "C" __global__ void add_by_id(
+    const T* dy, const int* ids, const long long* order, float* out, int n_rows, int n_table, int width) {
+    const int start = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
+    const int id = ids[order[start]];
+    if (column >= width || id < 0 || id >= n_table || (start > 0 && ids[order[start - 1]] == id)) {
+        return;
+    }
+    float* sum = out + static_cast<long long>(id) * width + column;
+    float value = *sum;
+    for (int i = start; i < n_rows && ids[order[i]] == id; i++) {
+        value += to_float(dy[order[i] * width + column]);
+    }
+    *sum = value;
+}

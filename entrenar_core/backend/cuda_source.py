@@ -1,0 +1,123 @@
+"""The kernel files of the CUDA backend: their text for an element type, and what their kernels take.
+
+A call is checked against the kernel's signature before it reaches a device: a wrong array is an error with its name in
+it, and plain numbers get the width that the kernel reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+ELEMENT_NAMES = {"float32": "float", "bfloat16": "bf16"}
+"""What a kernel file's element type is called in C, by the name of the dtype."""
+
+_SCALARS: dict[str, type[np.generic]] = {
+    "float": np.float32,
+    "double": np.float64,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "unsigned char": np.uint8,
+    "unsigned short": np.uint16,
+    "bool": np.bool_,
+}
+_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: `ctype` without const and without the star."""
+
+    name: str
+    ctype: str
+    is_array: bool
+    is_const: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of one file, for one element type (the name of a dtype)."""
+
+    file: str
+    name: str
+    element: str
+    parameters: tuple[Parameter, ...]
+
+    def checked(self, arguments: Sequence[Any]) -> list[Any]:
+        """The arguments as the kernel reads them: contiguous arrays of the right dtype, None for an absent one, and
+        numbers of the right width.
+
+        Raises:
+            ValueError: an array has another dtype or layout, or there are too many or too few arguments.
+        """
+        if len(arguments) != len(self.parameters):
+            raise ValueError(f"{self.name}: {len(arguments)} arguments for {len(self.parameters)} parameters")
+        return [self._argument(*pair) for pair in zip(self.parameters, arguments, strict=True)]
+
+    def _argument(self, parameter: Parameter, value: Any) -> Any:
+        if not parameter.is_array:
+            return _SCALARS[parameter.ctype](value)
+        if value is None:
+            return None
+        wanted = self.element if parameter.ctype == "T" else np.dtype(_SCALARS[parameter.ctype]).name
+        if value.dtype.name != wanted or not value.flags.c_contiguous:
+            layout = "" if value.flags.c_contiguous else " with gaps"
+            raise ValueError(
+                f"{self.name}: {parameter.name} is {value.dtype.name} {value.shape}{layout},"
+                f" but contiguous {wanted} is needed"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class KernelFile:
+    """The text of one `.cu` file after the common header, and its kernels by name."""
+
+    name: str
+    text: str
+    signatures: dict[str, tuple[Parameter, ...]]
+
+    def kernel(self, name: str, element: str) -> Kernel:
+        return Kernel(self.name, name, element, self.signatures[name])
+
+
+def kernel_file_names() -> list[str]:
+    """The names of all kernel files, sorted, without their suffix."""
+    folder = files("entrenar_core.backend.cuda_kernels")
+    return sorted(entry.name.removesuffix(".cu") for entry in folder.iterdir() if entry.name.endswith(".cu"))
+
+
+@cache
+def kernel_file(name: str) -> KernelFile:
+    """The kernel file of this name."""
+    folder = files("entrenar_core.backend.cuda_kernels")
+    own = (folder / f"{name}.cu").read_text(encoding="utf-8")
+    text = (folder / "common.cuh").read_text(encoding="utf-8") + f'#line 1 "{name}.cu"\n' + own
+    return KernelFile(name, text, {match[1]: _parameters(match[2]) for match in _KERNEL.finditer(own)})
+
+
+@cache
+def kernel(file: str, name: str, element: str) -> Kernel:
+    """The kernel `name` of a file, for an element type."""
+    return kernel_file(file).kernel(name, element)
+
+
+def _parameters(text: str) -> tuple[Parameter, ...]:
+    return tuple(_parameter(" ".join(part.split())) for part in text.split(","))
+
+
+def _parameter(text: str) -> Parameter:
+    declared, name = text.rsplit(" ", 1)
+    is_array = declared.endswith("*")
+    ctype = declared.removesuffix("*").removeprefix("const ").strip()
+    if ctype != "T" and ctype not in _SCALARS:
+        raise ValueError(f"{text!r}: a kernel's parameters are plain numbers, or arrays of those or of T")
+    return Parameter(name, ctype, is_array, declared.startswith("const "))
