@@ -104,9 +104,8 @@ def speed(pair: Pair, teacher: Path) -> str:
 def _steps(pair: Pair, path: Path, backend: Any) -> tuple[Step, Step, Step]:
     """The student's step alone, the teacher's forward pass, and a step with the teacher."""
     from benchmarks.lora_step_ours import spec_of
-    from entrenar_core.autograd.ops.loss import chunk_rows
     from entrenar_core.autograd.tape import Tape
-    from entrenar_core.backend.base import DistillationParams
+    from entrenar_core.backend.parameters import DistillationParams
     from entrenar_core.distill.learner import DistilledModel
     from entrenar_core.distill.teachers import Teacher, Teachers
     from entrenar_core.distill.vocabulary import map_tokens, share_vocabulary
@@ -149,9 +148,10 @@ def _steps(pair: Pair, path: Path, backend: Any) -> tuple[Step, Step, Step]:
         started = time.perf_counter()
         model = source.teachers[0].model
         hidden = model.hidden_states(batch.tokens, batch.positions, batch.starts).data
-        flat, rows = hidden.reshape(-1, pair.teacher.hidden), chunk_rows(pair.teacher.vocab, 4, is_packed=True)
+        flat, head = hidden.reshape(-1, pair.teacher.hidden), model.output.frozen_handle()
+        rows = backend.loss_rows(pair.teacher.vocab, head)
         for start in range(0, len(flat), rows):
-            backend.linear(flat[start : start + rows], model.output.frozen_handle())
+            backend.linear(flat[start : start + rows], head)
         return time.perf_counter() - started
 
     return step_of(student), forward, step_of(taught)

@@ -33,18 +33,18 @@ def operands(rows: int, vocab: int, width: int) -> tuple[np.ndarray, ...]:
 
 def our_step(way: str, arrays: tuple[np.ndarray, ...], temperature: float, threads: int) -> Callable[[], float]:
     from entrenar_core.autograd.ops.distillation import DenseChunk, TopKChunk, linear_distillation
-    from entrenar_core.autograd.ops.loss import chunk_rows, linear_cross_entropy
+    from entrenar_core.autograd.ops.loss import linear_cross_entropy
     from entrenar_core.autograd.tape import Tape
     from entrenar_core.autograd.tensor import Tensor
-    from entrenar_core.backend.base import DistillationParams
     from entrenar_core.backend.cpu import CpuBackend
+    from entrenar_core.backend.parameters import DistillationParams
 
     backend = CpuBackend(threads)
     states, matrix, teacher_states, teacher_matrix, labels = arrays
     head, teacher_head = backend.prepare_weight(matrix), backend.prepare_weight(teacher_matrix)
     vocab, n = len(matrix), len(labels)
     params = DistillationParams(temperature=temperature, alpha=ALPHA)
-    rows_per_chunk = chunk_rows(vocab, 4)
+    rows_per_chunk = backend.loss_rows(vocab, head)
 
     class OnTheFly:
         def chunk(self, part: slice) -> DenseChunk:

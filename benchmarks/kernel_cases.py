@@ -23,8 +23,8 @@ def arrays(*shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 def our_cases(threads: int) -> dict[str, Step]:
     """Kernels of the CPU backend by name."""
-    from entrenar_core.backend.base import AdamParams
     from entrenar_core.backend.cpu import CpuBackend
+    from entrenar_core.backend.parameters import AdamParams
 
     backend = CpuBackend(threads)
     x, dy = arrays(SOFTMAX_SHAPE, SOFTMAX_SHAPE)

@@ -27,8 +27,8 @@ from benchmarks.interleave import medians_in_turn
 from benchmarks.real_data import ABSENT, gsm8k_section, shared_data
 from entrenar_core.autograd.ops.distillation import TeacherRows
 from entrenar_core.autograd.tape import Tape
-from entrenar_core.backend.base import DistillationParams, DivergenceKind
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind
 from entrenar_core.config.load import config_from_text
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.examples import Examples

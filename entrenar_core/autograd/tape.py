@@ -184,7 +184,9 @@ class Tape:
 def _is_finite(array: Any, backend: Backend) -> bool:
     if array.dtype.kind in "biu":
         return True
-    return backend.all_finite(array) if array.dtype == backend.dtype else bool(backend.xp.isfinite(array).all())
+    if array.dtype in (backend.dtype, backend.compute_dtype):
+        return backend.all_finite(backend.cast(array, backend.dtype))
+    return bool(backend.xp.isfinite(array).all())
 
 
 def _seed_gradient(output: Tensor, grad: Array | None) -> Array:

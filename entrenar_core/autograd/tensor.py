@@ -57,7 +57,7 @@ class GradSlot:
             return
         grad = backend.xp.asarray(grad)
         if grad.dtype != self.dtype:
-            grad, shared = grad.astype(self.dtype), False
+            grad, shared = backend.cast(grad, self.dtype), False
         if self.grad is None:
             copies = shared and self.is_leaf
             self.grad = _copy(backend, grad) if copies else grad
@@ -70,11 +70,13 @@ class GradSlot:
 
 
 def fits_kernels(backend: Backend, *arrays: Array) -> bool:
-    """Whether the backend's elementwise kernels take these arrays: one shape, and the dtype it computes in.
+    """Whether the backend's elementwise kernels take these arrays: one shape, and one dtype that it computes in.
 
     Losses are float64 scalars on every backend, so sums and multiples of losses go another way.
     """
-    return all(array.shape == arrays[0].shape and array.dtype == backend.dtype for array in arrays)
+    first = arrays[0]
+    is_known = first.dtype in (backend.dtype, backend.compute_dtype)
+    return is_known and all(array.shape == first.shape and array.dtype == first.dtype for array in arrays)
 
 
 def _copy(backend: Backend, array: Array) -> Array:

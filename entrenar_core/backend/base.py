@@ -9,11 +9,11 @@ R rank, M any number of rows. Floating arrays are C-contiguous and of `dtype` un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from entrenar_core.backend.parameters import AdamParams, AttentionParams, DistillationParams, DropoutKey, SGDParams
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
 
@@ -24,104 +24,6 @@ RopePairing = Literal["interleaved", "halves"]
 """Which components turn together: (2i, 2i+1), or (i, i + E/2)."""
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
-
-
-@dataclass(frozen=True)
-class AttentionParams:
-    """What shapes the scores besides q, k and v.
-
-    scale: factor on q·k. softcap: scores become softcap·tanh(score/softcap); 0 turns it off.
-    q_offset: index in k of the first query (the number of cached keys when generating).
-    """
-
-    scale: float
-    softcap: float = 0.0
-    q_offset: int = 0
-
-
-@dataclass(frozen=True)
-class DropoutKey:
-    """Names one dropout mask: the same key always draws the same mask, on every backend and thread count."""
-
-    seed: int
-    step: int
-    micro_batch: int
-    module: int
-
-    def mixed(self) -> int:
-        """The key as one 64-bit number (splitmix64 finaliser over the fields, in order)."""
-        state = 0
-        for part in (self.seed, self.step, self.micro_batch, self.module):
-            state = splitmix64((state ^ (part & _MASK64)) + 0x9E3779B97F4A7C15)
-        return state
-
-
-_MASK64 = (1 << 64) - 1
-
-
-def splitmix64(value: int) -> int:
-    """The finaliser of Steele, Lea & Flood's SplitMix generator: 64 well-mixed bits."""
-    value &= _MASK64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return value ^ (value >> 31)
-
-
-@dataclass(frozen=True)
-class AdamParams:
-    """One Adam or AdamW update (Kingma & Ba 2015; Loshchilov & Hutter 2019).
-
-    p -= lr·m̂/(√v̂ + eps) with m̂ = m/(1-beta1^step), v̂ = v/(1-beta2^step); step is 1 for the first update.
-    decoupled: AdamW's weight decay (p -= lr·wd·p, before the update) instead of Adam's L2 (g += wd·p).
-    grad_scale: factor on the gradient before all else (clipping).
-    """
-
-    lr: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    decoupled: bool
-    step: int
-    grad_scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class SGDParams:
-    """One SGD update: g = grad_scale·grad + wd·p; buf = momentum·buf + g (buf = g on the first step);
-    p -= lr·(g + momentum·buf if nesterov else buf). Without a buffer, p -= lr·g."""
-
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    first_step: bool
-    grad_scale: float = 1.0
-
-
-DivergenceKind = Literal["forward_kl", "reverse_kl", "symmetric_kl", "jensen_shannon", "logit_mse"]
-
-
-@dataclass(frozen=True)
-class DistillationParams:
-    """alpha·D + (1-alpha)·cross-entropy, with D how far a student S is from its teacher T (Hinton et al. 2015).
-
-    S and T are softmaxes of logits/temperature, and D carries temperature² so that the size of its gradient stays.
-    forward_kl is KL(T‖S), reverse_kl KL(S‖T), symmetric_kl their mean. jensen_shannon is β·KL(T‖M) + (1-β)·KL(S‖M) with
-    M = β·T + (1-β)·S (Agarwal et al. 2024). logit_mse is the mean of (student's logit - teacher's logit)².
-
-    Raises:
-        ValueError: temperature ≤ 0, alpha outside 0 ... 1, or beta outside 0 < beta < 1.
-    """
-
-    kind: DivergenceKind = "forward_kl"
-    temperature: float = 1.0
-    alpha: float = 1.0
-    beta: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 <= self.alpha <= 1 and 0 < self.beta < 1):
-            raise ValueError(f"{self}: temperature > 0, 0 ≤ alpha ≤ 1 and 0 < beta < 1 are needed")
 
 
 class WeightHandle(Protocol):
@@ -139,6 +41,9 @@ class Backend(Protocol):
     name: str
     xp: Any
     dtype: np.dtype[Any]
+    """Of parameters, their gradients, statistics of rows, logits and losses."""
+    compute_dtype: np.dtype[Any]
+    """Of activations and their gradients; products of them accumulate in `dtype`, or wider."""
     n_threads: int
 
     # memory
@@ -153,18 +58,42 @@ class Backend(Protocol):
         kinds keep theirs. The result may share memory with a host array that already fits."""
         ...
 
-    def to_host(self, array: Array) -> np.ndarray: ...
+    def to_host(self, array: Array) -> np.ndarray:
+        """The values on the host, in `dtype` if they are of `compute_dtype`."""
+        ...
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        """The array in another floating dtype; itself if it has it."""
+        ...
 
     # elementwise (arrays of one shape; `out` may be an argument)
     def add(self, a: Array, b: Array, out: Array | None = None) -> Array: ...
     def multiply(self, a: Array, b: Array, out: Array | None = None) -> Array: ...
     def scale(self, a: Array, factor: float, out: Array | None = None) -> Array: ...
 
+    def add_bias(self, y: Array, bias: Array) -> None:
+        """y [M, N] += bias [N]."""
+        ...
+
+    def sum_rows(self, x: Array) -> Array:
+        """The sum of the rows of x [M, N], in `dtype` -> [N]."""
+        ...
+
     # matrix products
-    def gemm(self, a: Array, b: Array, out: Array | None = None, *, alpha: float = 1.0, beta: float = 0.0) -> Array:
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array | None = None,
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        dtype: Any = None,
+    ) -> Array:
         """out = alpha·a@b + beta·out for 2-D views (pass ``x.T`` for a transposed operand, no copy is made).
 
         With beta 0, `out` is not read (it may hold NaN). `out` may be a strided view, and overlaps neither a nor b.
+        Without `out`, the result is of `dtype`, or of `compute_dtype` if an operand is and no other is asked for.
         """
         ...
 
@@ -176,8 +105,8 @@ class Backend(Protocol):
         """A frozen weight [out, in] in GGML blocks, which stays packed: products decode a tile of it at a time."""
         ...
 
-    def linear(self, x: Array, weight: WeightHandle) -> Array:
-        """x [M, in] -> x @ weight.T [M, out]."""
+    def linear(self, x: Array, weight: WeightHandle, dtype: Any = None) -> Array:
+        """x [M, in] -> x @ weight.T [M, out]; of `dtype`, or as `gemm` has it."""
         ...
 
     def linear_input_grad(self, dy: Array, weight: WeightHandle) -> Array:
@@ -290,6 +219,19 @@ class Backend(Protocol):
 
     def embedding_backward(self, dy: Array, ids: Array, out: Array) -> None:
         """out [V, D] += dy [M, D] summed by ids, in the order of the rows."""
+        ...
+
+    def loss_rows(self, n_columns: int, weight: WeightHandle | None) -> int:
+        """How many rows of logits [rows, n_columns] a fused loss does well to make at a time; `weight` is the handle
+        that makes them, or None for a trainable matrix."""
+        ...
+
+    def take_rows(self, x: Array, rows: Array) -> Array:
+        """The rows int32 [m] of x [M, D], in their order: [m, D]."""
+        ...
+
+    def put_rows(self, rows: Array, values: Array, out: Array) -> None:
+        """The rows int32 [m], which are all different, of out [M, D] become values [m, D]."""
         ...
 
     def cross_entropy(self, logits: Array, labels: Array, grad_scale: float | None) -> Array:

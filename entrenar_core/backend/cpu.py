@@ -15,15 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_optimizer, cpu_packed, cpu_rounding
-from entrenar_core.backend.base import (
-    Activation,
-    AdamParams,
-    AttentionParams,
-    DropoutKey,
-    RopePairing,
-    SGDParams,
-    WeightHandle,
-)
+from entrenar_core.backend.base import Activation, RopePairing, WeightHandle
 from entrenar_core.backend.cpu_arguments import (
     FLOAT32,
     attention_inputs,
@@ -38,6 +30,7 @@ from entrenar_core.backend.cpu_gemm import DenseWeight
 from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, norm, optimizer, rope, softmax
 from entrenar_core.backend.cpu_losses import CpuLosses
 from entrenar_core.backend.cpu_work import GRAIN, grain
+from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
@@ -74,7 +67,7 @@ class CpuBackend(CpuLosses):
 
     name = "cpu"
     xp: ModuleType = np
-    dtype = FLOAT32
+    dtype = compute_dtype = FLOAT32
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
         super().__init__(Threads(threads), Pool(debug=debug_pool))
@@ -102,6 +95,9 @@ class CpuBackend(CpuLosses):
         """The array itself: it is on the host already."""
         return array
 
+    def cast(self, array: NDArray, dtype: Any) -> NDArray:
+        return array.astype(dtype, copy=False)
+
     # elementwise
 
     def add(self, a: NDArray, b: NDArray, out: NDArray | None = None) -> NDArray:
@@ -113,17 +109,30 @@ class CpuBackend(CpuLosses):
     def scale(self, a: NDArray, factor: float, out: NDArray | None = None) -> NDArray:
         return self._elementwise(np.multiply, a, np.float32(factor), out)
 
+    def add_bias(self, y: NDArray, bias: NDArray) -> None:
+        y += vector("add_bias", bias, y.shape[-1])
+
+    def sum_rows(self, x: NDArray) -> NDArray:
+        return x.sum(axis=0)
+
     # matrix products
 
     def gemm(
-        self, a: NDArray, b: NDArray, out: NDArray | None = None, *, alpha: float = 1.0, beta: float = 0.0
+        self,
+        a: NDArray,
+        b: NDArray,
+        out: NDArray | None = None,
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        dtype: Any = None,
     ) -> NDArray:
         shape = (a.shape[0], b.shape[-1])
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or (out is not None and out.shape != shape):
             raise ValueError(f"gemm: {a.shape} @ {b.shape} -> {shape if out is None else out.shape} does not fit")
         a, b = cpu_gemm.blas_ready(a), cpu_gemm.blas_ready(b)
         if out is None:
-            out, beta = self.pool.empty(shape), 0.0
+            out, beta = self.empty(shape, dtype), 0.0
         if beta == 0:
             cpu_gemm.multiply(self.threads, a, b, out, alpha)
         else:
@@ -138,7 +147,8 @@ class CpuBackend(CpuLosses):
     def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
         return weight
 
-    def linear(self, x: NDArray, weight: WeightHandle) -> NDArray:
+    def linear(self, x: NDArray, weight: WeightHandle, dtype: Any = None) -> NDArray:
+        del dtype  # there is one
         if isinstance(weight, PackedMatrix):
             return cpu_packed.multiply_transposed(self.threads, self.pool, x, weight)
         return self.gemm(x, cpu_gemm.dense_values(weight).T)
@@ -295,6 +305,12 @@ class CpuBackend(CpuLosses):
         self.threads.run(
             embedding.embedding_backward, out.shape[1], contiguous(dy), ids, out, grain=max(16, grain(len(ids)))
         )
+
+    def take_rows(self, x: NDArray, rows: NDArray) -> NDArray:
+        return np.take(x, rows, axis=0)
+
+    def put_rows(self, rows: NDArray, values: NDArray, out: NDArray) -> None:
+        out[rows] = values
 
     def dropout(self, x: NDArray, p: float, key: DropoutKey) -> NDArray:
         if not 0 <= p < 1:

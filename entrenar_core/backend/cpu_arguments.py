@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import AttentionParams
+from entrenar_core.backend.parameters import AttentionParams
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from entrenar_core.backend.base import AttentionParams
 from entrenar_core.backend.cpu_kernels import attention as kernels
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.pool import Pool
 from entrenar_core.threads import Threads
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import AdamParams, SGDParams
 from entrenar_core.backend.cpu_arguments import optimizer_states
 from entrenar_core.backend.cpu_kernels import optimizer
+from entrenar_core.backend.parameters import AdamParams, SGDParams
 from entrenar_core.threads import Threads
 
 NDArray = np.ndarray[Any, np.dtype[Any]]

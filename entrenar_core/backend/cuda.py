@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import Activation, Array, DropoutKey, RopePairing
+from entrenar_core.backend.base import Activation, Array, RopePairing
 from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
 from entrenar_core.backend.cuda_optimizer import CudaOptimizer
 from entrenar_core.backend.cuda_products import CudaProducts
 from entrenar_core.backend.cuda_runtime import Runtime
+from entrenar_core.backend.parameters import DropoutKey
 
 
 class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
@@ -68,11 +69,9 @@ class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
     def keep_where(self, array: Array, kept: Array, out: Array | None = None) -> Array:
         return self._elementwise("keep_where", array, kept, out)
 
-    def add_bias(self, y: Array, bias: Array) -> Array:
+    def add_bias(self, y: Array, bias: Array) -> None:
         check_shape("add_bias", "bias", bias, y.shape[-1:])
-        out = self.empty(y.shape, y.dtype)
-        self.over_elements("elementwise", "add_bias", y.size, y, bias, out, y.size, len(bias), element=y.dtype)
-        return out
+        self.over_elements("elementwise", "add_bias", y.size, y, bias, y, y.size, len(bias), element=y.dtype)
 
     def sum_rows(self, x: Array) -> Array:
         n_rows, width = x.shape
@@ -180,6 +179,8 @@ class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
 
     def embedding(self, table: Array, ids: Array) -> Array:
         n, width = len(ids), table.shape[1]
+        if table.dtype != FLOAT32:
+            return self.take_rows(table, ids)
         y = self.empty((n, width), self.compute_dtype)
         arrays = (self.contiguous(table), ids, y)
         self.over_elements("embedding", "gather_rows", y.size, *arrays, y.size, *table.shape, element=y.dtype)
@@ -192,6 +193,17 @@ class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
         order = self.xp.argsort(ids, kind="stable")
         grid, arrays = (n_rows, -(-width // 256)), (self.contiguous(dy), ids, order, out)
         self.launch("embedding", "add_by_id", grid, *arrays, n_rows, *out.shape, element=dy.dtype)
+
+    def take_rows(self, x: Array, rows: Array) -> Array:
+        y = self.empty((len(rows), x.shape[1]), x.dtype)
+        arrays = (self.contiguous(x), rows, y)
+        self.over_elements("embedding", "take_rows", y.size, *arrays, y.size, *x.shape, element=x.dtype)
+        return y
+
+    def put_rows(self, rows: Array, values: Array, out: Array) -> None:
+        check_shape("put_rows", "values", values, (len(rows), out.shape[1]))
+        arrays = (self.contiguous(values), rows, out)
+        self.over_elements("embedding", "put_rows", values.size, *arrays, values.size, *out.shape, element=out.dtype)
 
     def dropout(self, x: Array, p: float, key: DropoutKey) -> Array:
         if not 0 <= p < 1:

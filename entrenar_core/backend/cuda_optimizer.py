@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import AdamParams, Array, SGDParams
+from entrenar_core.backend.base import Array
 from entrenar_core.backend.cuda_launch import FLOAT32, CudaLaunch, check_shape
+from entrenar_core.backend.parameters import AdamParams, SGDParams
 
 CHUNK = 1 << 16
 """Elements that one block works on."""

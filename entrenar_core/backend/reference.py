@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.backend import reference_attention
-from entrenar_core.backend.base import (
-    Activation,
-    AdamParams,
-    AttentionParams,
-    DropoutKey,
-    RopePairing,
-    SGDParams,
-    WeightHandle,
-)
+from entrenar_core.backend.base import Activation, RopePairing, WeightHandle
+from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams
 from entrenar_core.backend.reference_losses import ReferenceLosses
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
@@ -62,7 +55,7 @@ class ReferenceBackend(ReferenceLosses):
     xp: ModuleType = np
 
     def __init__(self, dtype: Any = np.float32) -> None:
-        self.dtype = np.dtype(dtype)
+        self.dtype = self.compute_dtype = np.dtype(dtype)
 
     # memory
 
@@ -81,6 +74,9 @@ class ReferenceBackend(ReferenceLosses):
     def to_host(self, array: NDArray) -> NDArray:
         return array
 
+    def cast(self, array: NDArray, dtype: Any) -> NDArray:
+        return array.astype(dtype, copy=False)
+
     # elementwise
 
     def add(self, a: NDArray, b: NDArray, out: NDArray | None = None) -> NDArray:
@@ -92,13 +88,26 @@ class ReferenceBackend(ReferenceLosses):
     def scale(self, a: NDArray, factor: float, out: NDArray | None = None) -> NDArray:
         return np.multiply(a, float(factor), out=out)
 
+    def add_bias(self, y: NDArray, bias: NDArray) -> None:
+        y += bias
+
+    def sum_rows(self, x: NDArray) -> NDArray:
+        return x.sum(axis=0)
+
     # matrix products
 
     def gemm(
-        self, a: NDArray, b: NDArray, out: NDArray | None = None, *, alpha: float = 1.0, beta: float = 0.0
+        self,
+        a: NDArray,
+        b: NDArray,
+        out: NDArray | None = None,
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        dtype: Any = None,
     ) -> NDArray:
         if out is None:
-            out = self.empty((a.shape[0], b.shape[1]))
+            out = self.empty((a.shape[0], b.shape[1]), dtype)
             beta = 0.0
         product = float(alpha) * (a @ b)
         out[...] = product if beta == 0 else product + float(beta) * out
@@ -110,8 +119,8 @@ class ReferenceBackend(ReferenceLosses):
     def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
         return weight
 
-    def linear(self, x: NDArray, weight: WeightHandle) -> NDArray:
-        return x @ self._values(weight).T
+    def linear(self, x: NDArray, weight: WeightHandle, dtype: Any = None) -> NDArray:
+        return self.gemm(x, self._values(weight).T, dtype=dtype)
 
     def linear_input_grad(self, dy: NDArray, weight: WeightHandle) -> NDArray:
         return dy @ self._values(weight)
@@ -238,6 +247,16 @@ class ReferenceBackend(ReferenceLosses):
 
     def embedding_backward(self, dy: NDArray, ids: NDArray, out: NDArray) -> None:
         np.add.at(out, ids, dy)  # unbuffered: repeated ids add up, row after row
+
+    def loss_rows(self, n_columns: int, weight: WeightHandle | None) -> int:
+        del weight
+        return max(16, (16 << 20) // (n_columns * self.dtype.itemsize))
+
+    def take_rows(self, x: NDArray, rows: NDArray) -> NDArray:
+        return x[rows]
+
+    def put_rows(self, rows: NDArray, values: NDArray, out: NDArray) -> None:
+        out[rows] = values
 
     def dropout(self, x: NDArray, p: float, key: DropoutKey) -> NDArray:
         bits = _splitmix64(np.arange(1, x.size + 1, dtype=np.uint64) * np.uint64(_GOLDEN_GAMMA), key.mixed())

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import AttentionParams, RopePairing
+from entrenar_core.backend.base import RopePairing
+from entrenar_core.backend.parameters import AttentionParams
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

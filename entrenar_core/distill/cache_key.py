@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.distill.teachers import Combination
 from entrenar_core.distill.vocabulary import SharedVocabulary
 

@@ -14,7 +14,8 @@ from entrenar_core.autograd.ops import elementwise, shape
 from entrenar_core.autograd.ops.distillation import LossSums, TeacherRows, linear_distillation
 from entrenar_core.autograd.tape import scope
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, Backend, DistillationParams
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.distill.layers import LayerMatching
 from entrenar_core.distill.on_policy import OnPolicy
@@ -94,9 +95,9 @@ class DistilledModel:
         sums, self._sums = self._sums, _Sums()
         rows, found = sums.data.rows + sums.written.rows, {}
         if rows:
-            found["divergence"] = (sums.data.divergence + sums.written.divergence) / rows
+            found["divergence"] = float(sums.data.divergence + sums.written.divergence) / rows
         if sums.data.rows and self.params.alpha < 1:
-            found["cross_entropy"] = sums.data.cross_entropy / sums.data.rows
+            found["cross_entropy"] = float(sums.data.cross_entropy) / sums.data.rows
         if rows and self.matching is not None:
             found["layers"] = sums.layers / rows
         return found
@@ -118,12 +119,11 @@ class DistilledModel:
         taps = None if self.matching is None else self.matching.student_taps()
         rows, teacher_taps = self._teacher_rows(batch)
         hidden = self.student.hidden_states(batch.tokens, batch.positions, batch.starts, key, taps=taps)
-        labels: Array = self.backend.asarray(batch.labels.reshape(-1), np.int32)
         with scope("output"):
             total = linear_distillation(
                 shape.reshape(hidden, (-1, self.student.spec.hidden_size)),
                 self.student.output_operand(),
-                labels,
+                batch.labels.reshape(-1),
                 rows,
                 params,
                 scale,

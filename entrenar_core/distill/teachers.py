@@ -16,9 +16,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from entrenar_core.autograd.ops.distillation import DenseChunk, TeacherRows
-from entrenar_core.autograd.ops.loss import supervised_rows
+from entrenar_core.autograd.ops.loss import supervised
 from entrenar_core.autograd.tape import no_grad
-from entrenar_core.backend.base import Array, Backend, DistillationParams, WeightHandle
+from entrenar_core.backend.base import Array, Backend, WeightHandle
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.distill.vocabulary import Int32Array, SharedVocabulary
 from entrenar_core.errors import ModelError
@@ -80,7 +81,7 @@ class Teachers:
         Raises:
             ModelError: a teacher computes numbers that are not finite.
         """
-        supervised = supervised_rows(self.backend.xp, self.backend.asarray(batch.labels.reshape(-1), np.int32))
+        asked, _ = supervised(self.backend, batch.labels.reshape(-1))
         states = []
         for index, one in enumerate(self.teachers):
             tokens = self.vocabulary.maps[index].read_as[batch.tokens]
@@ -89,11 +90,11 @@ class Teachers:
                     tokens, batch.positions, batch.starts, taps=taps if index == 0 else None
                 )
             flat = hidden.data.reshape(-1, one.model.spec.hidden_size)
-            if not self.backend.all_finite(flat):
+            if not self.backend.all_finite(self.backend.cast(flat, self.backend.dtype)):
                 raise ModelError(
                     "the teacher computes numbers that are not finite", where=one.name, hint="its weights are damaged"
                 )
-            states.append(self.backend.xp.take(flat, supervised, axis=0))
+            states.append(self.backend.take_rows(flat, asked))
         return _Rows(self, states, self._weights(batch))
 
     def _weights(self, batch: Batch) -> Array | None:
@@ -122,14 +123,14 @@ class _Rows:
         if len(values) == 1:
             return DenseChunk(values[0], kept)
         shares = owner.shares
-        logs = [np.full(len(values[0]), math.log(share), np.float64) for share in shares]
+        logs = [owner.backend.xp.full(len(values[0]), math.log(share), np.float64) for share in shares]
         if owner.combine == "confidence":
             logs = _by_confidence(owner, values, shares)
         return DenseChunk(_mixed(owner, values, logs), kept)
 
     def _values(self, index: int, part: slice) -> Array:
         owner, one = self.owner, self.owner.teachers[index]
-        logits = owner.backend.linear(self.states[index][part], _matrix(one))
+        logits = owner.backend.linear(self.states[index][part], _matrix(one), owner.backend.dtype)
         values = _columns(owner.backend, logits, owner.vocabulary.teacher_columns[index], owner.vocabulary.n)
         if owner.params.kind != "logit_mse":
             owner.backend.log_softmax(values, owner.params.temperature)

@@ -182,6 +182,8 @@ def token_losses(model: LanguageModel, hidden: Array, places: np.ndarray, labels
     backend = model.backend
     found = np.empty(len(places))
     for part in row_parts(len(places), model):
-        logits = model.output.forward(Tensor(backend.xp.take(hidden, places[part], axis=0), backend), None)
+        logits = model.output.forward(
+            Tensor(backend.take_rows(hidden, backend.asarray(places[part], np.int32)), backend), None
+        )
         found[part] = backend.to_host(backend.cross_entropy(logits.data, backend.asarray(labels[part]), None))
     return found

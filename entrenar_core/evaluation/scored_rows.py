@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from entrenar_core.autograd.ops.loss import chunk_rows, supervised_rows
+from entrenar_core.autograd.ops.loss import supervised
 from entrenar_core.autograd.tape import no_grad
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array
 from entrenar_core.data.batch import Batch
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.packed import PackedWeight
 
 
 class ScoredRows:
@@ -23,13 +22,10 @@ class ScoredRows:
     def __init__(self, model: LanguageModel, batch: Batch) -> None:
         model.check_labels(batch)
         self.model = model
-        xp = model.backend.xp
-        labels = model.backend.asarray(batch.labels.reshape(-1))
-        scored = supervised_rows(xp, labels)
-        self.labels = xp.take(labels, scored)
+        scored, self.labels = supervised(model.backend, batch.labels.reshape(-1))
         with no_grad():
             hidden = model.hidden_states(batch.tokens, batch.positions, batch.starts).data
-        self._states = xp.take(hidden.reshape(-1, hidden.shape[-1]), scored, axis=0)
+        self._states = model.backend.take_rows(hidden.reshape(-1, hidden.shape[-1]), scored)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -48,5 +44,5 @@ def row_parts(count: int, *models: LanguageModel) -> Iterator[slice]:
 
 
 def _rows_at_a_time(model: LanguageModel) -> int:
-    is_packed = isinstance(model.output.weight, PackedWeight)
-    return chunk_rows(model.spec.vocab_size, model.backend.dtype.itemsize, is_packed=is_packed)
+    operand = model.output.operand()
+    return model.backend.loss_rows(model.spec.vocab_size, None if isinstance(operand, Tensor) else operand)

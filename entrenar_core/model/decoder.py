@@ -14,7 +14,8 @@ from entrenar_core.autograd.checkpoint import checkpoint
 from entrenar_core.autograd.ops import activation, attention, elementwise, loss, rope, shape
 from entrenar_core.autograd.tape import current_tape, no_grad, scope
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, AttentionParams, Backend, WeightHandle
+from entrenar_core.backend.base import Array, Backend, WeightHandle
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.errors import AutogradError, ModelError
 from entrenar_core.model.kv_cache import KVCache
@@ -189,7 +190,7 @@ class LanguageModel(Module):
         self.blocks = [Block(spec, weights, layer) for layer in range(spec.num_layers)]
         self.output_norm = _norm(weights, "output_norm", spec.norm_eps)
         head = "token_embd.weight" if spec.tie_embeddings else "output.weight"
-        self.output = Linear("output", weights[head])
+        self.output = Linear("output", weights[head], full_precision=True)
         self._frequencies = inverse_frequencies(spec, rope_factors)
 
     def hidden_states(
@@ -247,10 +248,9 @@ class LanguageModel(Module):
         """
         self.check_labels(batch)
         hidden = self.hidden_states(batch.tokens, batch.positions, batch.starts, key)
-        labels = self.backend.asarray(batch.labels.reshape(-1), np.int32)
         with scope("output"):
             flat = shape.reshape(hidden, (-1, self.spec.hidden_size))
-            return loss.linear_cross_entropy(flat, self.output_operand(), labels, scale)
+            return loss.linear_cross_entropy(flat, self.output_operand(), batch.labels.reshape(-1), scale)
 
     def check_labels(self, batch: Batch) -> None:
         """See that the labels of a batch are tokens.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from entrenar_core.autograd.tape import no_grad
-from entrenar_core.backend.base import splitmix64
+from entrenar_core.backend.parameters import splitmix64
 from entrenar_core.data.batch import Int32Array
 from entrenar_core.errors import ConfigError, ModelError
 from entrenar_core.model.decoder import LanguageModel

@@ -158,8 +158,7 @@ class SequenceModel(Module):
     def _loss_of(self, outputs: Tensor, batch: Batch, scale: float) -> Tensor:
         with scope(HEAD):
             if self.spec.is_classification:
-                labels = self.backend.asarray(self._class_ids(batch), np.int32)
-                return loss.cross_entropy(outputs, labels, scale)
+                return loss.cross_entropy(outputs, self._class_ids(batch), scale)
             targets = self.backend.asarray(self.spec.standardised(_values(batch)))
             return loss.squared_error(shape.reshape(outputs, (-1,)), targets, scale)
 

@@ -17,8 +17,8 @@ class KVCache:
 
     def __init__(self, spec: DecoderSpec, backend: Backend, capacity: int, batch_size: int = 1) -> None:
         shape = (batch_size, capacity, spec.num_kv_heads, spec.head_dim)
-        self.keys = [backend.zeros(shape) for _ in range(spec.num_layers)]
-        self.values = [backend.zeros(shape) for _ in range(spec.num_layers)]
+        self.keys = [backend.zeros(shape, backend.compute_dtype) for _ in range(spec.num_layers)]
+        self.values = [backend.zeros(shape, backend.compute_dtype) for _ in range(spec.num_layers)]
         self.capacity = capacity
         self.length = 0
         self.n_rows = batch_size

@@ -76,16 +76,20 @@ class WeightedModule(Module):
 class Linear(WeightedModule):
     """y = x Wᵀ + b with W [out, in]; a frozen W is multiplied in the form that the backend likes best, or packed.
 
-    `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `observer`, where one is set, is shown each input, and
+    `name` is the GGUF name without its suffix: ``blk.0.attn_q``. `full_precision` keeps the result, logits, from being
+    rounded to the type of activations. `observer`, where one is set, is shown each input, and
     `input_rounding` says what is multiplied by in its place.
     """
 
     observer: InputObserver | None = None
     input_rounding: InputRounding | None = None
 
-    def __init__(self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, name: str, weight: Tensor | PackedWeight, bias: Tensor | None = None, *, full_precision: bool = False
+    ) -> None:
         super().__init__(name, weight)
         self.bias = bias
+        self.full_precision = full_precision
         self._handle: WeightHandle | None = None
         self._handle_version = 0
 
@@ -120,7 +124,7 @@ class Linear(WeightedModule):
         if self.input_rounding is not None:
             x = self.input_rounding.rounded(x)
         with scope(self.name):
-            return matmul.linear(x, self.operand(), self.bias)
+            return matmul.linear(x, self.operand(), self.bias, full_precision=self.full_precision)
 
 
 class RMSNorm(Module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import DropoutKey
+from entrenar_core.backend.parameters import DropoutKey
 from entrenar_core.model.packed import PackedWeight
 
 

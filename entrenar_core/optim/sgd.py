@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, SGDParams
+from entrenar_core.backend.base import Array
+from entrenar_core.backend.parameters import SGDParams
 from entrenar_core.optim.base import Optimizer
 
 MOMENTUM = "momentum"

@@ -16,7 +16,8 @@ from signal import SIGINT
 
 import numpy as np
 
-from entrenar_core.backend.base import Backend, DistillationParams
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.config.distill import Distill, Hidden
 from entrenar_core.config.root import Config
 from entrenar_core.data.examples import Examples

@@ -11,7 +11,8 @@ import numpy as np
 from entrenar_core.autograd.ops import distillation, matching
 from entrenar_core.autograd.ops.distillation import DenseChunk, TopKChunk
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Backend, DistillationParams, DivergenceKind
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind
 
 Array = np.ndarray
 

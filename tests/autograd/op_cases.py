@@ -21,7 +21,8 @@ from entrenar_core.autograd.ops import (
     shape,
 )
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import AttentionParams, Backend, DropoutKey
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.parameters import AttentionParams, DropoutKey
 from tests.autograd.distillation_cases import distillation_cases
 
 KEY = DropoutKey(seed=1, step=2, micro_batch=0, module=3)

@@ -11,8 +11,9 @@ from entrenar_core.autograd.checkpoint import checkpoint
 from entrenar_core.autograd.ops import activation, dropout, elementwise, matmul, norm, reduce
 from entrenar_core.autograd.tape import Tape, no_grad
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Backend, DropoutKey
+from entrenar_core.backend.base import Backend
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import DropoutKey
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError
 

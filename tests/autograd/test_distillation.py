@@ -18,8 +18,8 @@ from entrenar_core.autograd.ops.distillation import (
 )
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import DistillationParams, DivergenceKind
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError
 from tests.autograd.distillation_cases import (

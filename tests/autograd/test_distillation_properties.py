@@ -14,8 +14,8 @@ from entrenar_core.autograd.ops import loss
 from entrenar_core.autograd.ops.distillation import linear_distillation
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import DistillationParams, DivergenceKind
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind
 from entrenar_core.backend.reference import ReferenceBackend
 from tests.autograd.distillation_cases import KINDS, DenseTeacher, TopKTeacher, log_softmax, top_k
 

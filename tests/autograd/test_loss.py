@@ -10,6 +10,7 @@ from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.reference import ReferenceBackend
+from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.data.batch import IGNORE
 
 Array = np.ndarray
@@ -160,14 +161,17 @@ def test_a_label_beyond_the_vocabulary_is_refused(cpu: CpuBackend, double: Refer
         fused(double, labels)
 
 
-@pytest.mark.parametrize(
-    ("vocab", "item_bytes", "rows"),
-    [(32_000, 4, 131), (32_000, 8, 65), (128_256, 4, 32), (1 << 20, 4, 16), (2, 4, 2 << 20)],
-)
+@pytest.mark.parametrize(("vocab", "rows"), [(32_000, 131), (128_256, 32), (1 << 20, 16), (2, 2 << 20)])
 def test_a_chunk_of_logits_fits_a_cache_and_has_enough_rows_for_a_fast_product(
-    vocab: int, item_bytes: int, rows: int
+    cpu: CpuBackend, vocab: int, rows: int
 ) -> None:
-    assert loss.chunk_rows(vocab, item_bytes) == rows
+    assert cpu.loss_rows(vocab, None) == rows
+
+
+@pytest.mark.parametrize(("vocab", "rows"), [(32_000, 524), (1 << 20, 128)])
+def test_a_matrix_in_blocks_is_decoded_for_more_rows_at_a_time(cpu: CpuBackend, vocab: int, rows: int) -> None:
+    packed = PackedMatrix(np.zeros((4, 18), np.uint8), "Q4_0")
+    assert cpu.loss_rows(vocab, cpu.prepare_packed(packed)) == rows
 
 
 def test_the_chunked_loss_never_holds_all_logits(cpu: CpuBackend) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from entrenar_core.autograd.ops import activation, attention, loss, low_rank, matmul, norm, rope, shape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import AttentionParams
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError
 

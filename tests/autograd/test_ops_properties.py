@@ -25,7 +25,7 @@ from entrenar_core.autograd.ops import (
 )
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import DropoutKey
+from entrenar_core.backend.parameters import DropoutKey
 from entrenar_core.backend.reference import ReferenceBackend
 
 pytestmark = pytest.mark.property

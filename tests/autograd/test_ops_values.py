@@ -23,7 +23,7 @@ from entrenar_core.autograd.ops import (
 )
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import AttentionParams, DropoutKey
+from entrenar_core.backend.parameters import AttentionParams, DropoutKey
 from entrenar_core.backend.reference import ReferenceBackend
 
 Array = np.ndarray

@@ -10,8 +10,8 @@ import pytest
 from entrenar_core.autograd.ops import activation, attention, elementwise, matmul, norm, reduce, shape
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import AttentionParams
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from entrenar_core.backend.base import (
+from entrenar_core.backend.parameters import (
     AdamParams,
     AttentionParams,
     DistillationParams,

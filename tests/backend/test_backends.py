@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import DropoutKey, splitmix64
+from entrenar_core.backend.parameters import DropoutKey, splitmix64
 from tests.backend.agreement import TRUTH, assert_agrees, assert_close, call, on
 
 ROWS = [(1, 1), (1, 33), (2, 8), (3, 7), (5, 64), (17, 129), (64, 65), (301, 250), (1037, 48)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AttentionParams
+from entrenar_core.backend.parameters import AttentionParams
 from tests.backend.agreement import TRUTH, assert_agrees, assert_close, call, on
 
 

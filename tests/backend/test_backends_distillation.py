@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import DistillationParams, DivergenceKind
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind
 from entrenar_core.jit import jit_enabled
 from tests.autograd.distillation_cases import KINDS, log_softmax, top_k
 from tests.backend.agreement import TRUTH, assert_agrees, assert_close, on

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entrenar_core.backend.base import AttentionParams, DropoutKey
+from entrenar_core.backend.parameters import AttentionParams, DropoutKey
 from tests.backend.agreement import call, on
 
 pytestmark = pytest.mark.property

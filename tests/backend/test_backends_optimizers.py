@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AdamParams, SGDParams
+from entrenar_core.backend.parameters import AdamParams, SGDParams
 from tests.backend.agreement import assert_close, on
 
 SHAPES = [(1,), (7,), (3, 5), (129, 33), (70_001,)]

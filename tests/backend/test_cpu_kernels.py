@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import (
-    AttentionParams,
-)
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_kernels import elementary
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.backend.select import select_backend
 from entrenar_core.errors import MissingExtraError

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AttentionParams
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_gemm import FEW_ROWS
+from entrenar_core.backend.parameters import AttentionParams
 from tests.backend.agreement import assert_agrees, assert_close, on
 
 

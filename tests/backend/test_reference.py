@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AdamParams, AttentionParams, DropoutKey, SGDParams, splitmix64
+from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams, splitmix64
 from entrenar_core.backend.reference import ReferenceBackend
 
 DOUBLE = ReferenceBackend(np.float64)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AttentionParams, DropoutKey
+from entrenar_core.backend.parameters import AttentionParams, DropoutKey
 from entrenar_core.backend.reference import ReferenceBackend
 from tests.backend.agreement import assert_close
 

@@ -11,16 +11,64 @@ from typing import Any
 import numpy as np
 
 _COMPUTING = frozenset(
-    "sum mean max min argmax argsort cumsum clip dot prod std var round nonzero all any __add__ __radd__ __sub__"
-    " __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __pow__ __neg__ __iadd__ __isub__ __imul__ __itruediv__".split()
+    [
+        "sum",
+        "mean",
+        "max",
+        "min",
+        "argmax",
+        "argsort",
+        "cumsum",
+        "clip",
+        "dot",
+        "prod",
+        "std",
+        "var",
+        "round",
+        "nonzero",
+        "all",
+        "any",
+        "__add__",
+        "__radd__",
+        "__sub__",
+        "__rsub__",
+        "__mul__",
+        "__rmul__",
+        "__truediv__",
+        "__rtruediv__",
+        "__pow__",
+        "__neg__",
+        "__iadd__",
+        "__isub__",
+        "__imul__",
+        "__itruediv__",
+    ]
 )
-_WAITING = frozenset("item tolist nonzero __bool__ __float__ __int__ __index__".split())
-_RETURNS_HOST = frozenset("item tolist __bool__ __float__ __int__ __index__ __len__".split())
+_WAITING = frozenset(["item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__index__"])
+_RETURNS_HOST = frozenset(["item", "tolist", "__bool__", "__float__", "__int__", "__index__", "__len__"])
 _FROM_HOST = frozenset(["asarray", "array", "ascontiguousarray"])
 _WAITING_FUNCTIONS = frozenset(["nonzero", "flatnonzero", "unique", "argwhere"])
 _MOVING_FUNCTIONS = frozenset(
-    "asarray array ascontiguousarray concatenate broadcast_to expand_dims split stack take may_share_memory empty zeros"
-    " empty_like zeros_like full swapaxes moveaxis shares_memory".split()
+    [
+        "asarray",
+        "array",
+        "ascontiguousarray",
+        "concatenate",
+        "broadcast_to",
+        "expand_dims",
+        "split",
+        "stack",
+        "take",
+        "may_share_memory",
+        "empty",
+        "zeros",
+        "empty_like",
+        "zeros_like",
+        "full",
+        "swapaxes",
+        "moveaxis",
+        "shares_memory",
+    ]
 )
 
 waits = {"count": 0}
@@ -92,7 +140,9 @@ class DeviceArray:
     @staticmethod
     def _index(index: Any) -> Any:
         plain = unwrap(index)
-        if any(isinstance(each, np.ndarray) and each.dtype == bool for each in (plain if type(plain) is tuple else [plain])):
+        if any(
+            isinstance(each, np.ndarray) and each.dtype == bool for each in (plain if type(plain) is tuple else [plain])
+        ):
             waits["count"] += 1
         return plain
 
@@ -107,11 +157,38 @@ def _operator(name: str) -> Any:
     return call
 
 
-for _name in (
-    "__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __pow__ __neg__ __iadd__ __isub__"
-    " __imul__ __itruediv__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __and__ __or__ __invert__ __floordiv__ __mod__"
-    " __bool__ __float__ __int__ __index__ __len__"
-).split():
+for _name in [
+    "__add__",
+    "__radd__",
+    "__sub__",
+    "__rsub__",
+    "__mul__",
+    "__rmul__",
+    "__truediv__",
+    "__rtruediv__",
+    "__pow__",
+    "__neg__",
+    "__iadd__",
+    "__isub__",
+    "__imul__",
+    "__itruediv__",
+    "__eq__",
+    "__ne__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+    "__and__",
+    "__or__",
+    "__invert__",
+    "__floordiv__",
+    "__mod__",
+    "__bool__",
+    "__float__",
+    "__int__",
+    "__index__",
+    "__len__",
+]:
     setattr(DeviceArray, _name, _operator(_name))
 DeviceArray.__hash__ = object.__hash__  # type: ignore[method-assign]
 

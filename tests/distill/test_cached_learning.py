@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.loader import Loader
 from entrenar_core.distill.cache import CachedTeacher, CacheRequest, open_or_build

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.autograd.ops.distillation import DenseChunk, TeacherRows
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.distill.layers import LayerMatching, LayerPair, MatchingSettings
 from entrenar_core.distill.learner import DistilledModel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from entrenar_core.autograd.ops.distillation import DenseChunk
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.distill.teachers import Teachers
 from entrenar_core.distill.vocabulary import TokenMap
 from entrenar_core.errors import ModelError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.autograd.tape import Tape
-from entrenar_core.backend.base import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import IGNORE, Batch
 from entrenar_core.distill.learner import DistilledModel
 from entrenar_core.distill.teachers import Teacher, Teachers

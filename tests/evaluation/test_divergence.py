@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import DataError, ModelError
-from entrenar_core.evaluation import scored_rows
 from entrenar_core.evaluation.divergence import CHANGE_SHARES, KL_SHARES, TokenDivergences, divergence, summary
 from entrenar_core.evaluation.divergence_kernels import compare_rows
 from entrenar_core.evaluation.likelihood import perplexity
@@ -105,7 +105,7 @@ def test_divergence_is_never_negative_and_goes_one_way() -> None:
 @pytest.mark.parametrize("rows", [1, 7])
 def test_the_size_of_a_chunk_does_not_matter(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = divergence(model_of(1), model_of(0), BATCHES)
-    monkeypatch.setattr(scored_rows, "chunk_rows", lambda *args, **options: rows)
+    monkeypatch.setattr(ReferenceBackend, "loss_rows", lambda *args: rows)
     assert divergence(model_of(1), model_of(0), BATCHES).kl.value == pytest.approx(whole.kl.value, rel=1e-6)
 
 

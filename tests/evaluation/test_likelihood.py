@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.data.batch import IGNORE
 from entrenar_core.errors import DataError, ModelError
-from entrenar_core.evaluation import scored_rows
 from entrenar_core.evaluation.likelihood import Perplexity, bytes_of_tokens, perplexity
 from entrenar_core.evaluation.statistics import Estimate
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -51,7 +51,7 @@ def test_it_is_the_loss_of_training() -> None:
 @pytest.mark.parametrize("rows", [1, 7])
 def test_the_size_of_a_chunk_does_not_matter(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = perplexity(model_of(), BATCHES)
-    monkeypatch.setattr(scored_rows, "chunk_rows", lambda *args, **options: rows)
+    monkeypatch.setattr(ReferenceBackend, "loss_rows", lambda *args: rows)
     assert perplexity(model_of(), BATCHES).mean_nll.value == pytest.approx(whole.mean_nll.value, rel=1e-7)
 
 

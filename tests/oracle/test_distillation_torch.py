@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra: orac
 
 from entrenar_core.autograd.ops import matching  # noqa: E402
 from entrenar_core.autograd.ops.distillation import linear_distillation  # noqa: E402
-from entrenar_core.backend.base import DistillationParams, DivergenceKind  # noqa: E402
+from entrenar_core.backend.parameters import DistillationParams, DivergenceKind  # noqa: E402
 from tests.autograd.distillation_cases import KINDS, DenseTeacher, TopKTeacher, log_softmax, top_k  # noqa: E402
 from tests.oracle.op_comparison import BACKENDS, Case, compare, normal  # noqa: E402
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entrenar_core.backend.base import AdamParams, AttentionParams, SGDParams
+from entrenar_core.backend.parameters import AdamParams, AttentionParams, SGDParams
 from entrenar_core.backend.reference import ReferenceBackend
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: oracle)")

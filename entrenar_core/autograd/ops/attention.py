@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, AttentionParams
+from entrenar_core.backend.base import Array
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.errors import AutogradError
 
 

@@ -14,9 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from entrenar_core.autograd.op import Context, Op, apply
-from entrenar_core.autograd.ops.loss import OutputMatrix, fused_gradients, fused_operands, sum_over_chunks
+from entrenar_core.autograd.ops.loss import HostLabels, OutputMatrix, fused_gradients, fused_operands, sum_over_chunks
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, Backend, DistillationParams, WeightHandle
+from entrenar_core.backend.base import Array, Backend, WeightHandle
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.errors import AutogradError
 
 
@@ -62,11 +63,12 @@ class TeacherRows(Protocol):
 class LossSums:
     """Sums over rows that `linear_distillation` adds to, before alpha and scale.
 
-    divergence: of weights·T²·D. cross_entropy: 0 while alpha is 1. rows: how many.
+    divergence: of weights·T²·D. cross_entropy: 0 while alpha is 1; both float64 scalars of the backend once there are
+    rows. rows: how many.
     """
 
-    divergence: float = 0.0
-    cross_entropy: float = 0.0
+    divergence: Array | float = 0.0
+    cross_entropy: Array | float = 0.0
     rows: int = 0
 
 
@@ -84,7 +86,7 @@ class LinearDistillation(Op):
         hidden: Array,
         weight: Array | None,
         handle: WeightHandle | None,
-        labels: Array,
+        labels: HostLabels,
         rows_per_chunk: int,
         teacher: TeacherRows,
         params: DistillationParams,
@@ -95,16 +97,16 @@ class LinearDistillation(Op):
         backend = context.backend
         grad_scale = scale if context.recording else None
 
-        def chunk_loss(logits: Array, targets: Array, part: slice) -> float:
+        def chunk_loss(logits: Array, targets: Array, part: slice) -> Array:
             chunk = teacher.chunk(part)
             _check_chunk(chunk, logits, columns)
             measure = _measure if columns is None else _measure_columns
             divergences, losses = measure(backend, logits, chunk, targets, params, grad_scale, columns)
             if chunk.weights is not None:
                 divergences = divergences * chunk.weights
-            divergence, cross_entropy = (float(each.sum(dtype=np.float64)) for each in (divergences, losses))
-            sums.divergence += divergence
-            sums.cross_entropy += cross_entropy
+            divergence, cross_entropy = (each.sum(dtype=np.float64) for each in (divergences, losses))
+            sums.divergence = sums.divergence + divergence
+            sums.cross_entropy = sums.cross_entropy + cross_entropy
             sums.rows += len(targets)
             return params.alpha * divergence + (1 - params.alpha) * cross_entropy
 
@@ -170,7 +172,7 @@ def _check_chunk(chunk: DenseChunk | TopKChunk, logits: Array, columns: Array | 
 def linear_distillation(
     hidden: Tensor,
     weight: Tensor | WeightHandle,
-    labels: Array,
+    labels: HostLabels,
     teacher: TeacherRows,
     params: DistillationParams,
     scale: float,
@@ -184,13 +186,13 @@ def linear_distillation(
     Args:
         hidden: [M, D].
         weight: the output matrix [V, D], trainable or frozen.
-        labels: int32 [M]; negative ones are left out.
+        labels: int32 [M] on the host; negative ones are left out.
         teacher: asked for each chunk of the supervised rows once, in order.
         params: which divergence D, its temperature T, and alpha.
         scale: 1/n for the mean over n supervised tokens.
         columns: int32 [n], all different: which of the student's tokens the teacher's are, in the teacher's order.
             None: the first n.
-        rows_per_chunk: for measuring; the default is `loss.chunk_rows`.
+        rows_per_chunk: for measuring; the default is the backend's `loss_rows`.
         sums: added to.
 
     Raises:

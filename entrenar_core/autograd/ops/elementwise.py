@@ -57,16 +57,20 @@ class Multiply(Op):
     @staticmethod
     def forward(context: Context, a: Array, b: Array) -> Array:
         context.save(a, b)
-        return context.backend.multiply(a, b) if fits_kernels(context.backend, a, b) else a * b
+        return _product(context, a, b)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         a, b = context.saved
         need_a, need_b = context.needs
         return (
-            sum_to_shape(grad * b, a.shape) if need_a else None,
-            sum_to_shape(grad * a, b.shape) if need_b else None,
+            sum_to_shape(_product(context, grad, b), a.shape) if need_a else None,
+            sum_to_shape(_product(context, grad, a), b.shape) if need_b else None,
         )
+
+
+def _product(context: Context, a: Array, b: Array) -> Array:
+    return context.backend.multiply(a, b) if fits_kernels(context.backend, a, b) else a * b
 
 
 class Divide(Op):

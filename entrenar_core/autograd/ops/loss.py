@@ -12,19 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, Backend, WeightHandle
-from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.errors import AutogradError
 
-CHUNK_BYTES = 16 << 20
-"""Aim for the logits of one chunk: small enough for a CPU's last-level cache, large enough for a fast product."""
-
-PACKED_CHUNK_BYTES = 64 << 20
-"""The same with an output matrix in blocks, which is decoded twice for each chunk: with 512 rows for a vocabulary of
-32000, decoding is a few percent of the products."""
+HostLabels = npt.NDArray[np.int32]
+"""Labels [M] on the host, negative where none is asked for: which rows count is known without waiting for a device."""
 
 
 class CrossEntropy(Op):
@@ -33,20 +29,21 @@ class CrossEntropy(Op):
     name = "cross_entropy"
 
     @staticmethod
-    def forward(context: Context, logits: Array, labels: Array, scale: float) -> Array:
+    def forward(context: Context, logits: Array, labels: HostLabels, scale: float) -> Array:
         backend = context.backend
-        supervised = supervised_rows(backend.xp, labels)
-        chunk = backend.xp.ascontiguousarray(logits[supervised])
-        losses = backend.cross_entropy(chunk, labels[supervised], scale if context.recording else None)
+        asked, targets = supervised(backend, labels)
+        chunk = backend.take_rows(backend.cast(logits, backend.dtype), asked)
+        losses = backend.cross_entropy(chunk, targets, scale if context.recording else None)
         context.save(chunk)
-        context.params.update(supervised=supervised, shape=logits.shape)
+        context.params.update(asked=asked, shape=logits.shape)
         return backend.xp.asarray(losses.sum(dtype=np.float64) * scale)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         (chunk,) = context.saved
-        dlogits = context.backend.zeros(context.params["shape"])
-        dlogits[context.params["supervised"]] = chunk * float(grad)
+        backend = context.backend
+        dlogits = backend.zeros(context.params["shape"])
+        backend.put_rows(context.params["asked"], backend.scale(chunk, float(grad)), dlogits)
         return (dlogits,)
 
 
@@ -65,13 +62,13 @@ class OutputMatrix:
 
     def logits(self, states: Array) -> Array:
         if self.handle is not None:
-            return self.backend.linear(states, self.handle)
-        return self.backend.gemm(states, self.dense.T)  # type: ignore[union-attr]
+            return self.backend.linear(states, self.handle, self.backend.dtype)
+        return self.backend.gemm(states, self.dense.T, dtype=self.backend.dtype)  # type: ignore[union-attr]
 
     def input_grad(self, dlogits: Array) -> Array:
         if self.handle is not None:
             return self.backend.linear_input_grad(dlogits, self.handle)
-        return self.backend.gemm(dlogits, self.dense)
+        return self.backend.gemm(dlogits, self.dense, dtype=self.backend.compute_dtype)
 
 
 class LinearCrossEntropy(Op):
@@ -88,16 +85,16 @@ class LinearCrossEntropy(Op):
         hidden: Array,
         weight: Array | None,
         handle: WeightHandle | None,
-        labels: Array,
+        labels: HostLabels,
         scale: float,
         rows_per_chunk: int,
     ) -> Array:
         backend = context.backend
 
-        def chunk_loss(logits: Array, targets: Array, part: slice) -> float:
+        def chunk_loss(logits: Array, targets: Array, part: slice) -> Array:
             del part
             losses = backend.cross_entropy(logits, targets, scale if context.recording else None)
-            return float(losses.sum(dtype=np.float64))
+            return losses.sum(dtype=np.float64)
 
         matrix = OutputMatrix(backend, weight, handle)
         total = sum_over_chunks(context, hidden, matrix, labels, rows_per_chunk, chunk_loss)
@@ -116,7 +113,8 @@ class SquaredError(Op):
     @staticmethod
     def forward(context: Context, predictions: Array, targets: Array, scale: float) -> Array:
         xp = context.backend.xp
-        errors = predictions - xp.asarray(targets, dtype=predictions.dtype)
+        backend = context.backend
+        errors = backend.cast(predictions, backend.dtype) - xp.asarray(targets, dtype=backend.dtype)
         context.save(errors)
         context.params.update(scale=scale)
         return xp.asarray(xp.square(errors, dtype=np.float64).sum() * scale)
@@ -127,34 +125,38 @@ class SquaredError(Op):
         return (context.backend.scale(errors, 2.0 * context.params["scale"] * float(grad)),)
 
 
-ChunkLoss = Callable[[Array, Array, slice], float]
-"""Of logits [m, V], targets int32 [m] and which of the supervised rows they are: the sum of their losses, with the
-gradient written over the logits if one is wanted."""
+ChunkLoss = Callable[[Array, Array, slice], Array]
+"""Of logits [m, V], targets int32 [m] and which of the supervised rows they are: the sum of their losses (a float64
+scalar of the backend), with the gradient written over the logits if one is wanted."""
 
 
 def sum_over_chunks(
-    context: Context, hidden: Array, matrix: OutputMatrix, labels: Array, rows_per_chunk: int, chunk_loss: ChunkLoss
-) -> float:
+    context: Context,
+    hidden: Array,
+    matrix: OutputMatrix,
+    labels: HostLabels,
+    rows_per_chunk: int,
+    chunk_loss: ChunkLoss,
+) -> Array | float:
     """The sum of `chunk_loss` over the supervised rows of hidden [M, D]; leaves in the context what `fused_gradients`
     hands out."""
-    backend, xp = context.backend, context.backend.xp
-    supervised = supervised_rows(xp, labels)
-    targets = labels[supervised]
-    states = xp.take(hidden, supervised, axis=0)
+    backend = context.backend
+    asked, targets = supervised(backend, labels)
+    states = backend.take_rows(hidden, asked)
     need_states, need_weight = context.needs
-    dstates = backend.empty(states.shape) if need_states else None
+    dstates = backend.empty(states.shape, states.dtype) if need_states else None
     dweight = backend.zeros((matrix.vocab, hidden.shape[1])) if need_weight else None
-    total = 0.0
+    total: Array | float = 0.0
     for start in range(0, len(targets), rows_per_chunk):
         part = slice(start, min(start + rows_per_chunk, len(targets)))
         logits = matrix.logits(states[part])
-        total += chunk_loss(logits, targets[part], part)
+        total = total + chunk_loss(logits, targets[part], part)
         if dstates is not None:
             dstates[part] = matrix.input_grad(logits)
         if dweight is not None:
             backend.gemm(logits.T, states[part], out=dweight, beta=1.0)
     context.save(dstates, dweight)
-    context.params.update(supervised=supervised, shape=hidden.shape)
+    context.params.update(asked=asked, shape=hidden.shape)
     return total
 
 
@@ -164,25 +166,21 @@ def fused_gradients(context: Context, factor: float) -> tuple[Array | None, Arra
     dstates, dweight = context.saved
     dhidden = None
     if dstates is not None:
-        dhidden = backend.zeros(context.params["shape"])
-        dhidden[context.params["supervised"]] = dstates if factor == 1.0 else backend.scale(dstates, factor)
+        dhidden = backend.zeros(context.params["shape"], dstates.dtype)
+        dstates = dstates if factor == 1.0 else backend.scale(dstates, factor)
+        backend.put_rows(context.params["asked"], dstates, dhidden)
     if dweight is not None and factor != 1.0:
         dweight = backend.scale(dweight, factor, out=dweight)
     return dhidden, dweight
 
 
-def supervised_rows(xp: Any, labels: Array) -> Array:
-    """Indices of the rows with a label."""
-    return xp.nonzero(labels >= 0)[0]
+def supervised(backend: Backend, labels: HostLabels) -> tuple[Array, Array]:
+    """The rows with a label, int32 [m], and their labels [m], both on the backend."""
+    asked = np.flatnonzero(labels >= 0)
+    return backend.asarray(asked, np.int32), backend.asarray(labels[asked], np.int32)
 
 
-def chunk_rows(vocab: int, item_bytes: int, *, is_packed: bool = False) -> int:
-    """How many rows of logits one chunk holds: about `CHUNK_BYTES`, at least 16; more if the matrix is in blocks."""
-    n_bytes, least = (PACKED_CHUNK_BYTES, 128) if is_packed else (CHUNK_BYTES, 16)
-    return max(least, n_bytes // (vocab * item_bytes))
-
-
-def cross_entropy(logits: Tensor, labels: Array, scale: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: HostLabels, scale: float) -> Tensor:
     """scale · Σ -log softmax(logits [M, V])[labels int32 [M]] over labels ≥ 0, as a float64 scalar.
 
     Pass 1/n for the mean over n supervised tokens.
@@ -192,11 +190,16 @@ def cross_entropy(logits: Tensor, labels: Array, scale: float) -> Tensor:
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, scale: float, *, rows_per_chunk: int | None = None
+    hidden: Tensor,
+    weight: Tensor | WeightHandle,
+    labels: HostLabels,
+    scale: float,
+    *,
+    rows_per_chunk: int | None = None,
 ) -> Tensor:
     """`cross_entropy` of hidden [M, D] times weight [V, D] transposed, without ever holding all logits.
 
-    `rows_per_chunk` is for measuring; the default is `chunk_rows`.
+    `rows_per_chunk` is for measuring; the default is the backend's `loss_rows`.
     """
     operands = fused_operands("cross-entropy", hidden, weight, labels, rows_per_chunk)
     return apply(LinearCrossEntropy, hidden, operands.dense, scale=scale, **operands.params)
@@ -211,7 +214,7 @@ class FusedOperands:
 
 
 def fused_operands(
-    operation: str, hidden: Tensor, weight: Tensor | WeightHandle, labels: Array, rows_per_chunk: int | None
+    operation: str, hidden: Tensor, weight: Tensor | WeightHandle, labels: HostLabels, rows_per_chunk: int | None
 ) -> FusedOperands:
     """The operands of a fused loss of hidden [M, D], weight [V, D] and labels [M].
 
@@ -222,10 +225,9 @@ def fused_operands(
     vocab, width = weight.shape
     if width != hidden.shape[1]:
         raise AutogradError(f"{operation}: hidden states {hidden.shape} for an output matrix {(vocab, width)}")
-    if rows_per_chunk is None:
-        is_packed = isinstance(weight, PackedMatrix)
-        rows_per_chunk = chunk_rows(vocab, hidden.data.dtype.itemsize, is_packed=is_packed)
     dense, handle = (weight, None) if isinstance(weight, Tensor) else (None, weight)
+    if rows_per_chunk is None:
+        rows_per_chunk = hidden.backend.loss_rows(vocab, handle)
     return FusedOperands(dense, {"handle": handle, "labels": labels, "rows_per_chunk": rows_per_chunk})
 
 
@@ -240,6 +242,6 @@ def squared_error(predictions: Tensor, targets: Array, scale: float) -> Tensor:
     return apply(SquaredError, predictions, targets=targets, scale=scale)
 
 
-def _check_labels(operation: str, states: Tensor, labels: Array) -> None:
+def _check_labels(operation: str, states: Tensor, labels: HostLabels) -> None:
     if len(states.shape) != 2 or tuple(labels.shape) != states.shape[:1]:
         raise AutogradError(f"{operation}: rows of shape {states.shape} but labels of shape {tuple(labels.shape)}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.ops.matmul import check_bias, rows, weight_grad
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, Backend, DropoutKey, WeightHandle
+from entrenar_core.backend.base import Array, Backend, WeightHandle
+from entrenar_core.backend.parameters import DropoutKey
 from entrenar_core.errors import AutogradError
 
 
@@ -47,7 +48,7 @@ class LowRankLinear(Op):
         y = backend.linear(flat, weight)
         backend.gemm(low, lora_b.T, out=y, alpha=params.scale, beta=1.0)
         if bias is not None:
-            y += bias
+            backend.add_bias(y, bias)
         context.save(x, lora_a, lora_b, low)
         context.params.update(weight=weight, params=params)
         return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -67,7 +68,7 @@ class LowRankLinear(Op):
             dx = backend.linear_input_grad(dy, context.params["weight"])
             _add_adapter_input_grad(backend, dlow, lora_a, params, dx)
             dx = dx.reshape(x.shape)
-        return dx, da, db, dy.sum(axis=0) if need_bias else None
+        return dx, da, db, backend.sum_rows(dy) if need_bias else None
 
 
 def _add_adapter_input_grad(backend: Backend, dlow: Array, lora_a: Array, params: LowRankParams, dx: Array) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array, Backend, DistillationParams
+from entrenar_core.backend.base import Array, Backend
+from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.errors import AutogradError
 
 HiddenLoss = Literal["mse", "cosine"]
@@ -38,9 +39,11 @@ class HiddenMatch(Op):
     @staticmethod
     def forward(context: Context, student: Array, target: Array, kind: HiddenLoss, scale: float) -> Array:
         compare = _squared_difference if kind == "mse" else _angle
-        total, slope = compare(context.backend, student, target, scale)
+        backend = context.backend
+        student, target = (backend.cast(each, backend.dtype) for each in (student, target))
+        total, slope = compare(backend, student, target, scale)
         context.save(slope)
-        return context.backend.xp.asarray(total * scale)
+        return backend.xp.asarray(total * scale)
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
@@ -155,6 +158,7 @@ class AttentionMatch(Op):
         scale: float,
     ) -> Array:
         backend, xp = context.backend, context.backend.xp
+        q, k, teacher_q, teacher_k = (backend.cast(each, backend.dtype) for each in (q, k, teacher_q, teacher_k))
         dq, dk = (backend.zeros(each.shape) if context.recording else None for each in (q, k))
         key_index = xp.arange(q.shape[1])
         total = 0.0

@@ -29,8 +29,8 @@ class MatMul(Op):
         need_a, need_b = context.needs
         if a.ndim == b.ndim == 2:
             return (
-                context.backend.gemm(grad, b.T) if need_a else None,
-                context.backend.gemm(a.T, grad) if need_b else None,
+                context.backend.gemm(grad, b.T, dtype=a.dtype) if need_a else None,
+                context.backend.gemm(a.T, grad, dtype=b.dtype) if need_b else None,
             )
         xp = context.backend.xp
         return (
@@ -48,7 +48,7 @@ def weight_grad(context: Context, index: int, dy: Array, x: Array) -> Array:
     """dyᵀ @ x [out, in], added in place to the gradient that input `index` has so far, if there is one."""
     buffer = context.grad_buffer(index)
     if buffer is None:
-        return context.backend.gemm(dy.T, x)
+        return context.backend.gemm(dy.T, x, dtype=context.backend.dtype)
     return context.backend.gemm(dy.T, x, out=buffer, beta=1.0)
 
 
@@ -58,11 +58,11 @@ class Linear(Op):
     name = "linear"
 
     @staticmethod
-    def forward(context: Context, x: Array, weight: Array, bias: Array | None) -> Array:
+    def forward(context: Context, x: Array, weight: Array, bias: Array | None, full_precision: bool) -> Array:
         context.save(x, weight)
-        y = context.backend.gemm(rows(x), weight.T)
+        y = context.backend.gemm(rows(x), weight.T, dtype=context.backend.dtype if full_precision else x.dtype)
         if bias is not None:
-            y += bias
+            context.backend.add_bias(y, bias)
         return y.reshape(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -71,9 +71,9 @@ class Linear(Op):
         need_x, need_weight, need_bias = context.needs
         dy = rows(grad)
         return (
-            context.backend.gemm(dy, weight).reshape(x.shape) if need_x else None,
+            context.backend.gemm(dy, weight, dtype=x.dtype).reshape(x.shape) if need_x else None,
             weight_grad(context, 1, dy, rows(x)) if need_weight else None,
-            dy.sum(axis=0) if need_bias else None,
+            context.backend.sum_rows(dy) if need_bias else None,
         )
 
 
@@ -83,11 +83,11 @@ class FrozenLinear(Op):
     name = "linear"
 
     @staticmethod
-    def forward(context: Context, x: Array, bias: Array | None, weight: WeightHandle) -> Array:
+    def forward(context: Context, x: Array, bias: Array | None, weight: WeightHandle, full_precision: bool) -> Array:
         context.params["weight"] = weight
-        y = context.backend.linear(rows(x), weight)
+        y = context.backend.linear(rows(x), weight, context.backend.dtype if full_precision else x.dtype)
         if bias is not None:
-            y += bias
+            context.backend.add_bias(y, bias)
         return y.reshape(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -98,7 +98,7 @@ class FrozenLinear(Op):
         dx = context.backend.linear_input_grad(dy, weight) if need_x else None
         return (
             None if dx is None else dx.reshape(*grad.shape[:-1], weight.shape[1]),
-            dy.sum(axis=0) if need_bias else None,
+            context.backend.sum_rows(dy) if need_bias else None,
         )
 
 
@@ -123,10 +123,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return apply(MatMul, a, b)
 
 
-def linear(x: Tensor, weight: Tensor | WeightHandle, bias: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor | WeightHandle, bias: Tensor | None = None, *, full_precision: bool = False
+) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out].
 
-    A `WeightHandle` is a frozen weight in the backend's own form; a tensor may be trainable.
+    A `WeightHandle` is a frozen weight in the backend's own form; a tensor may be trainable. With `full_precision` the
+    result is of the backend's `dtype`, as logits are, whatever x is.
 
     Raises:
         AutogradError: the sizes do not fit.
@@ -135,5 +138,5 @@ def linear(x: Tensor, weight: Tensor | WeightHandle, bias: Tensor | None = None)
         raise AutogradError(f"linear: input of shape {x.shape} for a weight of shape {tuple(weight.shape)}")
     check_bias("linear", bias, weight.shape[0])
     if isinstance(weight, Tensor):
-        return apply(Linear, x, weight, bias)
-    return apply(FrozenLinear, x, bias, weight=weight)
+        return apply(Linear, x, weight, bias, full_precision=full_precision)
+    return apply(FrozenLinear, x, bias, weight=weight, full_precision=full_precision)

@@ -82,7 +82,7 @@ class FakeQuantizedLoRA(Op):
     ) -> Array:
         y = context.backend.linear(rows(x), rounded.handle)
         if bias is not None:
-            y += bias
+            context.backend.add_bias(y, bias)
         context.save(x, lora_a, lora_b)
         context.params.update(rounded=rounded, scale=scale)
         return y.reshape(*x.shape[:-1], rounded.handle.shape[0])
@@ -98,7 +98,7 @@ class FakeQuantizedLoRA(Op):
             da, db = (_straight_through if rounded.inside is None else _clipped)(context, dy, rows(x))
         if need_x:
             dx = backend.linear_input_grad(dy, rounded.handle).reshape(x.shape)
-        return dx, da, db, dy.sum(axis=0) if need_bias else None
+        return dx, da, db, backend.sum_rows(dy) if need_bias else None
 
 
 def _straight_through(context: Context, dy: Array, x: Array) -> tuple[Array, Array]:
@@ -112,7 +112,7 @@ def _straight_through(context: Context, dy: Array, x: Array) -> tuple[Array, Arr
 def _clipped(context: Context, dy: Array, x: Array) -> tuple[Array, Array]:
     backend, scale = context.backend, context.params["scale"]
     _, lora_a, lora_b = context.saved
-    dweight = backend.gemm(dy.T, x)
+    dweight = backend.gemm(dy.T, x, dtype=backend.dtype)
     dweight = backend.keep_where(dweight, context.params["rounded"].inside, out=dweight)
     return (
         _added(backend, context.grad_buffer(1), lora_b.T, dweight, scale),

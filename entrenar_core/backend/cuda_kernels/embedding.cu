@@ -11,16 +11,22 @@ extern "C" __global__ void gather_rows(
 }
 
 // The same between arrays of one type.
-extern "C" __global__ void take_rows(const T* table, const long long* rows, T* out, long long n, int width) {
+extern "C" __global__ void take_rows(const T* table, const int* rows, T* out, long long n, int n_table, int width) {
     GRID_STRIDE(i, 0, n) {
-        out[i] = table[rows[i / width] * width + i % width];
+        const int row = rows[i / width];
+        const bool known = row >= 0 && row < n_table;
+        out[i] = known ? table[static_cast<long long>(row) * width + i % width] : from_float<T>(NOT_A_NUMBER);
     }
 }
 
-// out [N, width], rows of which `rows` [M] names each at most once, get values [M, width].
-extern "C" __global__ void put_rows(const T* values, const long long* rows, T* out, long long n, int width) {
+// out [n_out, width], rows of which `rows` [M] names each at most once, get values [M, width]; rows that are out of
+// range are left out.
+extern "C" __global__ void put_rows(const T* values, const int* rows, T* out, long long n, int n_out, int width) {
     GRID_STRIDE(i, 0, n) {
-        out[rows[i / width] * width + i % width] = values[i];
+        const int row = rows[i / width];
+        if (row >= 0 && row < n_out) {
+            out[static_cast<long long>(row) * width + i % width] = values[i];
+        }
     }
 }
 

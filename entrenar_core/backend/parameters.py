@@ -1,0 +1,104 @@
+"""What kernels are told besides arrays: attention's scores, dropout's key, an optimizer's step, a loss's mix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AttentionParams:
+    """What shapes the scores besides q, k and v.
+
+    scale: factor on q·k. softcap: scores become softcap·tanh(score/softcap); 0 turns it off.
+    q_offset: index in k of the first query (the number of cached keys when generating).
+    """
+
+    scale: float
+    softcap: float = 0.0
+    q_offset: int = 0
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """Names one dropout mask: the same key always draws the same mask, on every backend and thread count."""
+
+    seed: int
+    step: int
+    micro_batch: int
+    module: int
+
+    def mixed(self) -> int:
+        """The key as one 64-bit number (splitmix64 finaliser over the fields, in order)."""
+        state = 0
+        for part in (self.seed, self.step, self.micro_batch, self.module):
+            state = splitmix64((state ^ (part & _MASK64)) + 0x9E3779B97F4A7C15)
+        return state
+
+
+_MASK64 = (1 << 64) - 1
+
+
+def splitmix64(value: int) -> int:
+    """The finaliser of Steele, Lea & Flood's SplitMix generator: 64 well-mixed bits."""
+    value &= _MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return value ^ (value >> 31)
+
+
+@dataclass(frozen=True)
+class AdamParams:
+    """One Adam or AdamW update (Kingma & Ba 2015; Loshchilov & Hutter 2019).
+
+    p -= lr·m̂/(√v̂ + eps) with m̂ = m/(1-beta1^step), v̂ = v/(1-beta2^step); step is 1 for the first update.
+    decoupled: AdamW's weight decay (p -= lr·wd·p, before the update) instead of Adam's L2 (g += wd·p).
+    grad_scale: factor on the gradient before all else (clipping).
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    step: int
+    grad_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class SGDParams:
+    """One SGD update: g = grad_scale·grad + wd·p; buf = momentum·buf + g (buf = g on the first step);
+    p -= lr·(g + momentum·buf if nesterov else buf). Without a buffer, p -= lr·g."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    first_step: bool
+    grad_scale: float = 1.0
+
+
+DivergenceKind = Literal["forward_kl", "reverse_kl", "symmetric_kl", "jensen_shannon", "logit_mse"]
+
+
+@dataclass(frozen=True)
+class DistillationParams:
+    """alpha·D + (1-alpha)·cross-entropy, with D how far a student S is from its teacher T (Hinton et al. 2015).
+
+    S and T are softmaxes of logits/temperature, and D carries temperature² so that the size of its gradient stays.
+    forward_kl is KL(T‖S), reverse_kl KL(S‖T), symmetric_kl their mean. jensen_shannon is β·KL(T‖M) + (1-β)·KL(S‖M) with
+    M = β·T + (1-β)·S (Agarwal et al. 2024). logit_mse is the mean of (student's logit - teacher's logit)².
+
+    Raises:
+        ValueError: temperature ≤ 0, alpha outside 0 ... 1, or beta outside 0 < beta < 1.
+    """
+
+    kind: DivergenceKind = "forward_kl"
+    temperature: float = 1.0
+    alpha: float = 1.0
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.alpha <= 1 and 0 < self.beta < 1):
+            raise ValueError(f"{self}: temperature > 0, 0 ≤ alpha ≤ 1 and 0 < beta < 1 are needed")
