@@ -45,6 +45,9 @@ class Backend(Protocol):
     compute_dtype: np.dtype[Any]
     """Of activations and their gradients; products of them accumulate in `dtype`, or wider."""
     n_threads: int
+    takes_floats_packed: bool
+    """Whether frozen matrices of floating types are better handed over as they lie in the file (`prepare_packed`) than
+    as arrays of `dtype`."""
 
     # memory
     def empty(self, shape: Sequence[int], dtype: Any = None) -> Array:

@@ -68,6 +68,7 @@ class CpuBackend(CpuLosses):
     name = "cpu"
     xp: ModuleType = np
     dtype = compute_dtype = FLOAT32
+    takes_floats_packed = False
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
         super().__init__(Threads(threads), Pool(debug=debug_pool))

@@ -32,6 +32,7 @@ class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
 
     name = "cuda"
     n_threads = 1
+    takes_floats_packed = True
 
     def __init__(self, runtime: Runtime, compute_dtype: str = "bfloat16") -> None:
         super().__init__(runtime, runtime.bfloat16 if compute_dtype == "bfloat16" else compute_dtype)

@@ -52,6 +52,7 @@ class ReferenceBackend(ReferenceLosses):
 
     name = "reference"
     n_threads = 1
+    takes_floats_packed = False
     xp: ModuleType = np
 
     def __init__(self, dtype: Any = np.float32) -> None:

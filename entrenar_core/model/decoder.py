@@ -22,7 +22,7 @@ from entrenar_core.model.kv_cache import KVCache
 from entrenar_core.model.layers import Embedding, InputRounding, Linear, RMSNorm
 from entrenar_core.model.module import Module, PassKey
 from entrenar_core.model.packed import PackedWeight
-from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
+from entrenar_core.model.rope_table import RopeTable, inverse_frequencies
 from entrenar_core.model.spec import DecoderSpec
 
 Weights = Mapping[str, Tensor | PackedWeight]
@@ -191,7 +191,7 @@ class LanguageModel(Module):
         self.output_norm = _norm(weights, "output_norm", spec.norm_eps)
         head = "token_embd.weight" if spec.tie_embeddings else "output.weight"
         self.output = Linear("output", weights[head], full_precision=True)
-        self._frequencies = inverse_frequencies(spec, rope_factors)
+        self._rope = RopeTable(backend, inverse_frequencies(spec, rope_factors))
 
     def hidden_states(
         self,
@@ -221,7 +221,7 @@ class LanguageModel(Module):
         if cache is not None and current_tape() is not None:
             raise AutogradError("gradients do not flow through a KV cache", hint="generate inside no_grad()")
         self._check_ids("token", tokens)
-        cos, sin = rope_angles(self.backend, positions, self._frequencies)
+        cos, sin = self._rope.angles(positions)
         params = AttentionParams(scale=self.spec.softmax_scale, q_offset=0 if cache is None else cache.length)
         ids = self.backend.asarray(tokens, np.int32)
         state = PassState(cos, sin, self.backend.asarray(lower, np.int32), params, key, cache, taps)

@@ -17,7 +17,7 @@ from entrenar_core.errors import ModelError
 from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.decoder import LanguageModel
-from entrenar_core.model.packed import PackedWeight, own_blocks, pack_tensor
+from entrenar_core.model.packed import PackedWeight, float_matrices, own_blocks, pack_tensor
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec, spec_from_metadata
 from entrenar_core.threads import Threads
@@ -153,6 +153,8 @@ def load_model(
     spec = read_spec(file)
     if held_as is None:
         held_as = {} if trainable else own_blocks(file.tensors)
+    if backend.takes_floats_packed and not trainable:
+        held_as = {**float_matrices(file.tensors), **held_as}
     weights: dict[str, Tensor | PackedWeight] = {}
     with closing(Threads(backend.n_threads)) as threads:
         for name in file.tensors:

@@ -52,6 +52,13 @@ def own_blocks(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return {name: info.type_name for name, info in tensors.items() if is_in_blocks(info)}
 
 
+def float_matrices(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """The matrices of floating types, by name, with their types."""
+    return {
+        n: info.type_name for n, info in tensors.items() if len(info.shape) == 2 and not is_few_bits(info.type_name)
+    }
+
+
 def is_in_blocks(info: TensorInfo) -> bool:
     """Whether a tensor is a matrix of a type whose values share scales in blocks."""
     return len(info.shape) == 2 and is_few_bits(info.type_name)

@@ -9,7 +9,7 @@ from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.errors import AutogradError
 from entrenar_core.model.layers import Linear
 from entrenar_core.model.module import PassKey
-from entrenar_core.model.rope_table import inverse_frequencies, rope_angles
+from entrenar_core.model.rope_table import RopeTable, inverse_frequencies
 from tests.model.tiny import DOUBLE, build, lively, loss_and_gradients, pack, tiny_spec, tokens_of
 
 
@@ -89,7 +89,14 @@ def test_a_partial_rotation_has_fewer_pairs() -> None:
 
 def test_angles_are_position_times_frequency() -> None:
     positions = np.array([[0, 1, 5]], np.int32)
-    cos, sin = rope_angles(DOUBLE, positions, np.array([1.0, 0.1]))
+    cos, sin = RopeTable(DOUBLE, np.array([1.0, 0.1])).angles(positions)
     assert cos.shape == sin.shape == (1, 3, 2)
     np.testing.assert_allclose(cos[0, 2], np.cos([5, 0.5]))
     np.testing.assert_allclose(sin[0, 1], np.sin([1, 0.1]))
+
+
+def test_angles_do_not_depend_on_what_was_asked_for_before() -> None:
+    table, later = RopeTable(DOUBLE, np.array([1.0, 0.1])), np.array([[3, 70_000, 255, 256]], np.int32)
+    table.angles(np.array([[0, 1]], np.int32))
+    np.testing.assert_array_equal(table.angles(later), RopeTable(DOUBLE, np.array([1.0, 0.1])).angles(later))
+    np.testing.assert_array_equal(table.angles(later)[0][0, :, 0], np.cos(later[0]))
