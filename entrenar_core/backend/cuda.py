@@ -40,9 +40,7 @@ class CudaBackend(CudaProducts, CudaLosses, CudaOptimizer):
     # memory
 
     def zeros(self, shape: Sequence[int], dtype: Any = None) -> Array:
-        array = self.empty(shape, dtype)
-        array.fill(0)
-        return array
+        return self.runtime.zeros(tuple(shape), FLOAT32 if dtype is None else dtype)
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         if isinstance(values, self.xp.ndarray):

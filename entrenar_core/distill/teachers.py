@@ -144,7 +144,7 @@ def _matrix(teacher: Teacher) -> WeightHandle:
 def _columns(backend: Backend, logits: Array, columns: Int32Array | None, n: int) -> Array:
     """The shared columns of logits [m, V], contiguous."""
     if columns is not None:
-        return backend.xp.take(logits, backend.asarray(columns, np.int32), axis=1)
+        return backend.take_columns(logits, backend.asarray(columns, np.int32))
     return logits if logits.shape[1] == n else backend.xp.ascontiguousarray(logits[:, :n])
 
 

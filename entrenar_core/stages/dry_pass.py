@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -206,12 +205,12 @@ class _IdleBackend(CpuBackend):
         super().__init__(threads)
         self.threads.close()
         self.threads = _IdleThreads(self.n_threads)
-        self.xp = ModuleType("numpy")
-        self.xp.__dict__.update(vars(np))
-        self.xp.__dict__["take"] = self._take
 
-    def _take(self, array: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
-        return self.pool.empty((*array.shape[:axis], len(indices), *array.shape[axis + 1 :]))
+    def take_rows(self, x: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return self.pool.empty((len(rows), *x.shape[1:]))
+
+    def put_rows(self, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        del rows, values, out
 
     def all_finite(self, array: np.ndarray[Any, Any]) -> bool:
         """What nobody has computed is taken to be so."""

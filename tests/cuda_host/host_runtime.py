@@ -87,6 +87,11 @@ class HostRuntime:
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         return DeviceArray(array)
 
+    def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        array = self.empty(shape, dtype)
+        array.host[...] = 0
+        return array
+
     def to_device(self, values: np.ndarray) -> DeviceArray:
         return DeviceArray(np.array(values, order="C"))
 
