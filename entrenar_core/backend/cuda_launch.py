@@ -18,7 +18,8 @@ _MOST_BLOCKS = 4096
 """Blocks of a kernel whose threads loop over elements: several waves on the largest GPU."""
 
 _ELEMENTS_A_THREAD = 4
-_WIDEST_ROW_BLOCK = 1024
+_WIDEST_ROW_BLOCK = 512
+"""Three or four such blocks share a multiprocessor, so one computes while another waits at its barriers."""
 _ROWS_A_PART = 64
 
 

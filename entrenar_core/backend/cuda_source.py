@@ -56,7 +56,8 @@ class Kernel:
         numbers of the right width.
 
         Raises:
-            ValueError: an array has another dtype or layout, or there are too many or too few arguments.
+            ValueError: an array has another dtype or layout or is on the host, or there are too many or too few
+                arguments.
         """
         if len(arguments) != len(self.parameters):
             raise ValueError(f"{self.name}: {len(arguments)} arguments for {len(self.parameters)} parameters")
@@ -68,6 +69,8 @@ class Kernel:
         if value is None:
             return None
         wanted = self.element if parameter.ctype == "T" else np.dtype(_SCALARS[parameter.ctype]).name
+        if isinstance(value, np.ndarray):
+            raise ValueError(f"{self.name}: {parameter.name} is an array of the host")
         if value.dtype.name != wanted or not value.flags.c_contiguous:
             layout = "" if value.flags.c_contiguous else " with gaps"
             raise ValueError(

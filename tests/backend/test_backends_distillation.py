@@ -154,7 +154,7 @@ def test_with_alpha_1_targets_are_not_looked_at(backend: Any, kind: DivergenceKi
     results = []
     for targets in (None, np.full(4, -100, np.int32)):
         gradient = on(backend, logits)
-        values = backend.distillation(gradient, on(backend, teacher), targets, None, params, SCALE)
+        values = backend.distillation(gradient, on(backend, teacher), on(backend, targets), None, params, SCALE)
         results.append([backend.to_host(each) for each in (gradient, *values)])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -167,7 +167,9 @@ def test_with_alpha_0_the_gradient_is_that_of_cross_entropy(backend: Any, temper
     params = DistillationParams(temperature=temperature, alpha=0.0)
     logits, teacher, targets, weights = problem(7, 40, 31, params)
     gradient, expected = on(backend, logits), on(TRUTH, logits)
-    _, losses = backend.distillation(gradient, on(backend, teacher), targets, on(backend, weights), params, SCALE)
+    _, losses = backend.distillation(
+        gradient, *(on(backend, each) for each in (teacher, targets, weights)), params, SCALE
+    )
     assert_close(backend.to_host(losses), TRUTH.cross_entropy(expected, targets, SCALE), 2e-6, "losses")
     assert_close(backend.to_host(gradient), expected, 2e-6, "gradient")
 
@@ -176,7 +178,7 @@ def test_a_scale_of_0_makes_a_gradient_of_zeros(backend: Any) -> None:
     params = DistillationParams(alpha=0.5)
     logits, teacher, targets, _ = problem(3, 9, 7, params)
     gradient = on(backend, logits)
-    backend.distillation(gradient, on(backend, teacher), targets, None, params, 0.0)
+    backend.distillation(gradient, on(backend, teacher), on(backend, targets), None, params, 0.0)
     np.testing.assert_array_equal(backend.to_host(gradient), np.zeros((3, 9)))
 
 
@@ -225,7 +227,7 @@ def test_columns_are_taken_and_added_to(backend: Any, rows: int, vocab: int, n: 
     (taken,) = assert_agrees(backend, "take_columns", x, columns, tolerance=0)
     np.testing.assert_array_equal(taken, x.astype(np.float32)[:, columns])
     changed = on(backend, x)
-    backend.add_to_columns(changed, columns, on(backend, values))
+    backend.add_to_columns(changed, on(backend, columns), on(backend, values))
     expected = x.astype(np.float32)
     expected[:, columns] += 1
     np.testing.assert_array_equal(backend.to_host(changed), expected)

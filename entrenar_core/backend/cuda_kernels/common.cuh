@@ -120,6 +120,47 @@ __device__ inline void over_elements(const E* const (&inputs)[INPUTS], E* const 
     }
 }
 
+// Calls step(i, inputs' values at i) for i < n, shared out over the threads of one block, and writes what it returns to
+// `out` unless that is null; 16 bytes at a time where all arrays are aligned. `out` may be an input.
+template <int INPUTS, typename E, typename Step>
+__device__ inline void over_run(const E* const (&inputs)[INPUTS], E* out, int n, Step step) {
+    constexpr int SIZE = Pack<E>::SIZE;
+    bool aligned = is_aligned(out);
+    for (int k = 0; k < INPUTS; k++) {
+        aligned = aligned && is_aligned(inputs[k]);
+    }
+    const int packs = aligned ? n / SIZE : 0;
+    for (int p = threadIdx.x; p < packs; p += blockDim.x) {
+        Pack<E> read[INPUTS], written;
+#pragma unroll
+        for (int k = 0; k < INPUTS; k++) {
+            read[k] = reinterpret_cast<const Pack<E>*>(inputs[k])[p];
+        }
+#pragma unroll
+        for (int j = 0; j < SIZE; j++) {
+            float in[INPUTS];
+#pragma unroll
+            for (int k = 0; k < INPUTS; k++) {
+                in[k] = to_float(read[k].values[j]);
+            }
+            written.values[j] = from_float<E>(step(p * SIZE + j, in));
+        }
+        if (out != nullptr) {
+            reinterpret_cast<Pack<E>*>(out)[p] = written;
+        }
+    }
+    for (int i = packs * SIZE + threadIdx.x; i < n; i += blockDim.x) {
+        float in[INPUTS];
+        for (int k = 0; k < INPUTS; k++) {
+            in[k] = to_float(inputs[k][i]);
+        }
+        const float value = step(i, in);
+        if (out != nullptr) {
+            out[i] = from_float<E>(value);
+        }
+    }
+}
+
 struct Sum {
     template <typename V> __device__ V operator()(V a, V b) const {
         return a + b;
