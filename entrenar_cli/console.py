@@ -23,6 +23,7 @@ from entrenar_cli.summary import (
     RunSummary,
     before_the_run,
     compiling_line,
+    held_bytes,
     quality,
     quantization_line,
 )
@@ -132,7 +133,7 @@ class RichReporter:
         loss = f"loss [bold]{event.loss:.4f}[/]"
         if self.console.width < WIDE:
             return f"{loss} {speed}"
-        return f"{loss}  lr {event.lr:.1e}  {speed}  {size(event.peak_memory_bytes)}"
+        return f"{loss}  lr {event.lr:.1e}  {speed}  {size(held_bytes(event))}"
 
     def _progress(self, event: Progress) -> None:
         if event.done < event.total or event.task in self.tasks:

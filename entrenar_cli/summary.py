@@ -55,8 +55,13 @@ def step_line(event: Step) -> str:
     return (
         f"step {event.step:>{width}}/{event.total_steps}  epoch {event.epoch:.2f}  loss {event.loss:.4f}"
         f"{parts_text(event)}  lr {event.lr:.2e}  grad norm {event.grad_norm:.3g}"
-        f"  {short_count(rate(event.tokens, event.seconds))} tok/s  {size(event.peak_memory_bytes)}"
+        f"  {short_count(rate(event.tokens, event.seconds))} tok/s  {size(held_bytes(event))}"
     )
+
+
+def held_bytes(event: Step) -> int:
+    """The memory that a step needs most of: the GPU's where there is one."""
+    return event.peak_memory_bytes if event.peak_device_bytes is None else event.peak_device_bytes
 
 
 def parts_text(event: Step) -> str:
@@ -135,6 +140,7 @@ class RunSummary:
     supervised_tokens: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    peak_device_bytes: int | None = None
     first_step: int = 0
     best: Eval | None = None
     last: Eval | None = None
@@ -149,6 +155,7 @@ class RunSummary:
             self.supervised_tokens += event.supervised_tokens
             self.seconds += event.seconds
             self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
+            self.peak_device_bytes = event.peak_device_bytes
         elif isinstance(event, Eval):
             self.last = event
             self.best = event if event.is_best else self.best
@@ -173,5 +180,6 @@ class RunSummary:
         if self.seconds > 0:
             total, supervised = rate(self.tokens, self.seconds), rate(self.supervised_tokens, self.seconds)
             facts.append(("speed", f"{short_count(total)} tokens/s, {short_count(supervised)} of them supervised"))
-            facts.append(("peak memory", size(self.peak_memory_bytes)))
+            on_device = "" if self.peak_device_bytes is None else f", {size(self.peak_device_bytes)} on the GPU"
+            facts.append(("peak memory", f"{size(self.peak_memory_bytes)}{on_device}"))
         return facts + [(saved.kind, f"{saved.path} ({size(saved.n_bytes)})") for saved in self.results]

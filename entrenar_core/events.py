@@ -34,7 +34,8 @@ class Step:
     """One optimizer step. `loss` is the mean over the step's supervised tokens, `seconds` its wall time.
 
     `parts` has the means of what the loss is made of, before they are weighted (``divergence``, ``cross_entropy``,
-    ``layers``), and is empty for a loss of one part.
+    ``layers``), and is empty for a loss of one part. `peak_memory_bytes` is the process's, `peak_device_bytes` what it
+    has held on a GPU (None without one).
     """
 
     step: int
@@ -48,6 +49,7 @@ class Step:
     seconds: float
     peak_memory_bytes: int
     parts: Mapping[str, float] = field(default_factory=dict)
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Backend(Protocol):
     compute_dtype: np.dtype[Any]
     """Of activations and their gradients; products of them accumulate in `dtype`, or wider."""
     n_threads: int
+    runs_ahead: bool
+    """Whether kernels are queued, so that the host may do something else while they run."""
     takes_floats_packed: bool
     """Whether frozen matrices of floating types are better handed over as they lie in the file (`prepare_packed`) than
     as arrays of `dtype`."""
@@ -315,6 +317,10 @@ class Backend(Protocol):
 
     def all_finite(self, array: Array) -> bool:
         """False if any element is NaN or infinite."""
+        ...
+
+    def peak_device_bytes(self) -> int | None:
+        """The most memory that was held on the device so far; None where it is the process's own."""
         ...
 
     def close(self) -> None:

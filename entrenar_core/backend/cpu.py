@@ -68,6 +68,7 @@ class CpuBackend(CpuLosses):
     name = "cpu"
     xp: ModuleType = np
     dtype = compute_dtype = FLOAT32
+    runs_ahead = False
     takes_floats_packed = False
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
@@ -336,6 +337,9 @@ class CpuBackend(CpuLosses):
     def all_finite(self, array: NDArray) -> bool:
         largest = self._reduce_blocks(optimizer.largest_magnitude_bits, array, np.int32)
         return bool((largest < 0x7F800000).all())
+
+    def peak_device_bytes(self) -> None:
+        """There is no device."""
 
     def close(self) -> None:
         self.threads.close()

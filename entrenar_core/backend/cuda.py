@@ -33,6 +33,7 @@ class CudaBackend(CudaProducts, CudaLosses, CudaDistillation, CudaOptimizer):
 
     name = "cuda"
     n_threads = 1
+    runs_ahead = True
     takes_floats_packed = True
 
     def __init__(self, runtime: Runtime, compute_dtype: str = "bfloat16") -> None:
@@ -213,6 +214,9 @@ class CudaBackend(CudaProducts, CudaLosses, CudaDistillation, CudaOptimizer):
         draw = (key.mixed(), int(p * 2**32), 1 / (1 - p))
         self.over_elements("dropout", "dropout", x.size, x, y, *draw, x.size, element=x.dtype)
         return y
+
+    def peak_device_bytes(self) -> int:
+        return self.runtime.peak_bytes()
 
     def close(self) -> None:
         self.runtime.close()

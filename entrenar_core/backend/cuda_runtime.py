@@ -46,6 +46,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def peak_bytes(self) -> int:
+        """The most memory of the device that was held so far, free pieces for later arrays included."""
+        ...
+
     def synchronize(self) -> None:
         """Wait for all work queued so far."""
         ...

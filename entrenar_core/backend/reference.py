@@ -52,6 +52,7 @@ class ReferenceBackend(ReferenceLosses):
 
     name = "reference"
     n_threads = 1
+    runs_ahead = False
     takes_floats_packed = False
     xp: ModuleType = np
 
@@ -290,6 +291,9 @@ class ReferenceBackend(ReferenceLosses):
 
     def all_finite(self, array: NDArray) -> bool:
         return bool(np.isfinite(array).all())
+
+    def peak_device_bytes(self) -> None:
+        """There is no device."""
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -45,6 +45,8 @@ from entrenar_core.train.checkpoint_store import CHECKPOINTS, CheckpointStore, l
 from entrenar_core.train.interrupt import StopSignal
 from entrenar_core.train.loop import Trainer, TrainResult
 from entrenar_core.train.metrics import MetricsFile
+from entrenar_core.train.parts import BatchSource
+from entrenar_core.train.prefetch import Prefetched
 from entrenar_core.train.resume import require_same_config, restore_parameters, resume
 from entrenar_core.train.state import TrainState
 
@@ -155,12 +157,16 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
     make_output_dir(run.folder)
     reporter.emit(_run_started(run, state))
     _write_resolved(run, reporter)
-    with compiling_said("the model", reporter), StopSignal() as stop:
+    with ExitStack() as opened, compiling_said("the model", reporter), StopSignal() as stop:
+        train: BatchSource = run.data.train_loader
+        if run.backend.runs_ahead:
+            train = Prefetched(train)
+            opened.callback(train.close)
         trainer = Trainer(
             learner=run.learner,
             optimizer=run.optimizer,
             schedule=build_schedule(run.config.optimizer, run.settings.total_steps),
-            train=run.data.train_loader,
+            train=train,
             settings=run.settings,
             val=run.data.val_loader,
             checkpoints=CheckpointStore(run.folder / CHECKPOINTS, run.record, keep_last=run.config.training.keep_last),

@@ -144,6 +144,7 @@ class Trainer:
             seconds=time.perf_counter() - started,
             peak_memory_bytes=peak_memory_bytes(),
             parts=gradient.parts,
+            peak_device_bytes=self.learner.backend.peak_device_bytes(),
         )
         self._log(event)
         for callback in self.callbacks:

@@ -19,7 +19,7 @@ from entrenar_core.events import Eval, QuantizationStarted, Rounded, Step
 from entrenar_core.train.durable import replace_file
 from entrenar_core.train.state import TrainState
 
-WALL_CLOCK = ("seconds", "peak_memory_bytes")
+WALL_CLOCK = ("seconds", "peak_memory_bytes", "peak_device_bytes")
 """Keys whose values differ from run to run."""
 
 _KINDS: dict[type, str] = {

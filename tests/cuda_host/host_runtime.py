@@ -79,11 +79,13 @@ class HostRuntime:
         self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
         self.limit_bytes = limit_bytes
         self.launches = 0
+        self._allocated = 0
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         array = np.empty(shape, dtype)
         if self.limit_bytes is not None and array.nbytes > self.limit_bytes:
             raise MemoryError(f"{array.nbytes} bytes")
+        self._allocated += array.nbytes
         array.reshape(-1).view(np.uint8)[...] = 0xFF
         return DeviceArray(array)
 
@@ -121,6 +123,10 @@ class HostRuntime:
         if beta != 0:
             product += np.float32(beta) * out.host.astype(np.float32)
         out.host[...] = product.astype(out.dtype)
+
+    def peak_bytes(self) -> int:
+        """What was ever allocated: nothing is freed as far as this runtime knows."""
+        return self._allocated
 
     def synchronize(self) -> None:
         waits["count"] += 1

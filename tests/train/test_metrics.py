@@ -42,6 +42,7 @@ def test_each_event_is_one_json_object_with_all_its_values(metrics: MetricsFile)
     assert first == {
         **{"event": "step", "step": 1, "total_steps": 9, "epoch": 0.5, "loss": 1 / 3, "lr": 1e-4, "grad_norm": 2.0},
         **{"tokens": 30, "supervised_tokens": 20, "seconds": 0.1, "peak_memory_bytes": 1000, "parts": {}},
+        "peak_device_bytes": None,
     }
     assert second == {
         **{"event": "eval", "step": 1, "loss": 0.25, "supervised_tokens": 20, "seconds": 0.1, "is_best": True},
