@@ -106,8 +106,8 @@ def distillation_cases(backend: Backend) -> dict[str, Case]:
         cases[f"linear_distillation top-k {kind}"] = (sparse(params, rows_per_chunk=2), [hidden, head])
     only = DistillationParams(temperature=0.8)
     cases["linear_distillation frozen"] = (dense(only), [hidden])
-    cases["linear_distillation columns"] = (dense(params, columns=COLUMNS), [hidden, head])
-    cases["linear_distillation columns top-k"] = (sparse(only, columns=COLUMNS), [hidden, head])
+    cases["linear_distillation columns"] = (dense(params, columns=backend.asarray(COLUMNS)), [hidden, head])
+    cases["linear_distillation columns top-k"] = (sparse(only, columns=backend.asarray(COLUMNS)), [hidden, head])
     return cases | matching_cases(backend)
 
 
@@ -119,10 +119,11 @@ def matching_cases(backend: Backend) -> dict[str, Case]:
         return rng.standard_normal(sizes)
 
     target = backend.asarray(normal(4, 3))
+    lower, queries = backend.asarray(LOWER), backend.asarray(QUERIES)
 
     def attend(heads: int, kv_heads: int) -> Callable[..., Tensor]:
         q, k = backend.asarray(normal(2, 5, heads, 2)), backend.asarray(normal(2, 5, kv_heads, 2))
-        return lambda a, b: matching.attention_match(a, b, q, k, LOWER, QUERIES, 0.7, 0.9, 0.25)
+        return lambda a, b: matching.attention_match(a, b, q, k, lower, queries, 0.7, 0.9, 0.25)
 
     return {
         "hidden_match mse": (lambda s: matching.hidden_match(s, target, "mse", 0.25), [normal(4, 3)]),

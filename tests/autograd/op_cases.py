@@ -47,6 +47,7 @@ def op_cases(backend: Backend) -> dict[str, OpCase]:
 
     angles = normal(2, 5, 2)
     cos, sin = backend.asarray(np.cos(angles)), backend.asarray(np.sin(angles))
+    ids, lower, targets = (backend.asarray(each) for each in (IDS, LOWER, TARGETS))
     frozen = backend.prepare_weight(backend.asarray(normal(4, 3)))
     frozen_head = backend.prepare_weight(backend.asarray(normal(5, 3)))
     return {
@@ -104,14 +105,14 @@ def op_cases(backend: Backend) -> dict[str, OpCase]:
         ),
         "rope halves partial": (lambda x: rope.rope(x, cos, sin, "halves"), [normal(2, 5, 3, 6)]),
         "attention": (
-            lambda q, k, v: attention.attention(q, k, v, LOWER, AttentionParams(scale=0.5)),
+            lambda q, k, v: attention.attention(q, k, v, lower, AttentionParams(scale=0.5)),
             [normal(2, 5, 4, 4), normal(2, 5, 2, 4), normal(2, 5, 2, 4)],
         ),
         "attention softcap": (
-            lambda q, k, v: attention.attention(q, k, v, LOWER, AttentionParams(scale=0.9, softcap=1.5)),
+            lambda q, k, v: attention.attention(q, k, v, lower, AttentionParams(scale=0.9, softcap=1.5)),
             [normal(2, 5, 2, 4), normal(2, 5, 2, 4), normal(2, 5, 2, 4)],
         ),
-        "embedding": (lambda table: embedding.embedding(table, IDS), [normal(5, 4)]),
+        "embedding": (lambda table: embedding.embedding(table, ids), [normal(5, 4)]),
         "dropout": (lambda x: dropout.dropout(x, 0.3, KEY), [normal(4, 5)]),
         "cross_entropy": (lambda x: loss.cross_entropy(x, LABELS, 0.25), [normal(6, 5)]),
         "linear_cross_entropy": (
@@ -122,7 +123,7 @@ def op_cases(backend: Backend) -> dict[str, OpCase]:
             lambda h: loss.linear_cross_entropy(h, frozen_head, LABELS, 0.25),
             [normal(6, 3)],
         ),
-        "squared_error": (lambda x: loss.squared_error(x, TARGETS, 0.25), [normal(4)]),
+        "squared_error": (lambda x: loss.squared_error(x, targets, 0.25), [normal(4)]),
         "power two": (lambda x: elementwise.power(x, 2.0), [normal(2, 3)]),
         "mean inner axis": (lambda x: reduce.mean(x, 1), [normal(3, 4, 2)]),
         "mean keepdims": (lambda x: reduce.mean(x, 1, keepdims=True), [normal(3, 4, 2)]),
