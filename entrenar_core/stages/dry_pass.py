@@ -1,6 +1,6 @@
 """Training steps that allocate and do not compute: what the arrays of a run take, found before anything is loaded.
 
-The real model, tape and optimizer run on the CPU backend with threads that do nothing. Every buffer comes from the real
+The real model, tape and optimizer run on a backend that does nothing (`stages.idle`). Every buffer comes from a real
 pool, so sizes, lifetimes and reuse are those of the run; but no page of it is ever touched, so it takes address space
 and no memory, and a step takes milliseconds whatever the size of the model.
 """
@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from entrenar_core.autograd.tape import Tape, no_grad
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.base import Backend
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.ggml_types import TYPE_BY_NAME
 from entrenar_core.codecs.packed import PackedMatrix
@@ -31,7 +30,7 @@ from entrenar_core.model.module import PassKey
 from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
-from entrenar_core.threads import Threads
+from entrenar_core.stages.idle import idle_cpu, idle_cuda
 from entrenar_core.train.parts import Learner
 
 BatchShape = tuple[int, int]
@@ -47,7 +46,7 @@ class PassMemory:
 
     adapters: A and B of LoRA. optimizer: its state arrays. gradients: of the trained tensors. activations: what forward
     keeps for backward. work: everything else that the pool holds, free buffers and kernels' scratch memory included.
-    threads: the budget that it was computed for.
+    threads: the budget that it was computed for. weights: of the model, where they are on a device (else 0).
     """
 
     adapters: int
@@ -56,6 +55,7 @@ class PassMemory:
     activations: int
     work: int
     threads: int
+    weights: int = 0
 
 
 def dry_pass(
@@ -71,6 +71,7 @@ def dry_pass(
     checkpoint_activations: bool = False,
     teach: Teach | None = None,
     threads: int | None = None,
+    device_dtype: str | None = None,
 ) -> PassMemory:
     """Take one step for each batch shape and say what was held.
 
@@ -86,31 +87,36 @@ def dry_pass(
         checkpoint_activations: see `LanguageModel`.
         teach: puts teachers beside a language model.
         threads: thread budget; scratch memory grows with it.
+        device_dtype: the type of activations on a GPU, whose memory it is then; None: the CPU's.
 
     Raises:
         ConfigError, ModelError: LoRA targets that name no layer.
         MemoryError: the system grants no address space of that size.
     """
-    backend = _IdleBackend(threads)
+    idle = idle_cpu(threads) if device_dtype is None else idle_cuda(device_dtype)
+    backend, pool = idle.backend, idle.pool
     try:
         weights = _weights(shapes or expected_shapes(spec), backend, lora is None, held_as or {})
         model = _learner(spec, weights, backend, lora, head, checkpoint_activations)
         adapters = sum(tensor.data.nbytes for tensor in model.trainable().values()) if lora else 0
+        held_before = pool.statistics().in_use
         learner = teach(model) if teach is not None and isinstance(model, LanguageModel) else model
         steps = build_optimizer(optimizer, learner.trainable())
-        state = backend.pool.statistics().in_use
+        before = pool.statistics().in_use
         kept = gradients = 0
         for number, shape in enumerate(batches):
             with np.errstate(all="ignore"):
-                after_forward, after_backward = _step(learner, backend.pool, _batch(shape, head), number)
-            kept, gradients = max(kept, after_forward - state), max(gradients, after_backward - state)
+                after_forward, after_backward = _step(learner, pool, _batch(shape, head), number)
+            kept, gradients = max(kept, after_forward - before), max(gradients, after_backward - before)
             steps.zero_grad()
         for shape in evaluated:
             with no_grad(), np.errstate(all="ignore"):
                 model.loss(_batch(shape, head), 1.0, None)
-        rest = max(0, backend.pool.statistics().held - state - gradients)
+        rest = max(0, pool.statistics().held - before - gradients)
         activations = min(kept, rest)  # the gradient of a trained output matrix is there after forward already
-        return PassMemory(adapters, state, gradients, activations, rest - activations, backend.n_threads)
+        weights_held = max(0, held_before - adapters) if device_dtype else 0
+        state = before - held_before
+        return PassMemory(adapters, state, gradients, activations, rest - activations, backend.n_threads, weights_held)
     finally:
         backend.close()
 
@@ -125,7 +131,7 @@ def _step(model: Learner, pool: Pool, batch: Batch, number: int) -> tuple[int, i
 
 
 def _weights(
-    shapes: Mapping[str, Shape], backend: CpuBackend, trained: bool, held_as: Mapping[str, str]
+    shapes: Mapping[str, Shape], backend: Backend, trained: bool, held_as: Mapping[str, str]
 ) -> dict[str, Tensor | PackedWeight]:
     """Weights of these shapes whose memory nobody touches."""
     weights: dict[str, Tensor | PackedWeight] = {}
@@ -134,7 +140,8 @@ def _weights(
             blocks = np.empty(packed_shape(shape, TYPE_BY_NAME[held_as[name]]), np.uint8)
             weights[name] = PackedWeight(name, PackedMatrix(blocks, held_as[name]), backend)
         else:
-            weights[name] = Tensor(np.empty(shape, np.float32), backend, requires_grad=trained, name=name)
+            values = backend.asarray(np.empty(shape, np.float32))
+            weights[name] = Tensor(values, backend, requires_grad=trained, name=name)
     return weights
 
 
@@ -146,7 +153,7 @@ def described(name: str, shape: Shape) -> TensorInfo:
 def _learner(
     spec: DecoderSpec,
     weights: Mapping[str, Tensor | PackedWeight],
-    backend: CpuBackend,
+    backend: Backend,
     lora: LoRASettings | None,
     head: HeadSpec | None,
     checkpoint_activations: bool,
@@ -180,39 +187,3 @@ def _batch(shape: BatchShape, head: HeadSpec | None) -> Batch:
     labels = zeros if head is None else np.where(positions == width - 1, zeros, np.int32(IGNORE))
     values = None if head is None else np.zeros(shape)
     return Batch(zeros, labels, positions, zeros, rows * width, rows * (width if head is None else 1), values)
-
-
-class _IdleThreads(Threads):
-    """A thread budget that nobody works."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def run(self, function: Callable[..., None], n_rows: int, *args: Any, grain: int = 1) -> None:
-        del function, n_rows, args, grain
-
-    def run_tasks(self, function: Callable[..., None], n_tasks: int, *args: Any) -> None:
-        del function, n_tasks, args
-
-    def close(self) -> None:
-        """There is nothing to end."""
-
-
-class _IdleBackend(CpuBackend):
-    """The CPU backend whose kernels are called by nobody; rows that NumPy would copy come from the pool too."""
-
-    def __init__(self, threads: int | None) -> None:
-        super().__init__(threads)
-        self.threads.close()
-        self.threads = _IdleThreads(self.n_threads)
-
-    def take_rows(self, x: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return self.pool.empty((len(rows), *x.shape[1:]))
-
-    def put_rows(self, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
-        del rows, values, out
-
-    def all_finite(self, array: np.ndarray[Any, Any]) -> bool:
-        """What nobody has computed is taken to be so."""
-        del array
-        return True

@@ -1,0 +1,56 @@
+"""How much of a GPU's memory a training run will take at its peak, part by part, from the shapes alone.
+
+What the engine holds there is found by `dry_pass` on a device that does nothing. CUDA's own share is reckoned, for it
+is the driver's: the context, the loaded kernels, and the work space that cuBLAS takes on each stream.
+"""
+
+from __future__ import annotations
+
+from entrenar_core.gguf.names import ROPE_FREQS
+from entrenar_core.model.packed import float_matrices
+from entrenar_core.stages.dry_pass import dry_pass
+from entrenar_core.stages.estimate import MIB, MemoryEstimate, MemoryRequest
+
+CONTEXT = 600 * MIB
+"""The driver's context with our kernels and the libraries' on one device."""
+
+POOL_SLACK = 1.05
+"""What CuPy's pool holds for 1 byte that our pool does: it splits large pieces where ours keeps sizes apart."""
+
+
+def estimate_device_memory(request: MemoryRequest, compute_dtype: str) -> MemoryEstimate:
+    """The peak memory on the device, for activations of `compute_dtype`.
+
+    Raises:
+        ConfigError, ModelError: LoRA targets that name no layer.
+        MemoryError: not even the address space for it can be had.
+    """
+    tensors = {name: info for name, info in request.tensors.items() if name != ROPE_FREQS}
+    held_as = dict(request.held_as)
+    if request.lora is not None:
+        held_as = {**float_matrices(tensors), **held_as}
+    held = dry_pass(
+        request.spec,
+        request.optimizer,
+        list(request.batches) * (2 if len(request.batches) == 1 else 1),
+        shapes={name: info.shape for name, info in tensors.items()} or None,
+        evaluated=request.evaluated,
+        lora=request.lora,
+        held_as=held_as,
+        head=request.head,
+        checkpoint_activations=request.checkpoint_activations,
+        teach=request.teach,
+        device_dtype=compute_dtype,
+    )
+    adapters = (("adapters", held.adapters),) if request.lora is not None else ()
+    rounded = (("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()
+    parts = (("weights", held.weights), *rounded, *adapters)
+    engine = (
+        *parts,
+        ("optimizer state", held.optimizer),
+        ("gradients", held.gradients),
+        ("activations", held.activations),
+        ("work buffers", held.work),
+    )
+    total = sum(n_bytes for _, n_bytes in engine)
+    return MemoryEstimate((("CUDA", CONTEXT), *engine, ("the pool's slack", int(total * (POOL_SLACK - 1)))))
