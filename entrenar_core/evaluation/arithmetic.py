@@ -73,9 +73,11 @@ class RoundedInputs:
 
     def _values(self, x: Array, backend: Backend) -> Array:
         if self.type_name in ("F16", "BF16"):
-            rows = x.reshape(-1, x.shape[-1])
-            return backend.fake_quantize(rows, codec_for(self.type_name)).reshape(x.shape)
-        return backend.asarray(round_blocks(backend.to_host(x), self.type_name, self._threads))
+            rows = backend.cast(x.reshape(-1, x.shape[-1]), backend.dtype)
+            rounded = backend.fake_quantize(rows, codec_for(self.type_name)).reshape(x.shape)
+        else:
+            rounded = backend.asarray(round_blocks(backend.to_host(x), self.type_name, self._threads))
+        return backend.cast(rounded, x.dtype)
 
 
 def round_blocks(x: np.ndarray, type_name: str, threads: Threads) -> np.ndarray:

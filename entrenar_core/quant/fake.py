@@ -80,16 +80,18 @@ class FakeQuantizer:
             inside = self.backend.empty(values.shape, np.bool_) if old is None else old.inside
         out = None if old is None else old.values
         try:
-            codec = self._codec(self.backend.to_host(values))
+            codec = self._codec(values)
             rounded = self.backend.fake_quantize(values, codec, self.encoding.importance, out, inside)
         except FormatError as error:
             hint = "lower optimizer.lr, or look for the step at which its values blew up"
             raise FormatError(error.message, where=f"tensor {self.name}", hint=hint) from error
         return RoundedWeight(rounded, self.backend.prepare_weight(rounded), inside)
 
-    def _codec(self, values: np.ndarray) -> Codec:
-        """What encodes these values, found as the export finds it: a scale that all rows share depends on them."""
-        with_rows = TensorEncoding((values.shape[0], values.shape[1]), lambda rows: values[rows], self.encoding)
+    def _codec(self, values: Array) -> Codec:
+        """What encodes these values, found as the export finds it: a scale that all rows share depends on them, which
+        are brought to the host only then."""
+        shape = (int(values.shape[0]), int(values.shape[1]))
+        with_rows = TensorEncoding(shape, lambda rows: self.backend.to_host(values[rows]), self.encoding)
         return with_rows.encoder(self._one_thread)
 
 
