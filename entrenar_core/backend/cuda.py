@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.backend.base import Activation, Array, RopePairing
+from entrenar_core.backend.cuda_attention import CudaAttention
 from entrenar_core.backend.cuda_distillation import CudaDistillation
 from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
@@ -23,7 +24,7 @@ from entrenar_core.backend.cuda_runtime import Runtime
 from entrenar_core.backend.parameters import DropoutKey
 
 
-class CudaBackend(CudaProducts, CudaLosses, CudaDistillation, CudaOptimizer):
+class CudaBackend(CudaProducts, CudaAttention, CudaLosses, CudaDistillation, CudaOptimizer):
     """`Backend` on a CUDA device.
 
     Args:

@@ -34,7 +34,10 @@ _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel: `ctype` without const and without the star."""
+    """One parameter of a kernel: `ctype` without const and without the star.
+
+    An array must be contiguous, unless its name begins with ``strided_``.
+    """
 
     name: str
     ctype: str
@@ -71,7 +74,8 @@ class Kernel:
         wanted = self.element if parameter.ctype == "T" else np.dtype(_SCALARS[parameter.ctype]).name
         if isinstance(value, np.ndarray):
             raise ValueError(f"{self.name}: {parameter.name} is an array of the host")
-        if value.dtype.name != wanted or not value.flags.c_contiguous:
+        may_have_gaps = parameter.name.startswith("strided_")
+        if value.dtype.name != wanted or not (may_have_gaps or value.flags.c_contiguous):
             layout = "" if value.flags.c_contiguous else " with gaps"
             raise ValueError(
                 f"{self.name}: {parameter.name} is {value.dtype.name} {value.shape}{layout},"

@@ -55,10 +55,11 @@ def test_one_query_sees_the_cache_of_its_own_sequence(
     lower = np.array([[0], [4], [8]], np.int32)[:n_sequences]
     params = AttentionParams(scale=0.4, softcap=softcap, q_offset=8)
     assert_agrees(backend, "attention", q, backend.to_host(k), backend.to_host(v), lower, params)
-    out, lse = backend.attention(on(backend, q), k, v, lower, params)
+    there = on(backend, lower)
+    out, lse = backend.attention(on(backend, q), k, v, there, params)
     apart = [
         backend.attention(
-            on(backend, q)[row : row + 1], k[row : row + 1], v[row : row + 1], lower[row : row + 1], params
+            on(backend, q)[row : row + 1], k[row : row + 1], v[row : row + 1], there[row : row + 1], params
         )
         for row in range(n_sequences)
     ]
