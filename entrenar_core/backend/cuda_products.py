@@ -53,9 +53,10 @@ class CudaProducts(CudaLaunch):
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
             raise ValueError(f"gemm: {a.shape} @ {b.shape} does not fit")
         shape = (a.shape[0], b.shape[1])
-        operand_dtype = FLOAT32 if a.dtype == b.dtype == FLOAT32 else self.runtime.bfloat16
+        wanted = dtype if out is None else out.dtype
+        operand_dtype = FLOAT32 if a.dtype == b.dtype == FLOAT32 == (wanted or FLOAT32) else self.runtime.bfloat16
         if out is None:
-            out, beta = self.empty(shape, operand_dtype if dtype is None else dtype), 0.0
+            out, beta = self.empty(shape, wanted or operand_dtype), 0.0
         check_shape("gemm", "out", out, shape)
         self._multiply(self._operand(a, operand_dtype), self._operand(b, operand_dtype), out, alpha, beta)
         return out

@@ -234,6 +234,15 @@ def test_products_of_activations_and_parameters(
     assert_close(backend.to_host(wide), truth, 2e-6)
 
 
+def test_a_product_of_float32_may_be_asked_for_in_bfloat16(backend: Any, rng: np.random.Generator) -> None:
+    """As the gradient of logits is, times a trainable output matrix."""
+    a, b = rng.normal(size=(33, 17)), rng.normal(size=(17, 40))
+    for asked in ({"dtype": backend.compute_dtype}, {"out": backend.empty((33, 40), backend.compute_dtype)}):
+        product = backend.gemm(on(backend, a), on(backend, b), **asked)
+        assert product.dtype == backend.compute_dtype
+        assert_close(backend.to_host(product), a @ b, 1e-2)
+
+
 def test_products_of_float32_are_not_rounded(backend: Any, rng: np.random.Generator) -> None:
     a, b = np.float32(rng.normal(size=(5, 30))), np.float32(rng.normal(size=(30, 4)))
     product = backend.gemm(on(backend, a), on(backend, b))
