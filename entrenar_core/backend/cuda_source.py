@@ -29,7 +29,7 @@ _SCALARS: dict[str, type[np.generic]] = {
     "unsigned short": np.uint16,
     "bool": np.bool_,
 }
-_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Kernel:
 
     def _argument(self, parameter: Parameter, value: Any) -> Any:
         if not parameter.is_array:
-            return _SCALARS[parameter.ctype](value)
+            return self._number(parameter, value)
         if value is None:
             return None
         wanted = self.element if parameter.ctype == "T" else np.dtype(_SCALARS[parameter.ctype]).name
@@ -82,6 +82,12 @@ class Kernel:
                 f" but contiguous {wanted} is needed"
             )
         return value
+
+    def _number(self, parameter: Parameter, value: Any) -> Any:
+        try:
+            return _SCALARS[parameter.ctype](value)
+        except OverflowError as error:
+            raise ValueError(f"{self.name}: {parameter.name} = {value} does not fit {parameter.ctype}") from error
 
 
 @dataclass(frozen=True)
@@ -105,16 +111,32 @@ def kernel_file_names() -> list[str]:
 @cache
 def kernel_file(name: str) -> KernelFile:
     """The kernel file of this name."""
-    folder = files("entrenar_core.backend.cuda_kernels")
-    own = (folder / f"{name}.cu").read_text(encoding="utf-8")
-    text = (folder / "common.cuh").read_text(encoding="utf-8") + f'#line 1 "{name}.cu"\n' + own
-    return KernelFile(name, text, {match[1]: _parameters(match[2]) for match in _KERNEL.finditer(own)})
+    return with_header(name, (files("entrenar_core.backend.cuda_kernels") / f"{name}.cu").read_text(encoding="utf-8"))
+
+
+def with_header(name: str, text: str) -> KernelFile:
+    """A kernel file of this text, which comes after the common header."""
+    header = (files("entrenar_core.backend.cuda_kernels") / "common.cuh").read_text(encoding="utf-8")
+    return KernelFile(name, f'{header}#line 1 "{name}.cu"\n{text}', signatures(text))
 
 
 @cache
 def kernel(file: str, name: str, element: str) -> Kernel:
     """The kernel `name` of a file, for an element type."""
     return kernel_file(file).kernel(name, element)
+
+
+def signatures(text: str) -> dict[str, tuple[Parameter, ...]]:
+    """The parameters of the kernels that a text declares, by the kernels' names.
+
+    Raises:
+        ValueError: a kernel is not written `extern "C" __global__ void name(parameters)`, or takes what is neither a
+            plain number nor an array of those or of T.
+    """
+    found = {match[1]: _parameters(match[2]) for match in _KERNEL.finditer(text)}
+    if len(found) != text.count("__global__"):
+        raise ValueError(f'only {sorted(found)} are kernels of the form extern "C" __global__ void name(parameters)')
+    return found
 
 
 def _parameters(text: str) -> tuple[Parameter, ...]:

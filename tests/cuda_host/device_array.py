@@ -47,7 +47,8 @@ _COMPUTING = frozenset(
 _WAITING = frozenset(["item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__index__"])
 _RETURNS_HOST = frozenset(["item", "tolist", "__bool__", "__float__", "__int__", "__index__", "__len__"])
 _FROM_HOST = frozenset(["asarray", "array", "ascontiguousarray"])
-_WAITING_FUNCTIONS = frozenset(["nonzero", "flatnonzero", "unique", "argwhere"])
+_WAITING_FUNCTIONS = frozenset(["nonzero", "flatnonzero", "unique", "argwhere", "bincount"])
+_OF_THE_HOST = frozenset(["data", "ctypes", "flat", "base"])
 _MOVING_FUNCTIONS = frozenset(
     [
         "asarray",
@@ -113,11 +114,11 @@ class DeviceArray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("__") or name in _OF_THE_HOST:
+            raise AttributeError(f"{name} of an array of the device")
         value = getattr(self.host, name)
         if not callable(value):
-            return wrap(value) if name == "T" else value
+            return wrap(value) if isinstance(value, np.ndarray) else value
         return lambda *args, **kwargs: self._call(name, args, kwargs)
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,8 +1,10 @@
 // Runs the text of a CUDA kernel on the host, one block after another, for tests where there is no GPU.
 //
 // Each thread of a block is a fiber with a stack of its own; a barrier or a shuffle hands the processor on. Threads that
-// never wait run one after another on one fiber. A barrier that not every living thread reaches aborts the process, as
-// it would hang a GPU.
+// never wait run one after another on one fiber. Threads run in ascending or descending order, so that a result which
+// depends on a barrier that is not there can be told. What a GPU would hang at or leave undefined aborts the process: a
+// barrier that not every living thread reaches, or that threads reach in different places; a shuffle with part of a warp,
+// or from a lane that has ended.
 
 #pragma once
 
@@ -46,22 +48,30 @@ namespace host {
 constexpr size_t STACK_BYTES = 128 << 10;
 constexpr int MOST_THREADS = 1024;
 constexpr int LANES = 32;
+constexpr unsigned long long CANARY = 0x5afe57ac4b0771e5ull;
 
 enum class State { fresh, ready, at_warp_barrier, at_block_barrier, done };
 
 struct Fiber {
-    void* stack = nullptr;
+    unsigned long long* stack = nullptr;
     void* stack_pointer = nullptr;
     State state = State::fresh;
+    int barrier = 0;  // the line of the one it waits at
 };
 
 static Fiber fibers[MOST_THREADS];
 static void* scheduler_pointer = nullptr;
 static int current = 0;
 static int n_threads = 0;
+static bool descending = false;
 static void (*body)(void*) = nullptr;
 static void* body_arguments = nullptr;
 static unsigned char lanes[MOST_THREADS][8];
+
+[[noreturn]] inline void fail(int thread, const char* why) {
+    fprintf(stderr, "block %u,%u,%u: thread %d %s\n", blockIdx.x, blockIdx.y, blockIdx.z, thread, why);
+    abort();
+}
 
 extern "C" void host_cuda_switch(void** save, void* load);
 asm(R"(
@@ -94,29 +104,36 @@ inline void place(int thread) {
     threadIdx.z = thread / blockDim.x / blockDim.y;
 }
 
-// Runs its own thread, then every thread that nobody has begun, until one of them waits.
+// The thread that the scheduler would begin after this one, or -1 where it has others to look at first.
+inline int next_fresh(int thread) {
+    const int next = descending ? thread - 1 : thread + 1;
+    const bool same_warp = next >= 0 && next < n_threads && next / LANES == thread / LANES;
+    return same_warp && fibers[next].state == State::fresh ? next : -1;
+}
+
+// Runs its own thread, then those after it of the same warp that nobody has begun, until one of them waits. A thread that
+// is begun here takes over the stack that is in use, and leaves its own to the one that has ended.
 inline void fiber_main() {
     for (;;) {
-        const int thread = current;
         body(body_arguments);
-        fibers[thread].state = State::done;
-        // The fiber that finishes a fresh thread goes on with the next fresh one, if its stack is its own.
-        int next = thread + 1;
-        if (next < n_threads && fibers[next].state == State::fresh && next % LANES != 0) {
-            std::swap(fibers[thread].stack, fibers[next].stack);
-            fibers[next].state = State::ready;
-            place(next);
-            continue;
+        const int ended = current, next = next_fresh(ended);
+        fibers[ended].state = State::done;
+        if (next < 0) {
+            host_cuda_switch(&fibers[ended].stack_pointer, scheduler_pointer);
+            abort();  // what has ended is not resumed
         }
-        host_cuda_switch(&fibers[thread].stack_pointer, scheduler_pointer);
+        std::swap(fibers[ended].stack, fibers[next].stack);
+        fibers[next].state = State::ready;
+        place(next);
     }
 }
 
 inline void begin(Fiber& fiber) {
     if (fiber.stack == nullptr) {
-        fiber.stack = aligned_alloc(64, STACK_BYTES);
+        fiber.stack = static_cast<unsigned long long*>(aligned_alloc(64, STACK_BYTES));
+        *fiber.stack = CANARY;
     }
-    void** top = reinterpret_cast<void**>(static_cast<unsigned char*>(fiber.stack) + STACK_BYTES - 64);
+    void** top = reinterpret_cast<void**>(reinterpret_cast<unsigned char*>(fiber.stack) + STACK_BYTES - 64);
     *--top = nullptr;  // fiber_main never returns; keeps the stack aligned as after a call
     *--top = reinterpret_cast<void*>(&fiber_main);
     for (int i = 0; i < 6; i++) {
@@ -135,14 +152,16 @@ inline void resume(int thread) {
     host_cuda_switch(&scheduler_pointer, fiber.stack_pointer);
 }
 
-inline void wait(State why) {
-    const int thread = current;
-    fibers[thread].state = why;
-    host_cuda_switch(&fibers[thread].stack_pointer, scheduler_pointer);
+inline void wait(State why, int line) {
+    Fiber& fiber = fibers[current];
+    fiber.state = why;
+    fiber.barrier = line;
+    host_cuda_switch(&fiber.stack_pointer, scheduler_pointer);
 }
 
+// Lets threads first ... stop - 1 go on if all that live wait at the same barrier; whether there was any.
 inline bool release(int first, int stop, State waiting) {
-    bool any = false;
+    int one = -1;
     for (int t = first; t < stop; t++) {
         if (fibers[t].state == State::done) {
             continue;
@@ -150,20 +169,24 @@ inline bool release(int first, int stop, State waiting) {
         if (fibers[t].state != waiting) {
             return false;
         }
-        any = true;
+        if (one >= 0 && fibers[t].barrier != fibers[one].barrier) {
+            fail(t, "waits at another barrier than the threads before it");
+        }
+        one = t;
     }
     for (int t = first; t < stop; t++) {
         if (fibers[t].state == waiting) {
             fibers[t].state = State::ready;
         }
     }
-    return any;
+    return one >= 0;
 }
 
 inline bool run_warp(int first, int stop) {
     bool ran = false;
     do {
-        for (int t = first; t < stop; t++) {
+        for (int i = first; i < stop; i++) {
+            const int t = descending ? first + stop - 1 - i : i;
             if (fibers[t].state == State::fresh || fibers[t].state == State::ready) {
                 resume(t);
                 ran = true;
@@ -177,18 +200,22 @@ inline void run_block() {
     for (int t = 0; t < n_threads; t++) {
         fibers[t].state = State::fresh;
     }
+    const int n_warps = (n_threads + LANES - 1) / LANES;
     bool ran;
     do {
         ran = false;
-        for (int first = 0; first < n_threads; first += LANES) {
+        for (int i = 0; i < n_warps; i++) {
+            const int first = (descending ? n_warps - 1 - i : i) * LANES;
             ran |= run_warp(first, first + LANES < n_threads ? first + LANES : n_threads);
         }
         ran |= release(0, n_threads, State::at_block_barrier);
     } while (ran);
     for (int t = 0; t < n_threads; t++) {
         if (fibers[t].state != State::done) {
-            fprintf(stderr, "block %u,%u: thread %d waits at a barrier that others never reach\n", blockIdx.x, blockIdx.y, t);
-            abort();
+            fail(t, "waits at a barrier that others never reach");
+        }
+        if (fibers[t].stack != nullptr && *fibers[t].stack != CANARY) {
+            fail(t, "has no room left on its stack");
         }
     }
 }
@@ -215,12 +242,12 @@ template <typename... A> void launch(void (*kernel)(A...), const unsigned* shape
     } one{kernel, arguments};
     gridDim = {shape[0], shape[1], shape[2]};
     blockDim = {shape[3], shape[4], shape[5]};
+    descending = shape[6] != 0;
     n_threads = blockDim.x * blockDim.y * blockDim.z;
     if (n_threads < 1 || n_threads > MOST_THREADS) {
         fprintf(stderr, "a block of %d threads\n", n_threads);
         abort();
     }
-    shared_bytes().assign(shared + 128, 0xff);
     body_arguments = &one;
     body = [](void* pointer) {
         auto* call_ = static_cast<Call*>(pointer);
@@ -230,22 +257,48 @@ template <typename... A> void launch(void (*kernel)(A...), const unsigned* shape
         for (unsigned y = 0; y < gridDim.y; y++) {
             for (unsigned x = 0; x < gridDim.x; x++) {
                 blockIdx = {x, y, z};
+                shared_bytes().assign(shared + 128, 0xff);  // NaN: what a block left is nothing to the next
                 run_block();
             }
         }
     }
 }
 
-template <typename V> V exchange(V value, int from) {
-    static_assert(sizeof(V) <= 8, "");
-    const int thread = current, first = thread / LANES * LANES;
-    memcpy(lanes[thread], &value, sizeof(V));
-    wait(State::at_warp_barrier);
-    if (from >= 0 && from < LANES && first + from < n_threads) {
-        memcpy(&value, lanes[first + from], sizeof(V));
+inline void require_whole_warp(unsigned mask) {
+    if (mask != 0xffffffffu) {
+        fail(current, "shuffles with part of its warp");
     }
-    wait(State::at_warp_barrier);
+}
+
+// Each lane shows a value, and gets to see that of a lane of its warp: its own if there is no such lane.
+template <typename V> V exchange(unsigned mask, V value, int from) {
+    static_assert(sizeof(V) <= 8, "");
+    require_whole_warp(mask);
+    const int thread = current, other = thread / LANES * LANES + from;
+    memcpy(lanes[thread], &value, sizeof(V));
+    wait(State::at_warp_barrier, 0);
+    if (from >= 0 && from < LANES && other < n_threads) {
+        if (fibers[other].state == State::done) {
+            fail(thread, "asks for a value of a lane that has ended");
+        }
+        memcpy(&value, lanes[other], sizeof(V));
+    }
+    wait(State::at_warp_barrier, 0);
     return value;
+}
+
+inline unsigned ballot(unsigned mask, int predicate) {
+    require_whole_warp(mask);
+    const int thread = current, first = thread / LANES * LANES;
+    lanes[thread][0] = predicate != 0;
+    wait(State::at_warp_barrier, 0);
+    unsigned bits = 0;
+    for (int lane = 0; lane < LANES && first + lane < n_threads; lane++) {
+        const bool lives = fibers[first + lane].state != State::done;
+        bits |= (lives && lanes[first + lane][0] ? 1u : 0u) << lane;
+    }
+    wait(State::at_warp_barrier, 0);
+    return bits;
 }
 
 inline int lane() {
@@ -254,31 +307,26 @@ inline int lane() {
 
 }  // namespace host
 
-inline void __syncthreads() {
-    host::wait(host::State::at_block_barrier);
+#define __syncthreads() host::wait(host::State::at_block_barrier, __LINE__)
+
+inline void __syncwarp(unsigned mask = 0xffffffffu) {
+    host::require_whole_warp(mask);
+    host::wait(host::State::at_warp_barrier, 1);
 }
-inline void __syncwarp(unsigned = 0xffffffffu) {
-    host::wait(host::State::at_warp_barrier);
+template <typename V> V __shfl_sync(unsigned mask, V value, int from) {
+    return host::exchange(mask, value, from & (host::LANES - 1));
 }
-template <typename V> V __shfl_sync(unsigned, V value, int from) {
-    return host::exchange(value, from);
+template <typename V> V __shfl_xor_sync(unsigned mask, V value, int distance) {
+    return host::exchange(mask, value, host::lane() ^ distance);
 }
-template <typename V> V __shfl_xor_sync(unsigned, V value, int distance) {
-    return host::exchange(value, host::lane() ^ distance);
+template <typename V> V __shfl_down_sync(unsigned mask, V value, int distance) {
+    return host::exchange(mask, value, host::lane() + distance);
 }
-template <typename V> V __shfl_down_sync(unsigned, V value, int distance) {
-    return host::exchange(value, host::lane() + distance);
+template <typename V> V __shfl_up_sync(unsigned mask, V value, int distance) {
+    return host::exchange(mask, value, host::lane() - distance);
 }
-template <typename V> V __shfl_up_sync(unsigned, V value, int distance) {
-    return host::exchange(value, host::lane() - distance);
-}
-inline unsigned __ballot_sync(unsigned, int predicate) {
-    unsigned bits = 0;
-    for (int lane = 0; lane < host::LANES; lane++) {
-        const int there = host::exchange(predicate, lane);
-        bits |= (there ? 1u : 0u) << lane;
-    }
-    return bits;
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+    return host::ballot(mask, predicate);
 }
 
 template <typename V> V atomicAdd(V* address, V value) {

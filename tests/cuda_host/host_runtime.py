@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.backend.cuda_runtime import Grid
-from entrenar_core.backend.cuda_source import ELEMENT_NAMES, Kernel, kernel_file
+from entrenar_core.backend.cuda_source import ELEMENT_NAMES, Kernel, KernelFile, kernel_file
 from tests.cuda_host.device_array import DeviceArray, HostModule, waits
 
 _HEADER = Path(__file__).with_name("host_cuda.h")
@@ -42,7 +44,11 @@ def library_folder() -> Path:
 @cache
 def library(file: str, element: str) -> ctypes.CDLL:
     """The kernel file compiled for the host."""
-    source = kernel_file(file)
+    return compiled(kernel_file(file), element)
+
+
+def compiled(source: KernelFile, element: str) -> ctypes.CDLL:
+    """The text of a kernel file compiled for the host, with a launcher beside each kernel."""
     launchers = "".join(
         f'extern "C" void launch_{name}(const unsigned* shape, size_t shared, void** arguments)'
         f" {{ host::launch({name}, shape, shared, arguments); }}\n"
@@ -50,7 +56,7 @@ def library(file: str, element: str) -> ctypes.CDLL:
     )
     text = f'#include "{_HEADER}"\n#define ELEMENT {ELEMENT_NAMES[element]}\n{source.text}\n{launchers}'
     digest = hashlib.sha256("\0".join((_HEADER.read_text(), text, *_FLAGS)).encode()).hexdigest()[:20]
-    path = library_folder() / f"{file}-{element}-{digest}.so"
+    path = library_folder() / f"{source.name}-{element}-{digest}.so"
     if not path.exists():
         _compile(text, path)
     return ctypes.CDLL(str(path))
@@ -69,11 +75,18 @@ def _compile(text: str, path: Path) -> None:
 
 
 class HostRuntime:
-    """`Runtime` on the host. Memory that was not written reads as NaN; `limit_bytes` is the largest array there is
-    room for."""
+    """`Runtime` on the host. Memory that was not written reads as NaN, and so does what lies around an array; a kernel
+    that writes there fails.
 
-    def __init__(self, limit_bytes: int | None = None) -> None:
+    Args:
+        limit_bytes: the largest array there is room for.
+        descending: run threads from the last to the first, which only shows where a barrier is missing.
+    """
+
+    def __init__(self, limit_bytes: int | None = None, descending: bool = False) -> None:
         import ml_dtypes
+
+        self.descending = descending
 
         self.xp = HostModule()
         self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
@@ -82,12 +95,13 @@ class HostRuntime:
         self._allocated = 0
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        array = np.empty(shape, dtype)
-        if self.limit_bytes is not None and array.nbytes > self.limit_bytes:
-            raise MemoryError(f"{array.nbytes} bytes")
-        self._allocated += array.nbytes
-        array.reshape(-1).view(np.uint8)[...] = 0xFF
-        return DeviceArray(array)
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if self.limit_bytes is not None and n_bytes > self.limit_bytes:
+            raise MemoryError(f"{n_bytes} bytes")
+        self._allocated += n_bytes
+        memory = _Memory(n_bytes + 2 * _MARGIN, np.uint8)
+        memory.fill(0xFF)
+        return DeviceArray(np.ndarray(shape, dtype, memory, _MARGIN))
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         array = self.empty(shape, dtype)
@@ -95,7 +109,9 @@ class HostRuntime:
         return array
 
     def to_device(self, values: np.ndarray) -> DeviceArray:
-        return DeviceArray(np.array(values, order="C"))
+        array = self.empty(values.shape, values.dtype)
+        array.host[...] = values
+        return array
 
     def to_host(self, array: DeviceArray) -> np.ndarray:
         waits["count"] += 1
@@ -105,14 +121,8 @@ class HostRuntime:
         return int(array.host.ctypes.data)
 
     def launch(self, kernel: Kernel, grid: Grid, n_threads: int, arguments: Sequence[Any], shared_bytes: int) -> None:
-        assert min(grid) > 0 and max(grid[1:]) < 65536 and n_threads % 32 == 0, (kernel.name, grid, n_threads)
-        values = [_c_value(argument) for argument in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-        shape = (ctypes.c_uint * 6)(*grid, n_threads, 1, 1)
         self.launches += 1
-        getattr(library(kernel.file, kernel.element), f"launch_{kernel.name}")(
-            shape, ctypes.c_size_t(shared_bytes), pointers
-        )
+        run(library(kernel.file, kernel.element), kernel, grid, n_threads, arguments, shared_bytes, self.descending)
 
     def gemm(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, alpha: float, beta: float) -> None:
         assert a.dtype == b.dtype and out.dtype in (a.dtype, np.float32) and min(*a.shape, *b.shape) > 0
@@ -133,6 +143,47 @@ class HostRuntime:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def run(
+    where: ctypes.CDLL,
+    kernel: Kernel,
+    grid: Grid,
+    n_threads: int,
+    arguments: Sequence[Any],
+    shared_bytes: int = 0,
+    descending: bool = False,
+) -> None:
+    """Run a kernel of a compiled file; arguments as `Kernel.checked` gives them."""
+    assert min(grid) > 0 and max(grid[1:]) < 65536, (kernel.name, grid)
+    assert n_threads % 32 == 0 and 0 < n_threads <= 1024, (kernel.name, n_threads)
+    values = [_c_value(argument) for argument in arguments]
+    pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+    shape = (ctypes.c_uint * 7)(*grid, n_threads, 1, 1, descending)
+    with _one_at_a_time:
+        getattr(where, f"launch_{kernel.name}")(shape, ctypes.c_size_t(shared_bytes), pointers)
+    for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+        if isinstance(argument, DeviceArray):
+            _require_margins(argument, f"{kernel.name}: memory beside {parameter.name} was written")
+
+
+_one_at_a_time = threading.Lock()
+"""A compiled file has one set of threads."""
+
+_MARGIN = 256
+"""Bytes before and behind an array, which nothing writes. An array's own memory is aligned as they are."""
+
+
+class _Memory(np.ndarray):
+    """The bytes of an array and its margins: it owns them, so it is what views are views of."""
+
+
+def _require_margins(array: DeviceArray, message: str) -> None:
+    memory = array.host
+    while memory is not None and not isinstance(memory, _Memory):
+        memory = memory.base
+    if memory is not None:
+        assert (memory[:_MARGIN] == 0xFF).all() and (memory[-_MARGIN:] == 0xFF).all(), message
 
 
 def _c_value(argument: Any) -> np.ndarray:
