@@ -133,4 +133,6 @@ def loss_and_gradients(
     with Tape() as tape:
         loss = model.loss(batch, scale, key)
     tape.backward(loss)
-    return float(loss.data), {name: np.array(tensor.grad) for name, tensor in model.trainable().items()}
+    return float(loss.data), {
+        name: np.array(model.backend.to_host(tensor.grad)) for name, tensor in model.trainable().items()
+    }
