@@ -4,11 +4,14 @@ VENV   ?= .venv
 PYTEST_ARGS ?=
 WORKERS ?= -n auto --dist worksteal
 BENCH ?=
+CUDA_EXTRA ?= cuda13
+OUT ?= runs/gpu-check
 PROMPT ?= Nora was a curious otter. One day Nora ran to the mill. It rained a little. There Nora saw a silver bell. Nora smiled all day. In short: 
 
 BIN  := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV  := $(VENV)/.dev-installed
+CUDA := $(VENV)/.$(CUDA_EXTRA)-installed
 
 PACKAGES := entrenar_core entrenar_cli
 PYTHON_FILES := $(PACKAGES) $(wildcard tests benchmarks docs examples .ci)
@@ -19,7 +22,8 @@ UNIT := not slow and not oracle and not integration and not property
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help venv tier1 tier2 tier3 pre-commit ci build release test lint format format-check check unit integration \
-        property coverage coverage-clean mutants mutants-quick deny-check complexity tdg roadmap-status bench quickstart clean
+        property coverage coverage-clean mutants mutants-quick deny-check complexity tdg roadmap-status bench gpu-check \
+        quickstart clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +38,10 @@ $(CORE): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(CORE) $@
+
+$(CUDA): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(CUDA_EXTRA)]'
 	@touch $(CORE) $@
 
 venv: $(DEV)  ## make the development environment in .venv
@@ -136,6 +144,9 @@ roadmap-status: $(DEV)  ## what roadmap.yaml says
 
 bench: $(DEV)  ## benchmarks against peers, side by side (BENCH="NAME ...": these, such as merge_speed)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+gpu-check: $(CUDA)  ## is all right on this GPU, and how fast is it? In eight minutes (OUT=folder, CUDA_EXTRA=cuda12)
+	$(BIN)/python -m benchmarks.gpu_check --out $(OUT)
 
 clean: coverage-clean  ## remove what builds, tools and runs left (the environment stays)
 	rm -rf build dist runs mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .complexipy_cache

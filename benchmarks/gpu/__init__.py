@@ -1,0 +1,1 @@
+"""What `benchmarks.gpu_check` measures on a GPU, and how."""
