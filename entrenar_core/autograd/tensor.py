@@ -27,11 +27,12 @@ class GradSlot:
     """Where one tensor's gradient accumulates.
 
     `shared` says that `grad` may be somebody else's buffer too, so it must not be changed in place. `version` counts
-    in-place changes of the tensor's data. `origin` is the identity of the tape that recorded the tensor, if one did.
+    in-place changes of the tensor's data. `cast` is what `Tensor.for_products` keeps. `origin` is the identity of the
+    tape that recorded the tensor, if one did.
     A leaf (a parameter) keeps its gradient; others lose it during backward.
     """
 
-    __slots__ = ("dtype", "grad", "is_leaf", "name", "origin", "shape", "shared", "version")
+    __slots__ = ("cast", "dtype", "grad", "is_leaf", "name", "origin", "shape", "shared", "version")
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, *, is_leaf: bool, name: str) -> None:
         self.shape = shape
@@ -41,6 +42,7 @@ class GradSlot:
         self.grad: Array | None = None
         self.shared = False
         self.version = Version()
+        self.cast: tuple[Array, int, Array] | None = None
         self.origin: object | None = None
 
     def accumulate(self, grad: Array, backend: Backend, *, shared: bool) -> None:
@@ -140,6 +142,16 @@ class Tensor:
     def zero_grad(self) -> None:
         """Forget the gradient."""
         self.slot.grad = None
+
+    def for_products(self) -> Array:
+        """The data in the type that matrices are multiplied in: cast once for each change of the data, and kept."""
+        if self.data.dtype == self.backend.compute_dtype:
+            return self.data
+        kept, version = self.slot.cast, self.slot.version.count
+        if kept is None or kept[0] is not self.data or kept[1] != version:
+            kept = (self.data, version, self.backend.cast(self.data, self.backend.compute_dtype))
+            self.slot.cast = kept
+        return kept[2]
 
     def mark_changed(self) -> None:
         """Say that `data` was changed in place, so that a tape that saved it, or a view of it, refuses to use it."""

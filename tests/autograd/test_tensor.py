@@ -11,9 +11,11 @@ from entrenar_core.autograd.ops import activation, attention, elementwise, matmu
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cpu import CpuBackend
+from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError
+from tests.cuda_host import host_runtime
 
 
 def leaf(backend: ReferenceBackend, *sizes: int, name: str = "weight") -> Tensor:
@@ -232,3 +234,23 @@ def test_losses_are_float64_and_may_be_combined_on_any_backend(cpu: CpuBackend) 
     assert weight.grad.dtype == np.float32, "a gradient has the dtype of its tensor"
     np.testing.assert_allclose(weight.grad, np.full(3, outer * 3 / 3), rtol=1e-6)
     np.testing.assert_allclose(exact.grad, outer * mean, rtol=1e-6)
+
+
+@pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
+def test_a_cast_for_products_is_made_again_only_when_the_data_change() -> None:
+    backend = CudaBackend(host_runtime.HostRuntime(), "bfloat16")
+    tensor = Tensor(backend.asarray(np.array([[1.0, 2.003]])), backend, requires_grad=True)
+    first = tensor.for_products()
+    assert first.dtype == backend.compute_dtype
+    assert tensor.for_products() is first
+    tensor.assign([[3.0, 4.0]])
+    np.testing.assert_array_equal(backend.to_host(tensor.for_products()), [[3.0, 4.0]])
+    rounded = Tensor(backend.asarray(np.array([[5.0, 6.0]])), backend)
+    rounded.slot = tensor.slot
+    np.testing.assert_array_equal(backend.to_host(rounded.for_products()), [[5.0, 6.0]])
+    np.testing.assert_array_equal(backend.to_host(tensor.for_products()), [[3.0, 4.0]])
+
+
+def test_data_of_the_right_type_are_their_own_cast(cpu: CpuBackend) -> None:
+    tensor = Tensor(cpu.asarray([1.0, 2.0]), cpu)
+    assert tensor.for_products() is tensor.data

@@ -75,7 +75,7 @@ class LossSums:
 class LinearDistillation(Op):
     """Σ (alpha·w·T²·D(teacher, student) + (1-alpha)·cross-entropy)·scale over the supervised rows of hidden [M, D].
 
-    The weight is a trainable input [V, D], or None with a frozen `handle`.
+    The weight is a trainable input [V, D], with the `operand` that products take, or None with a frozen `handle`.
     """
 
     name = "linear_distillation"
@@ -85,6 +85,7 @@ class LinearDistillation(Op):
         context: Context,
         hidden: Array,
         weight: Array | None,
+        operand: Array | None,
         handle: WeightHandle | None,
         labels: HostLabels,
         rows_per_chunk: int,
@@ -94,6 +95,7 @@ class LinearDistillation(Op):
         columns: Array | None,
         sums: LossSums,
     ) -> Array:
+        del weight  # its gradient alone is of interest
         backend = context.backend
         grad_scale = scale if context.recording else None
 
@@ -110,7 +112,7 @@ class LinearDistillation(Op):
             sums.rows += len(targets)
             return params.alpha * divergence + (1 - params.alpha) * cross_entropy
 
-        matrix = OutputMatrix(backend, weight, handle)
+        matrix = OutputMatrix(backend, operand, handle)
         total = sum_over_chunks(context, hidden, matrix, labels, rows_per_chunk, chunk_loss)
         return backend.xp.asarray(total * scale, dtype=np.float64)
 

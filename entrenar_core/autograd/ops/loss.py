@@ -74,7 +74,7 @@ class OutputMatrix:
 class LinearCrossEntropy(Op):
     """Σ -log softmax(hidden Wᵀ)[label]·scale over the supervised rows of hidden [M, D], in chunks of rows.
 
-    The weight is a trainable input [V, D], or None with a frozen `handle`.
+    The weight is a trainable input [V, D], with the `operand` that products take, or None with a frozen `handle`.
     """
 
     name = "linear_cross_entropy"
@@ -84,11 +84,13 @@ class LinearCrossEntropy(Op):
         context: Context,
         hidden: Array,
         weight: Array | None,
+        operand: Array | None,
         handle: WeightHandle | None,
         labels: HostLabels,
         scale: float,
         rows_per_chunk: int,
     ) -> Array:
+        del weight  # its gradient alone is of interest
         backend = context.backend
 
         def chunk_loss(logits: Array, targets: Array, part: slice) -> Array:
@@ -96,7 +98,7 @@ class LinearCrossEntropy(Op):
             losses = backend.cross_entropy(logits, targets, scale if context.recording else None)
             return losses.sum(dtype=np.float64)
 
-        matrix = OutputMatrix(backend, weight, handle)
+        matrix = OutputMatrix(backend, operand, handle)
         total = sum_over_chunks(context, hidden, matrix, labels, rows_per_chunk, chunk_loss)
         return backend.xp.asarray(total * scale, dtype=np.float64)
 
@@ -228,7 +230,10 @@ def fused_operands(
     dense, handle = (weight, None) if isinstance(weight, Tensor) else (None, weight)
     if rows_per_chunk is None:
         rows_per_chunk = hidden.backend.loss_rows(vocab, handle)
-    return FusedOperands(dense, {"handle": handle, "labels": labels, "rows_per_chunk": rows_per_chunk})
+    operand = None if dense is None else dense.for_products()
+    return FusedOperands(
+        dense, {"operand": operand, "handle": handle, "labels": labels, "rows_per_chunk": rows_per_chunk}
+    )
 
 
 def squared_error(predictions: Tensor, targets: Array, scale: float) -> Tensor:

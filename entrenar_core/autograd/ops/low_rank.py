@@ -1,7 +1,8 @@
 """The LoRA linear layer as one node: y = x Wᵀ + b + s·(drop(x) Aᵀ) Bᵀ with W frozen (Hu et al. 2021).
 
 Only the input x and the small product h = drop(x) Aᵀ are kept. dB = s·dyᵀ h, g = s·dy B, dA = gᵀ drop(x),
-dx = dy W + drop(g A), where dropping again with the same key is the gradient of dropping.
+dx = dy W + drop(g A), where dropping again with the same key is the gradient of dropping. `operands` are A and B as
+products take them.
 """
 
 from __future__ import annotations
@@ -40,42 +41,44 @@ class LowRankLinear(Op):
         lora_a: Array,
         lora_b: Array,
         bias: Array | None,
+        operands: tuple[Array, Array],
         weight: WeightHandle,
         params: LowRankParams,
     ) -> Array:
-        backend, flat = context.backend, rows(x)
-        low = backend.gemm(params.drop(backend, flat), lora_a.T)
+        backend, flat, (a, b) = context.backend, rows(x), operands
+        low = backend.gemm(params.drop(backend, flat), a.T)
         y = backend.linear(flat, weight)
-        backend.gemm(low, lora_b.T, out=y, alpha=params.scale, beta=1.0)
+        backend.gemm(low, b.T, out=y, alpha=params.scale, beta=1.0)
         if bias is not None:
             backend.add_bias(y, bias)
         context.save(x, lora_a, lora_b, low)
-        context.params.update(weight=weight, params=params)
+        context.params.update(operands=operands, weight=weight, params=params)
         return y.reshape(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         backend = context.backend
-        x, lora_a, lora_b, low = context.saved
+        x, _, _, low = context.saved
         params: LowRankParams = context.params["params"]
+        a, b = context.params["operands"]
         need_x, need_a, need_b, need_bias = context.needs
         dy, flat = rows(grad), rows(x)
         db = weight_grad(context, 2, dy, backend.scale(low, params.scale)) if need_b else None
-        dlow = backend.gemm(dy, lora_b, alpha=params.scale)
+        dlow = backend.gemm(dy, b, alpha=params.scale)
         da = weight_grad(context, 1, dlow, params.drop(backend, flat)) if need_a else None
         dx = None
         if need_x:
             dx = backend.linear_input_grad(dy, context.params["weight"])
-            _add_adapter_input_grad(backend, dlow, lora_a, params, dx)
+            _add_adapter_input_grad(backend, dlow, a, params, dx)
             dx = dx.reshape(x.shape)
         return dx, da, db, backend.sum_rows(dy) if need_bias else None
 
 
-def _add_adapter_input_grad(backend: Backend, dlow: Array, lora_a: Array, params: LowRankParams, dx: Array) -> None:
+def _add_adapter_input_grad(backend: Backend, dlow: Array, a: Array, params: LowRankParams, dx: Array) -> None:
     if params.p > 0.0 and params.key is not None:
-        backend.add(dx, params.drop(backend, backend.gemm(dlow, lora_a)), out=dx)
+        backend.add(dx, params.drop(backend, backend.gemm(dlow, a)), out=dx)
     else:
-        backend.gemm(dlow, lora_a, out=dx, beta=1.0)
+        backend.gemm(dlow, a, out=dx, beta=1.0)
 
 
 def lora_linear(
@@ -93,4 +96,5 @@ def lora_linear(
             f"lora_linear: input {x.shape}, weight {(n_out, n_in)}, A {lora_a.shape}, B {lora_b.shape} do not fit"
         )
     check_bias("lora_linear", bias, n_out)
-    return apply(LowRankLinear, x, lora_a, lora_b, bias, weight=weight, params=params)
+    operands = lora_a.for_products(), lora_b.for_products()
+    return apply(LowRankLinear, x, lora_a, lora_b, bias, operands=operands, weight=weight, params=params)

@@ -53,25 +53,31 @@ def weight_grad(context: Context, index: int, dy: Array, x: Array) -> Array:
 
 
 class Linear(Op):
-    """y = x Wᵀ + b with a trainable weight [out, in]; dx = dy W, dW = dyᵀ x, db = Σ dy."""
+    """y = x Wᵀ + b with a trainable weight [out, in]; dx = dy W, dW = dyᵀ x, db = Σ dy.
+
+    `operand` is the weight as products take it.
+    """
 
     name = "linear"
 
     @staticmethod
-    def forward(context: Context, x: Array, weight: Array, bias: Array | None, full_precision: bool) -> Array:
+    def forward(
+        context: Context, x: Array, weight: Array, bias: Array | None, operand: Array, full_precision: bool
+    ) -> Array:
         context.save(x, weight)
-        y = context.backend.gemm(rows(x), weight.T, dtype=context.backend.dtype if full_precision else x.dtype)
+        context.params["operand"] = operand
+        y = context.backend.gemm(rows(x), operand.T, dtype=context.backend.dtype if full_precision else x.dtype)
         if bias is not None:
             context.backend.add_bias(y, bias)
         return y.reshape(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        x, weight = context.saved
+        x, _ = context.saved
         need_x, need_weight, need_bias = context.needs
-        dy = rows(grad)
+        dy, operand = rows(grad), context.params["operand"]
         return (
-            context.backend.gemm(dy, weight, dtype=x.dtype).reshape(x.shape) if need_x else None,
+            context.backend.gemm(dy, operand, dtype=x.dtype).reshape(x.shape) if need_x else None,
             weight_grad(context, 1, dy, rows(x)) if need_weight else None,
             context.backend.sum_rows(dy) if need_bias else None,
         )
@@ -138,5 +144,5 @@ def linear(
         raise AutogradError(f"linear: input of shape {x.shape} for a weight of shape {tuple(weight.shape)}")
     check_bias("linear", bias, weight.shape[0])
     if isinstance(weight, Tensor):
-        return apply(Linear, x, weight, bias, full_precision=full_precision)
+        return apply(Linear, x, weight, bias, operand=weight.for_products(), full_precision=full_precision)
     return apply(FrozenLinear, x, bias, weight=weight, full_precision=full_precision)
