@@ -9,7 +9,7 @@ import numpy as np
 
 from entrenar_core.backend.base import Array
 from entrenar_core.backend.cuda_runtime import Runtime
-from entrenar_core.backend.cuda_source import kernel
+from entrenar_core.backend.cuda_source import dtype_name, kernel
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -47,7 +47,7 @@ class CudaLaunch:
         if 0 in grid:
             return
         blocks = (int(grid[0]), *(int(each) for each in grid[1:]), 1, 1)[:3]
-        chosen = kernel(file, name, np.dtype(element).name)
+        chosen = kernel(file, name, dtype_name(element))
         self.runtime.launch(chosen, blocks, threads, chosen.checked(arguments), 0)  # type: ignore[arg-type]
 
     def over_elements(self, file: str, name: str, n: int, *arguments: Any, element: Any = FLOAT32) -> None:

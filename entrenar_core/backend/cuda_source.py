@@ -29,7 +29,14 @@ _SCALARS: dict[str, type[np.generic]] = {
     "unsigned short": np.uint16,
     "bool": np.bool_,
 }
+_NAMES = {ctype: np.dtype(scalar).name for ctype, scalar in _SCALARS.items()}
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """``float32``, ``bfloat16``: NumPy makes the text anew each time, which costs more than a launch may."""
+    return dtype.name
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,11 @@ class Kernel:
             return self._number(parameter, value)
         if value is None:
             return None
-        wanted = self.element if parameter.ctype == "T" else np.dtype(_SCALARS[parameter.ctype]).name
+        wanted = self.element if parameter.ctype == "T" else _NAMES[parameter.ctype]
         if isinstance(value, np.ndarray):
             raise ValueError(f"{self.name}: {parameter.name} is an array of the host")
         may_have_gaps = parameter.name.startswith("strided_")
-        if value.dtype.name != wanted or not (may_have_gaps or value.flags.c_contiguous):
+        if dtype_name(value.dtype) != wanted or not (may_have_gaps or value.flags.c_contiguous):
             layout = "" if value.flags.c_contiguous else " with gaps"
             raise ValueError(
                 f"{self.name}: {parameter.name} is {value.dtype.name} {value.shape}{layout},"

@@ -30,7 +30,7 @@ from entrenar_core.model.module import PassKey
 from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.build import build_optimizer
-from entrenar_core.stages.idle import idle_cpu, idle_cuda
+from entrenar_core.stages.idle import Idle, idle_cpu, idle_cuda
 from entrenar_core.train.parts import Learner
 
 BatchShape = tuple[int, int]
@@ -96,10 +96,10 @@ def dry_pass(
     idle = idle_cpu(threads) if device_dtype is None else idle_cuda(device_dtype)
     backend, pool = idle.backend, idle.pool
     try:
-        weights = _weights(shapes or expected_shapes(spec), backend, lora is None, held_as or {})
+        weights = _weights(shapes or expected_shapes(spec), idle, lora is None, held_as or {})
         model = _learner(spec, weights, backend, lora, head, checkpoint_activations)
         adapters = sum(tensor.data.nbytes for tensor in model.trainable().values()) if lora else 0
-        held_before = pool.statistics().in_use
+        of_weights = pool.statistics().in_use
         learner = teach(model) if teach is not None and isinstance(model, LanguageModel) else model
         steps = build_optimizer(optimizer, learner.trainable())
         before = pool.statistics().in_use
@@ -112,11 +112,10 @@ def dry_pass(
         for shape in evaluated:
             with no_grad(), np.errstate(all="ignore"):
                 model.loss(_batch(shape, head), 1.0, None)
-        rest = max(0, pool.statistics().held - before - gradients)
+        rest = max(0, idle.held() - before - gradients)
         activations = min(kept, rest)  # the gradient of a trained output matrix is there after forward already
-        weights_held = max(0, held_before - adapters) if device_dtype else 0
-        state = before - held_before
-        return PassMemory(adapters, state, gradients, activations, rest - activations, backend.n_threads, weights_held)
+        state, work = before - of_weights, rest - activations
+        return PassMemory(adapters, state, gradients, activations, work, backend.n_threads, of_weights)
     finally:
         backend.close()
 
@@ -131,17 +130,16 @@ def _step(model: Learner, pool: Pool, batch: Batch, number: int) -> tuple[int, i
 
 
 def _weights(
-    shapes: Mapping[str, Shape], backend: Backend, trained: bool, held_as: Mapping[str, str]
+    shapes: Mapping[str, Shape], idle: Idle, trained: bool, held_as: Mapping[str, str]
 ) -> dict[str, Tensor | PackedWeight]:
     """Weights of these shapes whose memory nobody touches."""
     weights: dict[str, Tensor | PackedWeight] = {}
     for name, shape in shapes.items():
         if name in held_as:
             blocks = np.empty(packed_shape(shape, TYPE_BY_NAME[held_as[name]]), np.uint8)
-            weights[name] = PackedWeight(name, PackedMatrix(blocks, held_as[name]), backend)
+            weights[name] = PackedWeight(name, PackedMatrix(blocks, held_as[name]), idle.backend)
         else:
-            values = backend.asarray(np.empty(shape, np.float32))
-            weights[name] = Tensor(values, backend, requires_grad=trained, name=name)
+            weights[name] = Tensor(idle.weight(shape), idle.backend, requires_grad=trained, name=name)
     return weights
 
 

@@ -25,16 +25,30 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Idle:
-    """A backend that does not compute, and the pool that all of its arrays come from."""
+    """A backend that does not compute, and the pool that its arrays come from.
+
+    Weights of a device are in its pool; those of the CPU are not. CuPy's pool cuts free pieces to what is asked for, so
+    on a device the most that was alive is what is held; the CPU's pool keeps sizes apart.
+    """
 
     backend: Backend
     pool: Pool
+    is_device: bool
+
+    def weight(self, shape: Sequence[int]) -> NDArray:
+        """Memory for a weight in float32, which nobody touches."""
+        weight: NDArray = self.backend.empty(shape) if self.is_device else np.empty(shape, np.float32)
+        return weight
+
+    def held(self) -> int:
+        """The most bytes that the pool will have held."""
+        return self.pool.statistics().peak if self.is_device else self.pool.statistics().held
 
 
 def idle_cpu(threads: int | None) -> Idle:
     """The CPU backend with a budget of threads, for which scratch memory is allotted."""
     backend = IdleCpu(threads)
-    return Idle(backend, backend.pool)
+    return Idle(backend, backend.pool, is_device=False)
 
 
 def idle_cuda(compute_dtype: str) -> Idle:
@@ -44,7 +58,7 @@ def idle_cuda(compute_dtype: str) -> Idle:
         ImportError: bfloat16 without ml_dtypes.
     """
     runtime = IdleRuntime()
-    return Idle(IdleCuda(runtime, compute_dtype), runtime.pool)
+    return Idle(IdleCuda(runtime, compute_dtype), runtime.pool, is_device=True)
 
 
 class IdleThreads(Threads):
@@ -94,13 +108,15 @@ class IdleRuntime:
         self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> NDArray:
+        if dtype == self.bfloat16:  # which the interface of arrays has no name for
+            return self.pool.empty(shape, np.uint16).view(dtype)
         return self.pool.empty(shape, dtype)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> NDArray:
-        return self.pool.empty(shape, dtype)
+        return self.empty(shape, dtype)
 
     def to_device(self, values: NDArray) -> NDArray:
-        return self.pool.empty(values.shape, values.dtype)
+        return self.empty(values.shape, values.dtype)
 
     def to_host(self, array: NDArray) -> NDArray:
         return array

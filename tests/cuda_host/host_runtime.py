@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -87,21 +88,26 @@ class HostRuntime:
         import ml_dtypes
 
         self.descending = descending
-
         self.xp = HostModule()
         self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
         self.limit_bytes = limit_bytes
         self.launches = 0
-        self._allocated = 0
+        self.in_use = 0
+        self._peak = 0
 
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         if self.limit_bytes is not None and n_bytes > self.limit_bytes:
             raise MemoryError(f"{n_bytes} bytes")
-        self._allocated += n_bytes
         memory = _Memory(n_bytes + 2 * _MARGIN, np.uint8)
+        self._count(n_bytes)
+        weakref.finalize(memory, self._count, -n_bytes)
         memory.fill(0xFF)
         return DeviceArray(np.ndarray(shape, dtype, memory, _MARGIN))
+
+    def _count(self, n_bytes: int) -> None:
+        self.in_use += n_bytes
+        self._peak = max(self._peak, self.in_use)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         array = self.empty(shape, dtype)
@@ -135,8 +141,7 @@ class HostRuntime:
         out.host[...] = product.astype(out.dtype)
 
     def peak_bytes(self) -> int:
-        """What was ever allocated: nothing is freed as far as this runtime knows."""
-        return self._allocated
+        return self._peak
 
     def synchronize(self) -> None:
         waits["count"] += 1
