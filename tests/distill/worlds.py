@@ -22,7 +22,7 @@ KEY = PassKey(seed=1, step=0, micro_batch=0)
 
 def model(seed: int = 0, *, trainable: bool = False, **changes: Any) -> LanguageModel:
     """A lively model; equal seeds give equal weights."""
-    options = {name: changes.pop(name) for name in ("checkpoint_activations",) if name in changes}
+    options = {name: changes.pop(name) for name in ("checkpoint_activations", "backend") if name in changes}
     spec = tiny_spec(**changes)
     return build(spec, lively_weights(spec, seed), trainable=trainable, **options)
 
@@ -77,7 +77,8 @@ def loss_and_gradients(
     with Tape() as tape:
         loss = one.loss(batch, scale, key)
     tape.backward(loss)
-    return float(loss.data), {name: np.array(tensor.grad) for name, tensor in one.trainable().items()}
+    to_host = one.backend.to_host
+    return float(loss.data), {name: np.array(to_host(tensor.grad)) for name, tensor in one.trainable().items()}
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
