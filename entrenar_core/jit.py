@@ -78,6 +78,14 @@ def before_compiling(announce: Callable[[], None]) -> Iterator[None]:
         _announcement.reset(before)
 
 
+def announce_compiling() -> None:
+    """Say that a kernel is about to be compiled, where `before_compiling` asks for it."""
+    announce = _announcement.get()
+    if announce is not None:
+        _announcement.set(None)
+        announce()
+
+
 @cache
 def _listen_to_numba() -> None:
     """Have numba's compilations announced. It is not imported for that: a process may never need it."""
@@ -85,10 +93,7 @@ def _listen_to_numba() -> None:
 
     class Compilations(Listener):
         def on_start(self, event: Event) -> None:
-            announce = _announcement.get()
-            if announce is not None:
-                _announcement.set(None)
-                announce()
+            announce_compiling()
 
         def on_end(self, event: Event) -> None:
             """Nothing is said then."""
@@ -99,16 +104,20 @@ def _listen_to_numba() -> None:
 @cache
 def cache_folder() -> Path | None:
     """The folder of compiled kernels, or None (with a warning) where no private folder can be made."""
-    folder = user_cache() / f"kernels-{kernel_sources_hash()}"
+    return private_folder(user_cache() / f"kernels-{kernel_sources_hash()}")
+
+
+def private_folder(folder: Path) -> Path | None:
+    """The folder, made if need be; None (with a warning) where it cannot be made or others may write there."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
     except OSError as error:
-        warnings.warn(f"kernels are compiled anew in each run: {folder} cannot be made ({error})", stacklevel=2)
+        warnings.warn(f"kernels are compiled anew in each run: {folder} cannot be made ({error})", stacklevel=3)
         return None
     foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
     if foreign or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        warnings.warn(f"kernels are compiled anew in each run: {folder} is writable by others", stacklevel=2)
+        warnings.warn(f"kernels are compiled anew in each run: {folder} is writable by others", stacklevel=3)
         return None
     return folder
 

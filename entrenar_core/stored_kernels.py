@@ -88,12 +88,12 @@ class StoredKernel:
         with self._lock:
             if signature not in self._loaded:
                 path = self._path(folder, signature)
-                machine_code = _read(path)
+                machine_code = read_kept(path)
                 if machine_code is None:
                     from entrenar_core.compile_kernels import compile_object
 
                     machine_code = compile_object(self._function(), arrays, self.returns, _ENTRY)
-                    _write(path, machine_code)
+                    write_kept(path, machine_code)
                 self._loaded[signature] = _link(machine_code, self.returns)
             return self._loaded[signature]
 
@@ -123,7 +123,7 @@ def _processor() -> str:
     return hashlib.sha256("\0".join(known).encode()).hexdigest()[:8]
 
 
-def _read(path: Path) -> bytes | None:
+def read_kept(path: Path) -> bytes | None:
     """The machine code in a file; None where there is none, or only a damaged one."""
     try:
         content = path.read_bytes()
@@ -133,7 +133,7 @@ def _read(path: Path) -> bytes | None:
     return machine_code if hashlib.sha256(machine_code).digest() == digest else None
 
 
-def _write(path: Path, machine_code: bytes) -> None:
+def write_kept(path: Path, machine_code: bytes) -> None:
     """Keep machine code for later processes; another process may be writing the same."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:

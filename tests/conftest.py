@@ -1,7 +1,8 @@
 """What every test may count on: fixed seeds, hypothesis profiles, the shared data folder, and skips that are counted.
 
 Tests under ``oracle/`` and ``e2e/`` get the markers ``oracle`` and ``integration`` by their place. With
-``ENTRENAR_REQUIRE_ORACLES=1`` an oracle test that would be skipped because its library is missing fails instead.
+``ENTRENAR_REQUIRE_ORACLES=1`` a test that is marked ``oracle`` or ``nvrtc`` and would be skipped because its library is
+missing fails instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHARED_DATA_PLACES = (ROOT / "shared" / "data", ROOT.parent / "shared" / "data")
 NO_SHARED_DATA = "shared data are absent (set ENTRENAR_SHARED_DATA to their folder)"
+REQUIRED = ("oracle", "nvrtc")
 MARKER_OF_FOLDER = {"oracle": pytest.mark.oracle, "e2e": pytest.mark.integration}
 
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
@@ -71,9 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail an oracle test instead of skipping it, where oracles are required."""
+    """Fail a test that needs an oracle or a compiler instead of skipping it, where those are required."""
     report = yield
-    if item.get_closest_marker("oracle") is not None and not hasattr(report, "wasxfail"):
+    if any(item.get_closest_marker(marker) for marker in REQUIRED) and not hasattr(report, "wasxfail"):
         _refuse_skip(report)
     return report
 

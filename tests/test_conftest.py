@@ -53,6 +53,13 @@ def test_a_missing_oracle_fails_where_oracles_are_required(project: Path, source
     assert "skipped" not in output.splitlines()[-1]
 
 
+def test_a_missing_compiler_fails_where_oracles_are_required(project: Path) -> None:
+    source = SKIPS_IN_TEST.replace("def test_it", "@pytest.mark.nvrtc\ndef test_it")
+    (project / "tests" / "test_one.py").write_text(source)
+    assert run_pytest(project).splitlines()[-1].startswith("1 skipped in")
+    assert run_pytest(project, ENTRENAR_REQUIRE_ORACLES="1").splitlines()[-1].startswith("1 failed in")
+
+
 def test_absent_shared_data_stay_a_skip_where_oracles_are_required(project: Path) -> None:
     (project / "tests" / "oracle" / "test_one.py").write_text(NEEDS_DATA)
     output = run_pytest(project, ENTRENAR_REQUIRE_ORACLES="1")
