@@ -24,6 +24,7 @@ from benchmarks.gpu.report import (
     Line,
     correctness_line,
     lines_of_cases,
+    micro_line,
     render,
     say,
     write_json,
@@ -57,7 +58,15 @@ def correctness(run: Run, seconds: float) -> Message:
     return run_cases("benchmarks.gpu.correctness", list(CHECKS), seconds, run.log).message()
 
 
-PARTS = {"correctness": correctness}
+def micro(run: Run, seconds: float) -> Message:
+    """Part 2: single kernels."""
+    from benchmarks.gpu.micro import NAMES
+
+    return run_cases("benchmarks.gpu.micro", NAMES, seconds, run.log).message()
+
+
+PARTS = {"correctness": correctness, "micro": micro}
+LINES = {"correctness": correctness_line, "micro": micro_line}
 TITLES = {
     "correctness": "correctness: largest error, relative",
     "micro": "kernels",
@@ -68,7 +77,7 @@ TITLES = {
 def lines_of(results: Message) -> Iterator[Line]:
     """The whole table."""
     for part, outcome in results["parts"].items():
-        yield from lines_of_cases(TITLES[part], outcome, correctness_line)
+        yield from lines_of_cases(TITLES[part], outcome, LINES[part])
 
 
 def failures(lines: Sequence[Line]) -> list[str]:

@@ -97,7 +97,11 @@ def rope(draw: Draw) -> Iterator[Call]:
 
 
 def embeddings(draw: Draw) -> Iterator[Call]:
-    for n_tokens, vocab, width in ((37, 11, 13), (700, 3001, 24), *((5003, s[1], 1024) for s in draw.sizes.logits[2:])):
+    for n_tokens, vocab, width in (
+        (37, 11, 13),
+        (700, 3001, 24),
+        *((5003, each[1], 256) for each in draw.sizes.logits[2:3]),
+    ):
         table, ids = draw.normal(vocab, width), draw.ids(n_tokens, vocab)
         dy = draw.activation(n_tokens, width)
         yield Call("embedding", (table, ids))

@@ -67,7 +67,7 @@ GPU = Sizes(
     rows=((1, 1), (3, 7), (301, 250), (2100, 4099), (5003, 2048)),
     flat=((1,), (7, 5), (33, 129), (9_000_017,)),
     slow_flat=((7, 5), (33, 129), (2_000_003,)),
-    products=((1, 1, 1), (33, 17, 65), (257, 130, 3), (1000, 4096, 4100), (4099, 2048, 777)),
+    products=((1, 1, 1), (33, 17, 65), (257, 130, 3), (1000, 2048, 2052), (4099, 512, 2050)),
     logits=((1, 3), (37, 1001), (300, 32003), (70, 128_256)),
     attention=(
         AttentionSize(2, 33, 33, 6, 3, 20),
@@ -77,9 +77,9 @@ GPU = Sizes(
         AttentionSize(1, 300, 300, 4, 4, 64),
     ),
     long_attention=(AttentionSize(1, 2048, 2048, 4, 2, 128), AttentionSize(2, 1111, 1111, 8, 8, 64)),
-    packed=((67, 512), (1031, 2048), (4096, 4096)),
+    packed=((67, 512), (2051, 2048)),
     large_tiles=3973,
-    model=ModelSize(layers=3, hidden=512, heads=8, kv_heads=4, ffn=1408, vocab=2003, length=193),
+    model=ModelSize(layers=3, hidden=512, heads=8, kv_heads=4, ffn=1536, vocab=2003, length=193),
     steps=50,
 )
 HOST = Sizes(
@@ -92,7 +92,7 @@ HOST = Sizes(
     long_attention=(AttentionSize(1, 70, 70, 2, 1, 16),),
     packed=((67, 256),),
     large_tiles=2,
-    model=ModelSize(layers=2, hidden=64, heads=4, kv_heads=2, ffn=96, vocab=120, length=37),
+    model=ModelSize(layers=2, hidden=256, heads=4, kv_heads=2, ffn=256, vocab=120, length=37),
     steps=4,
 )
 """For kernels that run on the host, one thread after another."""
