@@ -19,12 +19,12 @@ from entrenar_core.backend.cuda_distillation import CudaDistillation
 from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
 from entrenar_core.backend.cuda_optimizer import CudaOptimizer
-from entrenar_core.backend.cuda_products import CudaProducts
+from entrenar_core.backend.cuda_packed import CudaPacked
 from entrenar_core.backend.cuda_runtime import Runtime
 from entrenar_core.backend.parameters import DropoutKey
 
 
-class CudaBackend(CudaProducts, CudaAttention, CudaLosses, CudaDistillation, CudaOptimizer):
+class CudaBackend(CudaPacked, CudaAttention, CudaLosses, CudaDistillation, CudaOptimizer):
     """`Backend` on a CUDA device.
 
     Args:
@@ -195,12 +195,6 @@ class CudaBackend(CudaProducts, CudaAttention, CudaLosses, CudaDistillation, Cud
         order = self.xp.argsort(ids, kind="stable")
         grid, arrays = (n_rows, -(-width // 256)), (self.contiguous(dy), ids, order, out)
         self.launch("embedding", "add_by_id", grid, *arrays, n_rows, *out.shape, element=dy.dtype)
-
-    def take_rows(self, x: Array, rows: Array) -> Array:
-        y = self.empty((len(rows), x.shape[1]), x.dtype)
-        arrays = (self.contiguous(x), rows, y)
-        self.over_elements("embedding", "take_rows", y.size, *arrays, y.size, *x.shape, element=x.dtype)
-        return y
 
     def put_rows(self, rows: Array, values: Array, out: Array) -> None:
         check_shape("put_rows", "values", values, (len(rows), out.shape[1]))

@@ -30,6 +30,7 @@ _SCALARS: dict[str, type[np.generic]] = {
     "bool": np.bool_,
 }
 _NAMES = {ctype: np.dtype(scalar).name for ctype, scalar in _SCALARS.items()}
+_NEEDS = re.compile(r"\A// needs (\w+\.cuh)$", re.MULTILINE)
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 
@@ -122,8 +123,9 @@ def kernel_file(name: str) -> KernelFile:
 
 
 def with_header(name: str, text: str) -> KernelFile:
-    """A kernel file of this text, which comes after the common header."""
-    header = (files("entrenar_core.backend.cuda_kernels") / "common.cuh").read_text(encoding="utf-8")
+    """A kernel file of this text, which comes after the common header and the one that its first line may name."""
+    folder = files("entrenar_core.backend.cuda_kernels")
+    header = "".join((folder / each).read_text(encoding="utf-8") for each in ("common.cuh", *_NEEDS.findall(text)))
     return KernelFile(name, f'{header}#line 1 "{name}.cu"\n{text}', signatures(text))
 
 

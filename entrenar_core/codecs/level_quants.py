@@ -19,7 +19,7 @@ IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 
 FP4_LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 """Twice the values of a 4-bit float with two exponent bits and one of mantissa (E2M1); -0 is 0."""
 
-_E8M0 = np.ldexp(1.0, np.arange(256) - 128).astype(np.float32)
+HALF_POWERS = np.ldexp(1.0, np.arange(256) - 128).astype(np.float32)
 """Half of the power of two that a byte stands for (the OCP microscaling formats' E8M0, without its NaN)."""
 
 
@@ -67,7 +67,7 @@ class MXFP4Codec(BlockCodec):
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.level_quants_kernels import decode_levels
 
-        decode_levels(blocks, 1, _E8M0[blocks[:, :1]], FP4_LEVELS, values)
+        decode_levels(blocks, 1, HALF_POWERS[blocks[:, :1]], FP4_LEVELS, values)
 
 
 class NVFP4Codec(BlockCodec):
@@ -80,7 +80,7 @@ class NVFP4Codec(BlockCodec):
     def _decode_blocks(self, blocks: Bytes, values: Floats) -> None:
         from entrenar_core.codecs.level_quants_kernels import decode_levels
 
-        decode_levels(blocks, 4, _UE4M3[blocks[:, :4]], FP4_LEVELS, values)
+        decode_levels(blocks, 4, HALF_UE4M3[blocks[:, :4]], FP4_LEVELS, values)
 
 
 def _ue4m3_halves() -> Floats:
@@ -91,4 +91,4 @@ def _ue4m3_halves() -> Floats:
     return values.astype(np.float32)
 
 
-_UE4M3 = _ue4m3_halves()
+HALF_UE4M3 = _ue4m3_halves()

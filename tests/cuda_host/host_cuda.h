@@ -356,6 +356,12 @@ inline unsigned __float_as_uint(float value) {
 inline float __uint_as_float(unsigned bits) {
     return __int_as_float(static_cast<int>(bits));
 }
+inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
+inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
 inline float rsqrtf(float x) {
     return 1.0f / sqrtf(x);
 }

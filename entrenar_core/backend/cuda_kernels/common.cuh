@@ -51,6 +51,23 @@ template <> __device__ inline bf16 from_float<bf16>(float x) {
     return result;
 }
 
+// The value of a float16.
+__device__ inline float half_value(unsigned short half) {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+#else
+    const unsigned sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31u, mantissa = half & 0x3ffu;
+    if (exponent == 31u) {
+        return as_float(sign | 0x7f800000u | mantissa << 13);
+    }
+    const float magnitude = exponent == 0u ? mantissa * (1.0f / 16777216.0f)
+                                           : as_float((exponent + 112u) << 23 | mantissa << 13);
+    return sign ? -magnitude : magnitude;
+#endif
+}
+
 // 16 bytes of elements, moved by one instruction.
 template <typename E> struct alignas(16) Pack {
     static constexpr int SIZE = 16 / sizeof(E);
