@@ -116,7 +116,7 @@ def _steps(pair: Pair, path: Path, backend: Any) -> tuple[Step, Step, Step]:
     from entrenar_core.model.module import PassKey
     from entrenar_core.model.token_texts import read_tokens
     from entrenar_core.optim.adam import AdamW
-    from entrenar_core.optim.clip import clip_factor, global_norm
+    from entrenar_core.optim.clip import clip
     from entrenar_core.train.parts import Learner
 
     file = GGUFFile.open(path)
@@ -137,7 +137,7 @@ def _steps(pair: Pair, path: Path, backend: Any) -> tuple[Step, Step, Step]:
             with Tape() as tape:
                 loss = learner.loss(batch, 1.0 / batch.n_supervised, PassKey(0, 0, 0))
             tape.backward(loss)
-            optimizer.step(1e-5, clip_factor(global_norm(optimizer.parameters), 1.0))
+            optimizer.step(1e-5, clip(optimizer.parameters, 1.0))
             optimizer.zero_grad()
             return time.perf_counter() - started
 

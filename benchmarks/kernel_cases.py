@@ -38,7 +38,7 @@ def our_cases(threads: int) -> dict[str, Step]:
     return {
         "softmax forward": lambda: backend.softmax(x),
         "softmax backward": lambda: backend.softmax_backward(dy, y),
-        "AdamW 1M": lambda: backend.adam_step(parameter, grad, m, v, adamw),
+        "AdamW 1M": lambda: backend.adam_steps([(parameter, grad, m, v)], adamw),
         "matmul 512 forward": lambda: backend.gemm(a, b),
         "matmul 512 backward": lambda: (backend.gemm(dc, b.T), backend.gemm(a.T, dc)),
         "RMSNorm forward": lambda: backend.rms_norm(h, weight, 1e-5),

@@ -19,7 +19,7 @@ from entrenar_core.model.module import PassKey
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.adam import AdamW
-from entrenar_core.optim.clip import clip_factor, global_norm
+from entrenar_core.optim.clip import clip
 
 
 def spec_of(shape: Shape) -> DecoderSpec:
@@ -69,7 +69,7 @@ def main() -> None:
         with Tape() as tape:
             loss = model.loss(batch, 1.0 / batch.n_supervised, PassKey(0, count, 0))
         tape.backward(loss)
-        optimizer.step(1e-4, clip_factor(global_norm(adapters), 1.0))
+        optimizer.step(1e-4, clip(adapters, 1.0))
         for tensor in adapters.values():
             tensor.zero_grad()
         count += 1

@@ -80,7 +80,7 @@ def _stepper(shape_name: str, kind: str, backend: Any, batch_shape: tuple[int, i
     from entrenar_core.model.module import PassKey
     from entrenar_core.model.packed import PackedWeight
     from entrenar_core.optim.adam import AdamW
-    from entrenar_core.optim.clip import clip_factor, global_norm
+    from entrenar_core.optim.clip import clip
     from entrenar_core.quant.mixes import MixRequest, choose_types, quantizes
 
     spec = spec_of(BY_NAME[shape_name])
@@ -102,7 +102,7 @@ def _stepper(shape_name: str, kind: str, backend: Any, batch_shape: tuple[int, i
         with Tape() as tape:
             loss = model.loss(batch, 1.0 / batch.n_supervised, PassKey(0, 0, 0))
         tape.backward(loss)
-        optimizer.step(1e-4, clip_factor(global_norm(adapters), 1.0))
+        optimizer.step(1e-4, clip(adapters, 1.0))
         for tensor in adapters.values():
             tensor.zero_grad()
         return time.perf_counter() - started, time.process_time() - busy

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ class Call:
 
     Attributes:
         kernel: name of the backend's method.
+        how: what is called instead of the method, with the backend and the arguments.
         arguments: `Activation`, `Weight`, `PackedMatrix`, `Viewed`; float arrays are parameters, in float32; integer
             and bool arrays go as they are, and so does everything else.
         options: by keyword.
@@ -98,6 +100,7 @@ class Call:
     terms: float = 0.0
     exact: bool = False
     tolerance: dict[str, float] = field(default_factory=lambda: TOLERANCE)
+    how: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,8 @@ def _results(backend: Any, call: Call) -> tuple[list[_Result | None], list[str]]
     arrays = {i: a for i, a in enumerate(arguments) if isinstance(a, backend.xp.ndarray) and i not in call.changed}
     before = {index: backend.to_host(array).copy() for index, array in arrays.items()}
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        returned = getattr(backend, call.kernel)(*arguments, **call.options)
+        method = partial(call.how, backend) if call.how else getattr(backend, call.kernel)
+        returned = method(*arguments, **call.options)
     returned = returned if isinstance(returned, tuple) else (returned,)
     if call.changed:
         returned = (*(each for each in returned if each is not None), *(arguments[index] for index in call.changed))

@@ -110,6 +110,6 @@ def _adam(subject: Subject, n: int) -> Finding:
     backend = subject.backends["float32"]
     values = [tile(seed, "float32") for seed in (8, 9, 10)] + [np.abs(tile(11, "float32"))]
     arrays = [repeated(backend, each, n, np.float32) for each in values]
-    backend.adam_step(*arrays, _ADAM)
-    TRUTH.adam_step(*values, _ADAM)
-    return finding(backend, "adam_step", "float32", n, arrays[0], values[0])
+    backend.adam_steps([tuple(arrays)], _ADAM)
+    TRUTH.adam_steps([(values[0], values[1], values[2], values[3])], _ADAM)
+    return finding(backend, "adam_steps", "float32", n, arrays[0], values[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -63,14 +63,27 @@ def optimizers(draw: Draw) -> Iterator[Call]:
         parameter, grad, m = draw.normal(*shape), draw.normal(*shape), draw.normal(*shape)
         v = np.abs(draw.normal(*shape))
         for decoupled in (True, False):
-            adam = AdamParams(1e-2, 0.9, 0.99, 1e-8, 0.1, decoupled=decoupled, step=3, grad_scale=0.7)
-            label = "adam_step decoupled" if decoupled else "adam_step"
-            yield Call("adam_step", (parameter, grad, m, v, adam), label=label, changed=(0, 2, 3))
-        sgd = SGDParams(1e-2, 0.9, nesterov=True, weight_decay=0.1, first_step=False, grad_scale=0.7)
-        yield Call("sgd_step", (parameter, grad, m, sgd), label="sgd_step with momentum", changed=(0, 2))
-        yield Call("sgd_step", (parameter, grad, None, sgd), changed=(0,))
+            params = AdamParams(1e-2, 0.9, 0.99, 1e-8, 0.1, decoupled=decoupled, step=3)
+            label = "adam_steps decoupled" if decoupled else "adam_steps"
+            arguments = (parameter, grad, m, v, params)
+            yield Call("adam_steps", arguments, label=label, changed=(0, 2, 3), how=_clipped_adam)
+        sgd = SGDParams(1e-2, 0.9, nesterov=True, weight_decay=0.1, first_step=False)
+        arguments = (parameter, grad, m, sgd)
+        yield Call("sgd_steps", arguments, label="sgd_steps with momentum", changed=(0, 2), how=_clipped_sgd)
+        yield Call("sgd_steps", (parameter, grad, None, sgd), changed=(0,), how=_clipped_sgd)
         yield Call("sum_of_squares", (parameter,), tolerance={"float32": 1e-9, "bfloat16": 1e-9})
         yield Call("all_finite", (parameter,), exact=True)
         spoilt = parameter.copy()
         spoilt.reshape(-1)[-1] = np.inf
         yield Call("all_finite", (spoilt,), exact=True)
+
+
+def _clipped_adam(backend: Any, parameter: Any, grad: Any, m: Any, v: Any, params: AdamParams) -> None:
+    """Clipped to about half of the gradient's size."""
+    clipping = backend.plan_clipping([grad], max_norm=0.5 * grad.size**0.5)
+    backend.adam_steps([(parameter, grad, m, v)], params, clipping)
+
+
+def _clipped_sgd(backend: Any, parameter: Any, grad: Any, buffer: Any, params: SGDParams) -> None:
+    clipping = backend.plan_clipping([grad], max_norm=0.5 * grad.size**0.5)
+    backend.sgd_steps([(parameter, grad, buffer)], params, clipping)

@@ -33,7 +33,7 @@ from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.adam import AdamW
-from entrenar_core.optim.clip import clip_factor
+from entrenar_core.optim.clip import clip
 from entrenar_core.train.anomaly import Pass
 from entrenar_core.train.step import accumulate_gradient
 
@@ -207,9 +207,10 @@ def gradient_of(learner: Any, batch: Batch) -> Gradient:
     for tensor in parameters.values():
         tensor.zero_grad()
     one = Pass("batch", batch, 1.0 / batch.n_supervised, PassKey(1, 2, 3))
-    found = accumulate_gradient(learner, parameters, [one], step=0)
-    assert found is not None
-    return Gradient(found.loss, {n: np.array(learner.backend.to_host(t.grad)) for n, t in parameters.items()})
+    done = accumulate_gradient(learner, [one])
+    assert done is not None
+    loss = float(learner.backend.to_host(done.total()))
+    return Gradient(loss, {n: np.array(learner.backend.to_host(t.grad)) for n, t in parameters.items()})
 
 
 def whole_model(subject: Subject, plan: Plan) -> Iterator[Finding]:
@@ -239,10 +240,11 @@ def losses_of_training(backend: Any, size: ModelSize, plan: Plan, steps: int) ->
     for step in range(steps):
         batch = batches[step % len(batches)]
         one = Pass("batch", batch, 1.0 / batch.n_supervised, PassKey(1, step, 0))
-        gradient = accumulate_gradient(learner, parameters, [one], step)
-        assert gradient is not None
-        losses.append(gradient.loss)
-        optimizer.step(1e-3, clip_factor(gradient.norm, 1.0))
+        done = accumulate_gradient(learner, [one])
+        assert done is not None
+        clipping = clip(parameters, 1.0, done.total())
+        optimizer.step(1e-3, clipping)
+        losses.append(clipping.read().loss)
         optimizer.zero_grad()
     return losses
 

@@ -24,6 +24,11 @@ class Context:
         self.saved: tuple[Any, ...] = ()
         self.params: dict[str, Any] = {}
         self.slots = slots
+        self.upstream_is_one = False
+
+    def factor(self, grad: Array) -> float:
+        """The gradient that arrives at a scalar, as a number; no device is asked if backward began at that scalar."""
+        return 1.0 if self.upstream_is_one else float(grad)
 
     @property
     def recording(self) -> bool:

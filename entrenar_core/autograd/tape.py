@@ -87,6 +87,7 @@ class Tape:
         self.detect_anomaly = detect_anomaly
         self.scopes = list(scopes)
         self._consumed = False
+        self._ones: Array | None = None
         self._token: Token[Tape | None] | None = None
 
     def __enter__(self) -> Tape:
@@ -144,6 +145,7 @@ class Tape:
             )
         self._consumed = True
         output.slot.grad = _seed_gradient(output, grad)
+        self._ones = output.slot.grad if grad is None else None
         output.slot.shared = True
         with no_grad():
             while self.nodes:
@@ -159,6 +161,7 @@ class Tape:
                     f"tensor {saved.name!r} was changed in place after {node.op.name!r} saved it"
                     f" ({node.location or 'top level'})"
                 )
+        node.context.upstream_is_one = upstream is self._ones
         grads = node.op.backward(node.context, upstream)
         backend = node.context.backend
         for slot, grad, needed in zip(node.inputs, grads, node.context.needs, strict=True):

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from entrenar_core.backend.clipping import Clipping
 from entrenar_core.backend.parameters import AdamParams, AttentionParams, DistillationParams, DropoutKey, SGDParams
 from entrenar_core.codecs.base import Codec
 from entrenar_core.codecs.packed import PackedMatrix
@@ -307,9 +308,35 @@ class Backend(Protocol):
         ...
 
     # optimizers (parameter and state arrays are changed in place; any shape)
-    def adam_step(self, parameter: Array, grad: Array, m: Array, v: Array, params: AdamParams) -> None: ...
+    def plan_clipping(
+        self, grads: Sequence[Array], max_norm: float | None = None, loss: Array | float = 0.0
+    ) -> Clipping:
+        """How gradients are clipped to a global norm, summed in float64; None: not at all.
 
-    def sgd_step(self, parameter: Array, grad: Array, buffer: Array | None, params: SGDParams) -> None: ...
+        loss: a scalar of the backend, which an update has to find finite too.
+        """
+        ...
+
+    def adam_steps(
+        self,
+        arrays: Sequence[tuple[Array, Array, Array, Array]],
+        params: AdamParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        """Update each (parameter, gradient, m, v), gradients multiplied by the factor of `clipping` before all else.
+
+        Nothing changes if its loss or norm is not finite.
+        """
+        ...
+
+    def sgd_steps(
+        self,
+        arrays: Sequence[tuple[Array, Array, Array | None]],
+        params: SGDParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        """The same for (parameter, gradient, momentum buffer or None)."""
+        ...
 
     def sum_of_squares(self, array: Array) -> float:
         """Σ x² accumulated in float64."""

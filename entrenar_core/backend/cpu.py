@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from entrenar_core.backend import cpu_attention, cpu_gemm, cpu_optimizer, cpu_packed, cpu_rounding
 from entrenar_core.backend.base import Activation, RopePairing, WeightHandle
+from entrenar_core.backend.clipping import Clipping, host_clipping, host_factor
 from entrenar_core.backend.cpu_arguments import (
     FLOAT32,
     attention_inputs,
@@ -325,11 +326,30 @@ class CpuBackend(CpuLosses):
 
     # optimizers
 
-    def adam_step(self, parameter: NDArray, grad: NDArray, m: NDArray, v: NDArray, params: AdamParams) -> None:
-        cpu_optimizer.adam_step(self.threads, parameter, grad, m, v, params)
+    def plan_clipping(
+        self, grads: Sequence[NDArray], max_norm: float | None = None, loss: NDArray | float = 0.0
+    ) -> Clipping:
+        return host_clipping((self.sum_of_squares(grad) for grad in grads), max_norm, loss)
 
-    def sgd_step(self, parameter: NDArray, grad: NDArray, buffer: NDArray | None, params: SGDParams) -> None:
-        cpu_optimizer.sgd_step(self.threads, parameter, grad, buffer, params)
+    def adam_steps(
+        self,
+        arrays: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]],
+        params: AdamParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        factor = host_factor(clipping)
+        if factor is not None:
+            cpu_optimizer.adam_steps(self.threads, arrays, params, factor)
+
+    def sgd_steps(
+        self,
+        arrays: Sequence[tuple[NDArray, NDArray, NDArray | None]],
+        params: SGDParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        factor = host_factor(clipping)
+        if factor is not None:
+            cpu_optimizer.sgd_steps(self.threads, arrays, params, factor)
 
     def sum_of_squares(self, array: NDArray) -> float:
         return float(self._reduce_blocks(optimizer.sums_of_squares, array, np.float64).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ _GRAIN = 16384
 """Elements per thread below which the caller does it alone."""
 
 
-def adam_step(threads: Threads, parameter: NDArray, grad: NDArray, m: NDArray, v: NDArray, params: AdamParams) -> None:
-    """See `AdamParams`; parameter, m and v change in place."""
+def adam_steps(
+    threads: Threads, arrays: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]], params: AdamParams, factor: float
+) -> None:
+    """See `AdamParams`; of each (parameter, gradient, m, v) all but the gradient change in place. `factor` is the
+    gradients'."""
     decay = params.weight_decay
     coefficients = np.array(
         [
-            params.grad_scale,
+            factor,
             0.0 if params.decoupled else decay,
             1 - params.lr * decay if params.decoupled else 1.0,
             params.beta1,
@@ -36,17 +40,21 @@ def adam_step(threads: Threads, parameter: NDArray, grad: NDArray, m: NDArray, v
         ],
         np.float32,
     )
-    arrays = optimizer_states("adam_step", parameter, grad, m, v)
-    threads.run(optimizer.adam, parameter.size, *arrays, coefficients, grain=_GRAIN)
+    for parameter, grad, m, v in arrays:
+        states = optimizer_states("adam_steps", parameter, grad, m, v)
+        threads.run(optimizer.adam, parameter.size, *states, coefficients, grain=_GRAIN)
 
 
-def sgd_step(threads: Threads, parameter: NDArray, grad: NDArray, buffer: NDArray | None, params: SGDParams) -> None:
-    """See `SGDParams`; parameter and buffer change in place."""
-    rates = (float(params.lr), float(params.weight_decay), float(params.grad_scale))
-    if buffer is None:
-        arrays = optimizer_states("sgd_step", parameter, grad)
-        threads.run(optimizer.sgd, parameter.size, *arrays, *rates, grain=_GRAIN)
-        return
-    arrays = optimizer_states("sgd_step", parameter, grad, buffer)
+def sgd_steps(
+    threads: Threads, arrays: Sequence[tuple[NDArray, NDArray, NDArray | None]], params: SGDParams, factor: float
+) -> None:
+    """See `SGDParams`; of each (parameter, gradient, buffer) all but the gradient change in place."""
+    rates = (float(params.lr), float(params.weight_decay), float(factor))
     moving = (float(params.momentum), bool(params.nesterov), bool(params.first_step))
-    threads.run(optimizer.sgd_momentum, parameter.size, *arrays, *rates, *moving, grain=_GRAIN)
+    for parameter, grad, buffer in arrays:
+        if buffer is None:
+            states = optimizer_states("sgd_steps", parameter, grad)
+            threads.run(optimizer.sgd, parameter.size, *states, *rates, grain=_GRAIN)
+        else:
+            states = optimizer_states("sgd_steps", parameter, grad, buffer)
+            threads.run(optimizer.sgd_momentum, parameter.size, *states, *rates, *moving, grain=_GRAIN)

@@ -53,7 +53,6 @@ class AdamParams:
 
     p -= lr·m̂/(√v̂ + eps) with m̂ = m/(1-beta1^step), v̂ = v/(1-beta2^step); step is 1 for the first update.
     decoupled: AdamW's weight decay (p -= lr·wd·p, before the update) instead of Adam's L2 (g += wd·p).
-    grad_scale: factor on the gradient before all else (clipping).
     """
 
     lr: float
@@ -63,12 +62,11 @@ class AdamParams:
     weight_decay: float
     decoupled: bool
     step: int
-    grad_scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class SGDParams:
-    """One SGD update: g = grad_scale·grad + wd·p; buf = momentum·buf + g (buf = g on the first step);
+    """One SGD update: g = grad + wd·p; buf = momentum·buf + g (buf = g on the first step);
     p -= lr·(g + momentum·buf if nesterov else buf). Without a buffer, p -= lr·g."""
 
     lr: float
@@ -76,7 +74,6 @@ class SGDParams:
     nesterov: bool
     weight_decay: float
     first_step: bool
-    grad_scale: float = 1.0
 
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "symmetric_kl", "jensen_shannon", "logit_mse"]

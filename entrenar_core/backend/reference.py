@@ -16,6 +16,7 @@ import numpy as np
 
 from entrenar_core.backend import reference_attention
 from entrenar_core.backend.base import Activation, RopePairing, WeightHandle
+from entrenar_core.backend.clipping import Clipping, host_clipping, host_factor
 from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams
 from entrenar_core.backend.reference_losses import ReferenceLosses
 from entrenar_core.codecs.base import Codec
@@ -267,24 +268,30 @@ class ReferenceBackend(ReferenceLosses):
 
     # optimizers
 
-    def adam_step(self, parameter: NDArray, grad: NDArray, m: NDArray, v: NDArray, params: AdamParams) -> None:
-        g = grad * float(params.grad_scale)
-        if params.decoupled:
-            parameter -= params.lr * params.weight_decay * parameter
-        else:
-            g = g + params.weight_decay * parameter
-        m[...] = params.beta1 * m + (1 - params.beta1) * g
-        v[...] = params.beta2 * v + (1 - params.beta2) * g * g
-        m_hat = m / (1 - params.beta1**params.step)
-        v_hat = v / (1 - params.beta2**params.step)
-        parameter -= params.lr * m_hat / (np.sqrt(v_hat) + params.eps)
+    def plan_clipping(
+        self, grads: Sequence[NDArray], max_norm: float | None = None, loss: NDArray | float = 0.0
+    ) -> Clipping:
+        return host_clipping((self.sum_of_squares(grad) for grad in grads), max_norm, loss)
 
-    def sgd_step(self, parameter: NDArray, grad: NDArray, buffer: NDArray | None, params: SGDParams) -> None:
-        g = grad * float(params.grad_scale) + params.weight_decay * parameter
-        if buffer is not None:
-            buffer[...] = g if params.first_step else params.momentum * buffer + g
-            g = g + params.momentum * buffer if params.nesterov else buffer
-        parameter -= params.lr * g
+    def adam_steps(
+        self,
+        arrays: Sequence[tuple[NDArray, NDArray, NDArray, NDArray]],
+        params: AdamParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        factor = host_factor(clipping)
+        for parameter, grad, m, v in arrays if factor is not None else ():
+            _adam(parameter, grad * factor, m, v, params)
+
+    def sgd_steps(
+        self,
+        arrays: Sequence[tuple[NDArray, NDArray, NDArray | None]],
+        params: SGDParams,
+        clipping: Clipping | None = None,
+    ) -> None:
+        factor = host_factor(clipping)
+        for parameter, grad, buffer in arrays if factor is not None else ():
+            _sgd(parameter, grad * factor, buffer, params)
 
     def sum_of_squares(self, array: NDArray) -> float:
         return float(np.square(array, dtype=np.float64).sum())
@@ -297,6 +304,26 @@ class ReferenceBackend(ReferenceLosses):
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def _adam(parameter: NDArray, g: NDArray, m: NDArray, v: NDArray, params: AdamParams) -> None:
+    if params.decoupled:
+        parameter -= params.lr * params.weight_decay * parameter
+    else:
+        g = g + params.weight_decay * parameter
+    m[...] = params.beta1 * m + (1 - params.beta1) * g
+    v[...] = params.beta2 * v + (1 - params.beta2) * g * g
+    m_hat = m / (1 - params.beta1**params.step)
+    v_hat = v / (1 - params.beta2**params.step)
+    parameter -= params.lr * m_hat / (np.sqrt(v_hat) + params.eps)
+
+
+def _sgd(parameter: NDArray, g: NDArray, buffer: NDArray | None, params: SGDParams) -> None:
+    g = g + params.weight_decay * parameter
+    if buffer is not None:
+        buffer[...] = g if params.first_step else params.momentum * buffer + g
+        g = g + params.momentum * buffer if params.nesterov else buffer
+    parameter -= params.lr * g
 
 
 def _sigmoid(x: NDArray) -> NDArray:

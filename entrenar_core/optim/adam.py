@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.clipping import Clipping
 from entrenar_core.backend.parameters import AdamParams
-from entrenar_core.optim.base import Optimizer
+from entrenar_core.optim.base import Optimizer, Update
 
 
 class Adam(Optimizer):
@@ -38,17 +39,15 @@ class Adam(Optimizer):
 
     def update(
         self,
-        parameter: Tensor,
-        grad: Array,
-        arrays: Mapping[str, Array],
+        backend: Backend,
+        updates: Sequence[Update],
         lr: float,
         weight_decay: float,
-        grad_scale: float,
+        clipping: Clipping | None,
     ) -> None:
-        params = AdamParams(
-            lr, *self.betas, self.eps, weight_decay, self.decoupled, step=self.steps_done, grad_scale=grad_scale
-        )
-        parameter.backend.adam_step(parameter.data, grad, arrays["m"], arrays["v"], params)
+        params = AdamParams(lr, *self.betas, self.eps, weight_decay, self.decoupled, step=self.steps_done + 1)
+        arrays = [(each.parameter, each.grad, each.state["m"], each.state["v"]) for each in updates]
+        backend.adam_steps(arrays, params, clipping)
 
 
 class AdamW(Adam):

@@ -7,13 +7,15 @@ Its state is a flat dict of arrays, so that a checkpoint can write it and put it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array
+from entrenar_core.backend.base import Array, Backend
+from entrenar_core.backend.clipping import Clipping
 from entrenar_core.errors import AutogradError, TrainingError
 from entrenar_core.optim.arrays import require_same_arrays
 
@@ -24,6 +26,15 @@ STEP = "step"
 def decays(name: str, shape: tuple[int, ...]) -> bool:
     """Whether weight decay applies: to matrices, but not to norms, biases and other vectors."""
     return len(shape) > 1 and not name.endswith(("_norm.weight", ".bias"))
+
+
+@dataclass(frozen=True)
+class Update:
+    """A parameter, its gradient, and its state arrays by their slots."""
+
+    parameter: Array
+    grad: Array
+    state: Mapping[str, Array]
 
 
 class Optimizer(ABC):
@@ -49,6 +60,9 @@ class Optimizer(ABC):
         self.parameters = dict(sorted(parameters.items()))
         self.weight_decay = weight_decay
         self.steps_done = 0
+        self._weight_decays = {
+            name: weight_decay if decays(name, parameter.shape) else 0.0 for name, parameter in self.parameters.items()
+        }
         self._arrays: dict[str, dict[str, Array]] = {
             name: {slot: p.backend.zeros(p.shape, p.data.dtype) for slot in self.used_slots()}
             for name, p in self.parameters.items()
@@ -58,31 +72,38 @@ class Optimizer(ABC):
         """The state arrays that these settings need."""
         return self.slots
 
-    def step(self, lr: float, grad_scale: float = 1.0) -> None:
-        """Update every parameter from its gradient times `grad_scale` (for clipping).
+    def step(self, lr: float, clipping: Clipping | None = None) -> bool:
+        """Update every parameter from its gradient, clipped if that is asked for (see `clip.clip`).
+
+        Returns: whether it was done. With a clipping whose loss or norm is not finite it is not, and nothing has been
+        changed; to know, the host waits for a device once the update is queued.
 
         Raises:
             AutogradError: a parameter has no gradient, which means that the loss does not depend on it; nothing has
                 been changed then.
         """
         grads = gradients(self.parameters)
+        for weight_decay in sorted(set(self._weight_decays.values())):
+            names = [name for name, own in self._weight_decays.items() if own == weight_decay]
+            updates = [Update(self.parameters[name].data, grads[name], self._arrays[name]) for name in names]
+            self.update(self.parameters[names[0]].backend, updates, lr, weight_decay, clipping)
+        if clipping is not None and not clipping.read().are_finite:
+            return False
         self.steps_done += 1
-        for name, parameter in self.parameters.items():
-            weight_decay = self.weight_decay if decays(name, parameter.shape) else 0.0
-            self.update(parameter, grads[name], self._arrays[name], lr, weight_decay, grad_scale)
+        for parameter in self.parameters.values():
             parameter.mark_changed()
+        return True
 
     @abstractmethod
     def update(
         self,
-        parameter: Tensor,
-        grad: Array,
-        arrays: Mapping[str, Array],
+        backend: Backend,
+        updates: Sequence[Update],
         lr: float,
         weight_decay: float,
-        grad_scale: float,
+        clipping: Clipping | None,
     ) -> None:
-        """Change one parameter and its state arrays in place; `steps_done` counts this step already."""
+        """Change parameters and their state arrays in place; `steps_done` does not count this step yet."""
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -1,32 +1,24 @@
-"""Clipping by the global norm (Pascanu et al. 2013): one norm over all gradients, one factor for all of them.
-
-The factor is not applied here; it is handed to the optimizer's fused step, which saves a pass over the gradients.
-"""
+"""The clipping of a step: by the global norm of all its gradients; see `backend.clipping`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Array
+from entrenar_core.backend.clipping import Clipping
 from entrenar_core.optim.base import gradients
 
-EPS = 1e-6
-"""Added to the norm, as in torch.nn.utils.clip_grad_norm_."""
 
+def clip(parameters: Mapping[str, Tensor], max_norm: float | None, loss: Array | float = 0.0) -> Clipping:
+    """How the gradients of all parameters are clipped to a global norm (None: not at all), for `Optimizer.step`.
 
-def global_norm(parameters: Mapping[str, Tensor]) -> float:
-    """√Σg² over the gradients of all parameters, summed in float64; NaN or inf if any of them is.
+    The norm is summed in float64. `loss` is the step's, on the parameters' backend: no step is taken unless it is
+    finite too.
 
     Raises:
         AutogradError: a parameter has no gradient.
     """
     grads = gradients(parameters)
-    return math.sqrt(sum(parameters[name].backend.sum_of_squares(grad) for name, grad in grads.items()))
-
-
-def clip_factor(norm: float, max_norm: float | None) -> float:
-    """min(1, max_norm/(norm + 1e-6)), by which gradients of this global norm are multiplied; 1 without a limit."""
-    if max_norm is None:
-        return 1.0
-    return min(1.0, max_norm / (norm + EPS))
+    backend = next(iter(parameters.values())).backend
+    return backend.plan_clipping(list(grads.values()), max_norm, loss)

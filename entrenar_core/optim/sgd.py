@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Array
+from entrenar_core.backend.base import Backend
+from entrenar_core.backend.clipping import Clipping
 from entrenar_core.backend.parameters import SGDParams
-from entrenar_core.optim.base import Optimizer
+from entrenar_core.optim.base import Optimizer, Update
 
 MOMENTUM = "momentum"
 
@@ -39,12 +40,12 @@ class SGD(Optimizer):
 
     def update(
         self,
-        parameter: Tensor,
-        grad: Array,
-        arrays: Mapping[str, Array],
+        backend: Backend,
+        updates: Sequence[Update],
         lr: float,
         weight_decay: float,
-        grad_scale: float,
+        clipping: Clipping | None,
     ) -> None:
-        params = SGDParams(lr, self.momentum, self.nesterov, weight_decay, self.steps_done == 1, grad_scale)
-        parameter.backend.sgd_step(parameter.data, grad, arrays.get(MOMENTUM), params)
+        params = SGDParams(lr, self.momentum, self.nesterov, weight_decay, first_step=self.steps_done == 0)
+        arrays = [(each.parameter, each.grad, each.state.get(MOMENTUM)) for each in updates]
+        backend.sgd_steps(arrays, params, clipping)

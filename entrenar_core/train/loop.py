@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 
+from entrenar_core.backend.clipping import LossAndNorm
 from entrenar_core.errors import EntrenarError
 from entrenar_core.events import Eval, Notice, Reporter, SilentReporter, Step
 from entrenar_core.optim.base import Optimizer
-from entrenar_core.optim.clip import clip_factor
+from entrenar_core.optim.clip import clip
 from entrenar_core.optim.schedule import Schedule
 from entrenar_core.train.callbacks import Callback
 from entrenar_core.train.checkpoint_store import CheckpointStore
@@ -23,10 +24,10 @@ from entrenar_core.train.evaluate import mean_loss
 from entrenar_core.train.interrupt import Interrupted, StopSignal
 from entrenar_core.train.memory import peak_memory_bytes
 from entrenar_core.train.metrics import MetricsFile
-from entrenar_core.train.parts import BatchSource, Learner
+from entrenar_core.train.parts import BatchSource, ExplainedLearner, Learner
 from entrenar_core.train.settings import TrainSettings
 from entrenar_core.train.state import TrainState
-from entrenar_core.train.step import StepBatches, StepGradient, accumulate_gradient, take_batches
+from entrenar_core.train.step import StepBatches, accumulate_gradient, step_error, take_batches
 
 
 @dataclass(frozen=True)
@@ -125,25 +126,23 @@ class Trainer:
         if taken.supervised_tokens == 0:
             self._skip(taken)
             return
-        gradient = self._gradient(taken)
-        if gradient is None:
-            return
         lr = self.schedule.learning_rate(self.state.step)
-        self.optimizer.step(lr, clip_factor(gradient.norm, self.settings.grad_clip))
-        self.optimizer.zero_grad()
-        self.state = self._state_after(taken, gradient.loss)
+        update = self._update(taken, lr)
+        if update is None:
+            return
+        self.state = self._state_after(taken, update.loss)
         event = Step(
             step=self.state.step,
             total_steps=self.settings.total_steps,
             epoch=self.train.epochs_done(taken.epoch, taken.first + len(taken.batches)),
-            loss=gradient.loss,
+            loss=update.loss,
             lr=lr,
-            grad_norm=gradient.norm,
+            grad_norm=update.norm,
             tokens=taken.tokens,
             supervised_tokens=taken.supervised_tokens,
             seconds=time.perf_counter() - started,
             peak_memory_bytes=peak_memory_bytes(),
-            parts=gradient.parts,
+            parts=self.learner.explain() if isinstance(self.learner, ExplainedLearner) else {},
             peak_device_bytes=self.learner.backend.peak_device_bytes(),
         )
         self._log(event)
@@ -158,20 +157,21 @@ class Trainer:
             self._save()
             raise
 
-    def _gradient(self, taken: StepBatches) -> StepGradient | None:
-        passes = taken.passes(self.settings.seed)
-        gradient = None
+    def _update(self, taken: StepBatches, lr: float) -> LossAndNorm | None:
+        """Take an optimizer step; None if a stop was requested before it."""
         try:
-            gradient = accumulate_gradient(
-                self.learner, self.optimizer.parameters, passes, self.state.step, self._is_asked
-            )
+            done = accumulate_gradient(self.learner, taken.passes(self.settings.seed), self._is_asked)
+            if done is None:
+                return None
+            clipping = clip(self.optimizer.parameters, self.settings.grad_clip, done.total())
+            if not self.optimizer.step(lr, clipping):
+                raise step_error(self.learner, done, clipping.read().norm, self.state.step)
+            return clipping.read()
         except EntrenarError:
             self._save()
             raise
         finally:
-            if gradient is None:
-                self.optimizer.zero_grad()
-        return gradient
+            self.optimizer.zero_grad()
 
     def _skip(self, taken: StepBatches) -> None:
         self.state = self._state_after(taken, self.state.train_loss)

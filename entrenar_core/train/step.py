@@ -1,22 +1,23 @@
 """The gradient of one optimizer step: micro-batches from the cursor, their losses scaled by the tokens of them all.
 
 Each micro-batch adds 1/N times its summed loss, N being the supervised tokens of the whole step, so the gradient that
-accumulates is that of one large batch, whatever the sizes of its parts.
+accumulates is that of one large batch, whatever the sizes of its parts. Nothing is read of a device until the step's
+update is queued, which does nothing if a loss or the gradient's norm is not finite.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from entrenar_core.autograd.tape import Tape
-from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.base import Array
 from entrenar_core.data.batch import Batch
+from entrenar_core.errors import TrainingError
 from entrenar_core.model.module import PassKey
-from entrenar_core.optim.clip import global_norm
 from entrenar_core.train.anomaly import Pass, non_finite_error
-from entrenar_core.train.parts import BatchSource, ExplainedLearner, Learner
+from entrenar_core.train.parts import BatchSource, Learner
 from entrenar_core.train.state import TrainState
 
 _HINT = (
@@ -71,39 +72,39 @@ def take_batches(source: BatchSource, state: TrainState, grad_accum: int) -> Ste
 
 
 @dataclass(frozen=True)
-class StepGradient:
-    """The mean loss over the step's supervised tokens, the global norm of its gradient, and the parts of the loss."""
+class StepLosses:
+    """The scaled loss of each pass of a step, float64 scalars of the backend: to read one is to wait for its device."""
 
-    loss: float
-    norm: float
-    parts: Mapping[str, float] = field(default_factory=dict)
+    passes: Sequence[Pass]
+    losses: Sequence[Array]
+
+    def total(self) -> Array:
+        """The mean loss over the step's supervised tokens, which nobody has read yet."""
+        total = self.losses[0]
+        for loss in self.losses[1:]:
+            total = total + loss
+        return total
 
 
 def accumulate_gradient(
-    learner: Learner,
-    parameters: dict[str, Tensor],
-    passes: Sequence[Pass],
-    step: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> StepGradient | None:
-    """Leave the gradient of the step on the parameters; None if `should_stop` said so between two micro-batches.
-
-    Raises:
-        TrainingError: a loss or the norm is not finite; the message names the op.
-    """
-    total = 0.0
+    learner: Learner, passes: Sequence[Pass], should_stop: Callable[[], bool] = lambda: False
+) -> StepLosses | None:
+    """Leave the gradient of the step on the parameters; None if `should_stop` said so between two micro-batches."""
+    losses = []
     for one in passes:
         if should_stop():
             return None
         with Tape() as tape:
             loss = learner.loss(one.batch, one.scale, one.key)
-        value = float(learner.backend.to_host(loss.data))
-        if not math.isfinite(value):
-            raise non_finite_error(learner, [one], f"the loss at step {step + 1}", value, _HINT)
         tape.backward(loss)
-        total += value
-    norm = global_norm(parameters)
-    if not math.isfinite(norm):
-        raise non_finite_error(learner, passes, f"the norm of the gradient at step {step + 1}", norm, _HINT)
-    parts = learner.explain() if isinstance(learner, ExplainedLearner) else {}
-    return StepGradient(total, norm, parts)
+        losses.append(loss.data)
+    return StepLosses(passes, losses)
+
+
+def step_error(learner: Learner, done: StepLosses, norm: float, step: int) -> TrainingError:
+    """Why a step of which a loss or the norm is not finite was not taken; the message names the op."""
+    for one, loss in zip(done.passes, done.losses, strict=True):
+        value = float(learner.backend.to_host(loss))
+        if not math.isfinite(value):
+            return non_finite_error(learner, [one], f"the loss at step {step + 1}", value, _HINT)
+    return non_finite_error(learner, done.passes, f"the norm of the gradient at step {step + 1}", norm, _HINT)

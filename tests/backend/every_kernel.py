@@ -97,11 +97,13 @@ def call_all_but_attention(backend: Any, rows: int, width: int) -> dict[str, NDA
     parameter, m, moving = draw(rows, width), draw(rows, width), draw(rows, width)
     v = backend.multiply(m, m)
     adam = AdamParams(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.1, decoupled=True, step=2)
-    backend.adam_step(parameter, dy, m, v, adam)
+    clipping = backend.plan_clipping([dy, x], max_norm=1.0, loss=2.0)
+    backend.adam_steps([(parameter, dy, m, v)], adam, clipping)
     sgd = SGDParams(lr=1e-2, momentum=0.9, nesterov=True, weight_decay=0.1, first_step=False)
-    backend.sgd_step(parameter, dy, moving, sgd)
-    backend.sgd_step(parameter, dy, None, sgd)
-    results["optimizers"] = parameter, m, v, moving
+    other = draw(rows, width)
+    backend.sgd_steps([(parameter, dy, moving), (other, x, None)], sgd)
+    results["optimizers"] = parameter, m, v, moving, other
+    results["clipping"] = np.array([clipping.read().loss, clipping.read().norm])
     results["reductions"] = np.array([backend.sum_of_squares(x), backend.all_finite(x)])
     q = draw(2, rows // 2 + 2, 4, 6)
     cos, sin = draw(2, rows // 2 + 2, 2), draw(2, rows // 2 + 2, 2)

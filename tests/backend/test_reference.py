@@ -247,13 +247,13 @@ def test_each_field_of_the_key_changes_the_mask() -> None:
 # optimizers
 
 
-def adam(step: int = 1, decoupled: bool = True, weight_decay: float = 0.0, grad_scale: float = 1.0) -> AdamParams:
-    return AdamParams(0.1, 0.9, 0.99, 0.0, weight_decay, decoupled, step, grad_scale)
+def adam(step: int = 1, decoupled: bool = True, weight_decay: float = 0.0) -> AdamParams:
+    return AdamParams(0.1, 0.9, 0.99, 0.0, weight_decay, decoupled, step)
 
 
 def test_first_adam_step_is_the_learning_rate_against_the_gradients_sign() -> None:
     p, m, v = np.array([1.0, 1.0]), np.zeros(2), np.zeros(2)
-    DOUBLE.adam_step(p, np.array([3.0, -0.01]), m, v, adam())
+    DOUBLE.adam_steps([(p, np.array([3.0, -0.01]), m, v)], adam())
     np.testing.assert_allclose(p, [0.9, 1.1])
     np.testing.assert_allclose(m, [0.3, -0.001])
     np.testing.assert_allclose(v, [0.09, 1e-6])
@@ -261,17 +261,17 @@ def test_first_adam_step_is_the_learning_rate_against_the_gradients_sign() -> No
 
 def test_adamw_shrinks_the_weight_apart_from_the_gradient_and_adam_through_it() -> None:
     decayed, p, state = np.array([2.0]), np.array([2.0]), np.zeros((2, 2, 1))
-    DOUBLE.adam_step(decayed, np.array([1.0]), *state[0], adam(weight_decay=0.5))
+    DOUBLE.adam_steps([(decayed, np.array([1.0]), *state[0])], adam(weight_decay=0.5))
     np.testing.assert_allclose(decayed, 2.0 - 0.1 * 0.5 * 2.0 - 0.1)
-    DOUBLE.adam_step(p, np.array([1.0]), *state[1], adam(decoupled=False, weight_decay=0.5))
+    DOUBLE.adam_steps([(p, np.array([1.0]), *state[1])], adam(decoupled=False, weight_decay=0.5))
     np.testing.assert_allclose(p, 2.0 - 0.1)
     np.testing.assert_allclose(state[1, 0], 0.1 * (1.0 + 0.5 * 2.0))
 
 
-def test_gradient_scale_multiplies_the_gradient_before_the_moments() -> None:
+def test_clipping_multiplies_the_gradient_before_the_moments() -> None:
     p, grad, m, v = np.zeros(1), np.array([4.0]), np.zeros(1), np.zeros(1)
-    DOUBLE.adam_step(p, grad, m, v, adam(grad_scale=0.5))
-    np.testing.assert_allclose([grad[0], m[0], v[0]], [4.0, 0.2, 0.04])
+    DOUBLE.adam_steps([(p, grad, m, v)], adam(), DOUBLE.plan_clipping([grad], max_norm=2.0))
+    np.testing.assert_allclose([grad[0], m[0], v[0]], [4.0, 0.2, 0.04], rtol=1e-6)
 
 
 def sgd(first_step: bool = False, nesterov: bool = False, momentum: float = 0.5) -> SGDParams:
@@ -280,22 +280,22 @@ def sgd(first_step: bool = False, nesterov: bool = False, momentum: float = 0.5)
 
 def test_sgd_momentum_starts_at_the_gradient_and_then_accumulates() -> None:
     p, buffer, grad = np.array([1.0]), np.array([np.nan]), np.array([2.0])
-    DOUBLE.sgd_step(p, grad, buffer, sgd(first_step=True))
+    DOUBLE.sgd_steps([(p, grad, buffer)], sgd(first_step=True))
     np.testing.assert_allclose([p[0], buffer[0]], [0.8, 2.0])
-    DOUBLE.sgd_step(p, grad, buffer, sgd())
+    DOUBLE.sgd_steps([(p, grad, buffer)], sgd())
     np.testing.assert_allclose([p[0], buffer[0]], [0.5, 3.0])
 
 
 def test_nesterov_looks_one_step_ahead() -> None:
     p, buffer = np.array([1.0]), np.array([0.0])
-    DOUBLE.sgd_step(p, np.array([2.0]), buffer, sgd(first_step=True, nesterov=True))
+    DOUBLE.sgd_steps([(p, np.array([2.0]), buffer)], sgd(first_step=True, nesterov=True))
     np.testing.assert_allclose(p, 1.0 - 0.1 * (2.0 + 0.5 * 2.0))
 
 
 def test_sgd_without_momentum_needs_no_buffer() -> None:
     p = np.array([1.0])
-    DOUBLE.sgd_step(p, np.array([2.0]), None, SGDParams(0.1, 0.0, False, 0.5, True, grad_scale=2.0))
-    np.testing.assert_allclose(p, 1.0 - 0.1 * (2.0 * 2.0 + 0.5 * 1.0))
+    DOUBLE.sgd_steps([(p, np.array([2.0]), None)], SGDParams(0.1, 0.0, False, 0.5, True))
+    np.testing.assert_allclose(p, 1.0 - 0.1 * (2.0 + 0.5 * 1.0))
 
 
 def test_sum_of_squares_does_not_overflow_float32() -> None:

@@ -111,9 +111,9 @@ def step(model: Learner, batches: Sequence[Batch]) -> Result:
     for tensor in parameters.values():
         tensor.zero_grad()
     passes = StepBatches(step=0, first=0, epoch=0, batches=batches, next_epoch=1, next_batch=0).passes(seed=0)
-    gradient = accumulate_gradient(model, parameters, passes, step=0)
-    assert gradient is not None
-    return gradient.loss, {name: np.array(tensor.grad) for name, tensor in parameters.items()}
+    done = accumulate_gradient(model, passes)
+    assert done is not None
+    return float(done.total()), {name: np.array(tensor.grad) for name, tensor in parameters.items()}
 
 
 def places(batch: Batch) -> Iterator[np.ndarray]:

@@ -9,30 +9,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrenar_core.backend.clipping import clip_factor
 from entrenar_core.errors import AutogradError
-from entrenar_core.optim.clip import clip_factor, global_norm
+from entrenar_core.optim.clip import clip
 from tests.optim.test_optimizers import parameter
 
 
 def test_the_norm_is_taken_over_all_gradients_together() -> None:
     parameters = {"a": parameter("a", [[0.0, 0.0]], [[3.0, 0.0]]), "b": parameter("b", [0.0], [4.0])}
-    assert global_norm(parameters) == 5.0
+    assert clip(parameters, None).read().norm == 5.0
 
 
 def test_it_is_summed_in_double() -> None:
     single = np.float32(1e25)  # its square is over the largest float32
     parameters = {"a": parameter("a", [[0.0]], [[single]])}
-    assert global_norm(parameters) == pytest.approx(1e25)
+    assert clip(parameters, None).read().norm == pytest.approx(1e25)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_shows(bad: float) -> None:
-    assert not math.isfinite(global_norm({"a": parameter("a", [0.0, 0.0], [1.0, bad])}))
+    found = clip({"a": parameter("a", [0.0, 0.0], [1.0, bad])}, None, loss=1.0).read()
+    assert not math.isfinite(found.norm)
+    assert not found.are_finite
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_shows(bad: float) -> None:
+    found = clip({"a": parameter("a", [0.0], [1.0])}, None, np.array(bad)).read()
+    assert math.isfinite(found.norm)
+    assert not found.are_finite
 
 
 def test_a_missing_gradient_is_an_error() -> None:
     with pytest.raises(AutogradError, match="'a'"):
-        global_norm({"a": parameter("a", [0.0])})
+        clip({"a": parameter("a", [0.0])}, None)
 
 
 def test_a_small_norm_is_left_alone() -> None:

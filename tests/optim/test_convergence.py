@@ -15,7 +15,7 @@ from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.optim.adam import Adam, AdamW
 from entrenar_core.optim.base import Optimizer
-from entrenar_core.optim.clip import clip_factor, global_norm
+from entrenar_core.optim.clip import clip
 from entrenar_core.optim.schedule import Schedule
 from entrenar_core.optim.sgd import SGD
 from tests.optim.test_optimizers import DOUBLE, parameter
@@ -35,8 +35,7 @@ def descend(
             value = loss(point)
         tape.backward(value)
         losses.append(float(value.data))
-        factor = clip_factor(global_norm(optimizer.parameters), max_norm)
-        optimizer.step(schedule.learning_rate(step), factor)
+        optimizer.step(schedule.learning_rate(step), clip(optimizer.parameters, max_norm))
         optimizer.zero_grad()
     return [*losses, float(loss(point).data)]
 

@@ -8,10 +8,12 @@ import pytest
 from entrenar_core.autograd.ops import elementwise, reduce
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.clipping import clip_factor
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.errors import AutogradError, FormatError, TrainingError
 from entrenar_core.optim.adam import Adam, AdamW
 from entrenar_core.optim.base import Optimizer, decays
+from entrenar_core.optim.clip import clip
 from entrenar_core.optim.sgd import SGD
 
 DOUBLE = ReferenceBackend(np.float64)
@@ -101,11 +103,27 @@ def test_decay_reaches_matrices_only(make: type[Optimizer]) -> None:
 
 
 @ALL
-def test_grad_scale_is_the_same_as_a_scaled_gradient(make: type[Optimizer]) -> None:
-    scaled, plain = parameter("w", [[1.0, -2.0]], [[8.0, 4.0]]), parameter("w", [[1.0, -2.0]], [[2.0, 1.0]])
-    make({"w": scaled}).step(lr=0.1, grad_scale=0.25)
-    make({"w": plain}).step(lr=0.1)
-    np.testing.assert_array_equal(scaled.data, plain.data)
+def test_a_clipped_step_is_that_of_a_scaled_gradient(make: type[Optimizer]) -> None:
+    start, grad = [[1.0, -2.0]], np.array([[8.0, 4.0]])
+    clipped, plain = parameter("w", start, grad), parameter("w", start, grad * clip_factor(np.sqrt(80.0), 2.0))
+    assert make({"w": clipped}).step(lr=0.1, clipping=clip({"w": clipped}, max_norm=2.0))
+    assert make({"w": plain}).step(lr=0.1)
+    np.testing.assert_array_equal(clipped.data, plain.data)
+
+
+@ALL
+@pytest.mark.parametrize(("loss", "grad"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf)])
+def test_a_step_whose_loss_or_norm_is_not_finite_changes_nothing(
+    make: type[Optimizer], loss: float, grad: float
+) -> None:
+    good, bad = parameter("a.weight", [[2.0]], [[1.0]]), parameter("b.weight", [[3.0]], [[grad]])
+    optimizer = make({"a.weight": good, "b.weight": bad})
+    before = {name: array.copy() for name, array in optimizer.state().items()}
+    clipping = clip(optimizer.parameters, None, loss)
+    assert not optimizer.step(lr=0.1, clipping=clipping)
+    assert (good.data.item(), bad.data.item()) == (2.0, 3.0)
+    for name, array in optimizer.state().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 @ALL

@@ -26,7 +26,7 @@ from entrenar_core.model.decoder import LanguageModel  # noqa: E402
 from entrenar_core.model.load import load_model  # noqa: E402
 from entrenar_core.model.module import PassKey  # noqa: E402
 from entrenar_core.optim.adam import AdamW  # noqa: E402
-from entrenar_core.optim.clip import clip_factor, global_norm  # noqa: E402
+from entrenar_core.optim.clip import clip  # noqa: E402
 from entrenar_core.optim.schedule import Schedule  # noqa: E402
 from entrenar_core.tokenizer.build import tokenizer_from_metadata  # noqa: E402
 from tests.model.tiny import pack, tokens_of  # noqa: E402
@@ -141,7 +141,7 @@ def train_ours(model: LanguageModel, batches: list[Batch]) -> list[float]:
         with Tape() as tape:
             loss = model.loss(batch, 1 / batch.n_supervised, PassKey(seed=0, step=step, micro_batch=0))
         tape.backward(loss)
-        optimizer.step(schedule.learning_rate(step), clip_factor(global_norm(trainable), MAX_NORM))
+        optimizer.step(schedule.learning_rate(step), clip(trainable, MAX_NORM))
         optimizer.zero_grad()
         losses.append(float(loss.data))
     return losses

@@ -194,9 +194,9 @@ def test_adam(decoupled: bool) -> None:
     optimizer = kind([expected], lr=0.02, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)
     for step in range(1, 8):
         grad = normal(4, 3)
-        expected.grad = torch.tensor(0.5 * grad)
+        expected.grad = torch.tensor(grad)
         optimizer.step()
-        DOUBLE.adam_step(parameter, grad, m, v, AdamParams(0.02, 0.8, 0.95, 1e-6, 0.1, decoupled, step, 0.5))
+        DOUBLE.adam_steps([(parameter, grad, m, v)], AdamParams(0.02, 0.8, 0.95, 1e-6, 0.1, decoupled, step))
         assert_same(parameter, expected)
 
 
@@ -208,7 +208,7 @@ def test_sgd(momentum: float, nesterov: bool) -> None:
     optimizer = torch.optim.SGD([expected], lr=0.02, momentum=momentum, nesterov=nesterov, weight_decay=0.1)
     for step in range(7):
         grad = normal(4, 3)
-        expected.grad = torch.tensor(2.0 * grad)
+        expected.grad = torch.tensor(grad)
         optimizer.step()
-        DOUBLE.sgd_step(parameter, grad, buffer, SGDParams(0.02, momentum, nesterov, 0.1, step == 0, 2.0))
+        DOUBLE.sgd_steps([(parameter, grad, buffer)], SGDParams(0.02, momentum, nesterov, 0.1, step == 0))
         assert_same(parameter, expected)

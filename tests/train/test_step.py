@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from entrenar_core.backend.reference import ReferenceBackend
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.loader import Loader
+from entrenar_core.optim.clip import clip
 from entrenar_core.train.parts import steps_of_epochs, steps_per_epoch
 from entrenar_core.train.state import TrainState
 from entrenar_core.train.step import StepBatches, accumulate_gradient, take_batches
@@ -29,8 +30,9 @@ def one_step(batches: Sequence[Batch]) -> StepBatches:
 def gradient_of(batches: Sequence[Batch]) -> tuple[float, float, dict[str, np.ndarray]]:
     """Loss, norm and gradients of one step over `batches`, in double."""
     model = TinyModel(DOUBLE)
-    found = accumulate_gradient(model, model.trainable(), one_step(batches).passes(seed=0), step=0)
-    assert found is not None
+    done = accumulate_gradient(model, one_step(batches).passes(seed=0))
+    assert done is not None
+    found = clip(model.trainable(), None, done.total()).read()
     return found.loss, found.norm, {name: tensor.grad.copy() for name, tensor in model.tensors.items()}
 
 
@@ -73,10 +75,8 @@ def test_a_micro_batch_without_supervised_tokens_changes_nothing() -> None:
 def test_a_stop_between_micro_batches_gives_no_gradient() -> None:
     model = TinyModel()
     answers = iter([False, True])
-    found = accumulate_gradient(
-        model, model.trainable(), one_step(batches_of([2, 2, 2])).passes(0), step=0, should_stop=lambda: next(answers)
-    )
-    assert found is None
+    passes = one_step(batches_of([2, 2, 2])).passes(0)
+    assert accumulate_gradient(model, passes, should_stop=lambda: next(answers)) is None
 
 
 def test_a_step_ends_with_its_epoch() -> None:

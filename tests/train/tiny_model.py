@@ -56,7 +56,7 @@ class TinyModel:
 
     def loss(self, batch: Batch, scale: float, key: PassKey | None) -> Tensor:
         ids = self.backend.asarray(batch.tokens.reshape(-1), np.int32)
-        labels = self.backend.asarray(batch.labels.reshape(-1), np.int32)
+        labels = batch.labels.reshape(-1).astype(np.int32)
         x = embedding.embedding(self.tensors["token_embd.weight"], ids)
         normed = norm.rms_norm(x, self.tensors["attn_norm.weight"])
         hidden = activation.silu(matmul.linear(normed, self.tensors["ffn_up.weight"]))

@@ -118,7 +118,7 @@ class LinearDistillation(Op):
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        return fused_gradients(context, float(grad))
+        return fused_gradients(context, context.factor(grad))
 
 
 def _measure(

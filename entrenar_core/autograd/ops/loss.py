@@ -43,7 +43,7 @@ class CrossEntropy(Op):
         (chunk,) = context.saved
         backend = context.backend
         dlogits = backend.zeros(context.params["shape"])
-        backend.put_rows(context.params["asked"], backend.scale(chunk, float(grad)), dlogits)
+        backend.put_rows(context.params["asked"], backend.scale(chunk, context.factor(grad)), dlogits)
         return (dlogits,)
 
 
@@ -104,7 +104,7 @@ class LinearCrossEntropy(Op):
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        return fused_gradients(context, float(grad))
+        return fused_gradients(context, context.factor(grad))
 
 
 class SquaredError(Op):
@@ -124,7 +124,7 @@ class SquaredError(Op):
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         (errors,) = context.saved
-        return (context.backend.scale(errors, 2.0 * context.params["scale"] * float(grad)),)
+        return (context.backend.scale(errors, 2.0 * context.params["scale"] * context.factor(grad)),)
 
 
 ChunkLoss = Callable[[Array, Array, slice], Array]

@@ -48,7 +48,7 @@ class HiddenMatch(Op):
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
         (slope,) = context.saved
-        return (context.backend.scale(slope, float(grad)),)
+        return (context.backend.scale(slope, context.factor(grad)),)
 
 
 def _squared_difference(backend: Backend, student: Array, target: Array, scale: float) -> tuple[Array, Array]:
@@ -177,7 +177,7 @@ class AttentionMatch(Op):
 
     @staticmethod
     def backward(context: Context, grad: Array) -> Sequence[Array | None]:
-        return [context.backend.scale(each, float(grad), out=each) for each in context.saved]
+        return [context.backend.scale(each, context.factor(grad), out=each) for each in context.saved]
 
 
 def _match_heads(student: _Sequence, teacher: _Sequence, gradients: _Sequence | None, factor: float) -> float:

@@ -5,6 +5,8 @@
 
 constexpr int TABLE_HEAD = 2;
 
+enum { LOSS, NORM, FACTOR };  // places in what `clip_factor` writes
+
 struct Chunk {
     const long long* entry;
     long long first;
@@ -63,12 +65,19 @@ template <int ARRAYS, int FIRST_WRITTEN, typename Step> __device__ inline void o
     }
 }
 
-// Arrays of a parameter: gradient, parameter, m, v. See backend.base.AdamParams; `scale` (may be null) is one more
-// factor on the gradient that only the device knows.
+// What gradients are multiplied by: 1 without a `clipping`, which is what `clip_factor` writes. NaN: nothing may change.
+__device__ inline float factor_of(const double* clipping) {
+    return clipping == nullptr ? 1.0f : static_cast<float>(clipping[FACTOR]);
+}
+
+// Arrays of a parameter: gradient, parameter, m, v. See backend.parameters.AdamParams.
 extern "C" __global__ void adam(
-    const long long* table, const float* scale, float grad_scale, float l2_decay, float keep, float beta1, float rest1,
-    float beta2, float rest2, float rate, float inverse_root, float eps) {
-    const float factor = scale == nullptr ? grad_scale : grad_scale * scale[0];
+    const long long* table, const double* clipping, float l2_decay, float keep, float beta1, float rest1, float beta2,
+    float rest2, float rate, float inverse_root, float eps) {
+    const float factor = factor_of(clipping);
+    if (factor != factor) {
+        return;
+    }
     over_chunk<4, 1>(Chunk(table, 4), [=](float* x) {
         const float p = x[1], g = x[0] * factor + l2_decay * p;
         x[2] = beta1 * x[2] + rest1 * g;
@@ -78,16 +87,22 @@ extern "C" __global__ void adam(
 }
 
 // Arrays: gradient, parameter.
-extern "C" __global__ void sgd(const long long* table, const float* scale, float grad_scale, float decay, float lr) {
-    const float factor = scale == nullptr ? grad_scale : grad_scale * scale[0];
+extern "C" __global__ void sgd(const long long* table, const double* clipping, float decay, float lr) {
+    const float factor = factor_of(clipping);
+    if (factor != factor) {
+        return;
+    }
     over_chunk<2, 1>(Chunk(table, 2), [=](float* x) { x[1] -= lr * (x[0] * factor + decay * x[1]); });
 }
 
 // Arrays: gradient, parameter, momentum buffer, which on the first step becomes the gradient whatever it held.
 extern "C" __global__ void sgd_momentum(
-    const long long* table, const float* scale, float grad_scale, float decay, float lr, float momentum, bool nesterov,
+    const long long* table, const double* clipping, float decay, float lr, float momentum, bool nesterov,
     bool first_step) {
-    const float factor = scale == nullptr ? grad_scale : grad_scale * scale[0];
+    const float factor = factor_of(clipping);
+    if (factor != factor) {
+        return;
+    }
     over_chunk<3, 1>(Chunk(table, 3), [=](float* x) {
         const float g = x[0] * factor + decay * x[1];
         x[2] = first_step ? g : momentum * x[2] + g;
@@ -118,18 +133,20 @@ extern "C" __global__ void largest_magnitude_bits(const long long* table, int* l
     }
 }
 
-// One block: norm = √Σ sums, and the factor min(1, max_norm/(norm + eps)) that clips gradients to it (1 for no limit,
-// max_norm ≤ 0), NaN where the norm is. result: {norm, factor}.
-extern "C" __global__ void clip_factor(const double* sums, int n, float max_norm, float eps, float* result) {
+// One block: of `clipping` [3] the loss, the norm √Σ sums, and the factor min(1, max_norm/(norm + eps)) that clips
+// gradients to it, which is NaN where loss or norm are not finite. sums [n] are those of chunks.
+extern "C" __global__ void clip_factor(
+    const double* sums, int n, const double* loss, double max_norm, double eps, double* clipping) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         sum += sums[i];
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
-        const float norm = static_cast<float>(sqrt(sum));
-        const float limited = max_norm / (norm + eps);
-        result[0] = norm;
-        result[1] = max_norm <= 0.0f ? 1.0f : (limited < 1.0f || limited != limited ? limited : 1.0f);
+        const double norm = sqrt(sum), limited = max_norm / (norm + eps);
+        const bool finite = isfinite(norm) && isfinite(loss[0]);
+        clipping[LOSS] = loss[0];
+        clipping[NORM] = norm;
+        clipping[FACTOR] = !finite ? NOT_A_NUMBER : limited < 1.0 ? limited : 1.0;
     }
 }
