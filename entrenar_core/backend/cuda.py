@@ -20,11 +20,12 @@ from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
 from entrenar_core.backend.cuda_optimizer import CudaOptimizer
 from entrenar_core.backend.cuda_packed import CudaPacked
+from entrenar_core.backend.cuda_rounding import CudaRounding
 from entrenar_core.backend.cuda_runtime import Runtime
 from entrenar_core.backend.parameters import DropoutKey
 
 
-class CudaBackend(CudaPacked, CudaAttention, CudaLosses, CudaDistillation, CudaOptimizer):
+class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDistillation, CudaOptimizer):
     """`Backend` on a CUDA device.
 
     Args:
@@ -67,9 +68,6 @@ class CudaBackend(CudaPacked, CudaAttention, CudaLosses, CudaDistillation, CudaO
 
     def multiply(self, a: Array, b: Array, out: Array | None = None) -> Array:
         return self._elementwise("multiply", a, b, out)
-
-    def keep_where(self, array: Array, kept: Array, out: Array | None = None) -> Array:
-        return self._elementwise("keep_where", array, kept, out)
 
     def add_bias(self, y: Array, bias: Array) -> None:
         check_shape("add_bias", "bias", bias, y.shape[-1:])
@@ -212,6 +210,3 @@ class CudaBackend(CudaPacked, CudaAttention, CudaLosses, CudaDistillation, CudaO
 
     def peak_device_bytes(self) -> int:
         return self.runtime.peak_bytes()
-
-    def close(self) -> None:
-        self.runtime.close()

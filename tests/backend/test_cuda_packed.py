@@ -1,4 +1,4 @@
-"""Packed weights of the CUDA backend: every type decodes bit for bit as its codec, whole or by rows, in tiles or not."""
+"""Packed weights of the CUDA backend: each type decodes bit for bit as its codec, whole or by rows, in tiles or not."""
 
 from __future__ import annotations
 

@@ -334,6 +334,11 @@ template <typename V> V atomicAdd(V* address, V value) {
     *address = old + value;
     return old;
 }
+template <typename V> V atomicMin(V* address, V value) {
+    const V old = *address;
+    *address = old < value ? old : value;
+    return old;
+}
 template <typename V> V atomicMax(V* address, V value) {
     const V old = *address;
     *address = old > value ? old : value;

@@ -1,0 +1,209 @@
+// Values as their type gives them back, for types of 32 values with one scale: a warp a block, a lane a value; operation
+// for operation what legacy_kernels.py does, so bit for bit. No product is fused with a sum. Everything is float.
+//
+// `refused` becomes the number of the first block that does not fit (a NaN, an infinity, a scale beyond float16), whose
+// values are left as they are. `inside` (may be null) says which values lie within half a step of what their block can
+// represent; a block of scale 0 clips nothing.
+
+constexpr int INFINITE_BITS = 0x7f800000;
+constexpr float LARGEST = 3.402823466e38f;
+
+// A float16's bits nearest to x, ties to even.
+__device__ inline unsigned short half_bits(float x) {
+    unsigned short half;
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
+#else
+    const unsigned bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
+    unsigned found;
+    if (magnitude > 0x7f800000u) {
+        found = 0x7fffu;
+    } else if (magnitude >= 0x477ff000u) {
+        found = 0x7c00u;
+    } else if (magnitude >= 0x38800000u) {
+        found = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+    } else {
+        const int wanted = 126 - static_cast<int>(magnitude >> 23), shift = wanted > 25 ? 25 : wanted;
+        const unsigned mantissa = (magnitude & 0x7fffffu) | 0x800000u;
+        found = (mantissa + (1u << (shift - 1)) - 1u + (mantissa >> shift & 1u)) >> shift;
+    }
+    half = static_cast<unsigned short>(found | (bits >> 16 & 0x8000u));
+#endif
+    return half;
+}
+
+__device__ inline bool overflows(unsigned short half) {
+    return (half & 0x7c00) == 0x7c00;
+}
+
+// Ordered as the numbers are, with -0 below 0 and NaNs at the ends.
+__device__ inline int order_key(float x) {
+    const int bits = __float_as_int(x);
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+struct Least {
+    template <typename V> __device__ V operator()(V a, V b) const {
+        return a < b ? a : b;
+    }
+};
+
+struct Step {
+    float inverse, rounding;
+};
+
+__device__ inline Step step_of(float scale, float rounding) {
+    const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+    const bool usable = fabsf(inverse) <= LARGEST;
+    return {usable ? inverse : 0.0f, usable ? rounding : 0.0f};
+}
+
+__device__ inline int code_of(float x, Step step, int levels) {
+    const float scaled = __fadd_rn(__fmul_rn(x, step.inverse), step.rounding);
+    const int code = static_cast<int>(scaled);
+    return code < 0 ? 0 : code > levels ? levels : code;
+}
+
+// Whether x lies within half a step of the ends; all lanes of a refused block agree before this.
+__device__ inline bool in_range(float x, float first, float second, float share) {
+    const float low = first < second ? first : second, high = first < second ? second : first;
+    const float half = __fmul_rn(__fadd_rn(high, -low), share);
+    return low == high || (x >= __fadd_rn(low, -half) && x <= __fadd_rn(high, half));
+}
+
+// The first of the values of largest magnitude in the warp's block.
+__device__ inline float furthest(float x) {
+    const int lane = threadIdx.x % WARP;
+    const long long magnitude = __float_as_int(x) & 0x7fffffff;
+    const long long found = over_warp(magnitude << 8 | (WARP - 1 - lane), Largest());
+    return __shfl_sync(ALL_LANES, x, WARP - 1 - static_cast<int>(found & 255));
+}
+
+// Calls block(x, value back, ends of the range) for each block of 32; false where it does not fit.
+template <typename Block>
+__device__ inline void over_blocks(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks, float share, Block block) {
+    const long long first = global_thread() / WARP, step = global_threads() / WARP;
+    const int lane = threadIdx.x % WARP;
+    for (long long b = first; b < n_blocks; b += step) {
+        const float x = values[b * WARP + lane];
+        float back = x, low = 0.0f, high = 0.0f;
+        if (!block(x, back, low, high)) {
+            if (lane == 0) {
+                atomicMin(refused, static_cast<int>(b));
+            }
+            continue;
+        }
+        out[b * WARP + lane] = back;
+        if (inside != nullptr) {
+            inside[b * WARP + lane] = in_range(x, low, high, share);
+        }
+    }
+}
+
+// scale·(code - level): Q4_0 (level 8), Q5_0 (16).
+__device__ inline void symmetric(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks, int level) {
+    const int levels = 2 * level - 1;
+    over_blocks(values, out, inside, refused, n_blocks, 0.5f / levels, [=](float x, float& back, float& low, float& high) {
+        float extreme = furthest(x);
+        if ((__float_as_int(extreme) & 0x7fffffff) >= INFINITE_BITS) {
+            return false;
+        }
+        extreme = extreme == 0.0f ? 0.0f : extreme;
+        const float scale = extreme / -static_cast<float>(level);
+        const unsigned short half = half_bits(scale);
+        if (overflows(half)) {
+            return false;
+        }
+        const Step step = step_of(scale, level + 0.5f);
+        const float d = half_value(half);
+        back = static_cast<float>(code_of(x, step, levels) - level) * d;
+        low = -static_cast<float>(level) * d;
+        high = static_cast<float>(levels - level) * d;
+        return true;
+    });
+}
+
+extern "C" __global__ void round_q4_0(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
+    symmetric(values, out, inside, refused, n_blocks, 8);
+}
+
+extern "C" __global__ void round_q5_0(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
+    symmetric(values, out, inside, refused, n_blocks, 16);
+}
+
+// scale·code + minimum: Q4_1 (15 levels above the lowest), Q5_1 (31).
+__device__ inline void with_minimum(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks, int levels) {
+    over_blocks(values, out, inside, refused, n_blocks, 0.5f / levels, [=](float x, float& back, float& low, float& high) {
+        const int key = order_key(x), least = over_warp(key, Least()), most = over_warp(key, Largest());
+        const float minimum = __int_as_float(least ^ (least >> 31 & 0x7fffffff));
+        const float highest = __int_as_float(most ^ (most >> 31 & 0x7fffffff));
+        const float scale = __fadd_rn(highest, -minimum) / static_cast<float>(levels);
+        const unsigned short half = half_bits(scale), low_half = half_bits(minimum);
+        if (overflows(half) || overflows(low_half)) {
+            return false;
+        }
+        const Step step = step_of(scale, 0.5f);
+        const float d = half_value(half), m = half_value(low_half);
+        const int code = code_of(__fadd_rn(x, -minimum), step, levels);
+        back = __fadd_rn(__fmul_rn(static_cast<float>(code), d), m);
+        low = __fadd_rn(__fmul_rn(0.0f, d), m);
+        high = __fadd_rn(__fmul_rn(static_cast<float>(levels), d), m);
+        return true;
+    });
+}
+
+extern "C" __global__ void round_q4_1(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
+    with_minimum(values, out, inside, refused, n_blocks, 15);
+}
+
+extern "C" __global__ void round_q5_1(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
+    with_minimum(values, out, inside, refused, n_blocks, 31);
+}
+
+extern "C" __global__ void round_q8_0(
+    const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
+    over_blocks(values, out, inside, refused, n_blocks, 0.5f / 255, [](float x, float& back, float& low, float& high) {
+        const int magnitude = over_warp(__float_as_int(x) & 0x7fffffff, Largest());
+        const float scale = __int_as_float(magnitude) / 127.0f;
+        const unsigned short half = half_bits(scale);
+        if (overflows(half)) {
+            return false;
+        }
+        const Step step = step_of(scale, 0.0f);
+        const float d = half_value(half), scaled = __fmul_rn(x, step.inverse);
+        const int code = static_cast<signed char>(static_cast<int>(__fadd_rn(scaled, copysignf(0.49999997f, scaled))));
+        back = static_cast<float>(code) * d;
+        low = -128.0f * d;
+        high = 127.0f * d;
+        return true;
+    });
+}
+
+// F16 and BF16, value by value; `refused` becomes the first finite one that would become infinite.
+template <typename Round>
+__device__ inline void over_values(const float* values, float* out, int* refused, long long n, int width, Round round) {
+    GRID_STRIDE(i, 0, n) {
+        const float x = values[i], back = round(x);
+        const bool was_finite = (__float_as_int(x) & 0x7fffffff) < INFINITE_BITS;
+        if (was_finite && (__float_as_int(back) & 0x7fffffff) >= INFINITE_BITS) {
+            atomicMin(refused, static_cast<int>(i / width));
+        } else {
+            out[i] = back;
+        }
+    }
+}
+
+extern "C" __global__ void round_f16(const float* values, float* out, int* refused, long long n, int width) {
+    over_values(values, out, refused, n, width, [](float x) { return half_value(half_bits(x)); });
+}
+
+extern "C" __global__ void round_bf16(const float* values, float* out, int* refused, long long n, int width) {
+    over_values(values, out, refused, n, width, [](float x) { return to_float(from_float<bf16>(x)); });
+}

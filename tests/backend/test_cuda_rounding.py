@@ -1,0 +1,127 @@
+"""Fake quantization of the CUDA backend, bit for bit the codec's: on awkward values, through kernels and the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
+
+from entrenar_core.backend.cuda import CudaBackend
+from entrenar_core.backend.cuda_rounding import BLOCK_TYPES, FLOAT_TYPES, has_kernel
+from entrenar_core.codecs.registry import codec_for
+from entrenar_core.codecs.round_trip import round_trip
+from entrenar_core.errors import FormatError
+from entrenar_core.quant.granularity import RowScaleEncoder
+from tests.codecs.blocks import random_rows
+from tests.cuda_host import host_runtime
+
+pytestmark = pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
+NDArray = np.ndarray[Any, np.dtype[Any]]
+KERNEL_TYPES = (*BLOCK_TYPES, *FLOAT_TYPES)
+
+
+@pytest.fixture(scope="module")
+def device() -> CudaBackend:
+    return CudaBackend(host_runtime.HostRuntime(), "float32")
+
+
+def awkward_blocks() -> NDArray:
+    """Blocks of zeros of both signs, ties of magnitude, of rounding, subnormals, and ranges near float16's ends."""
+    rng = np.random.default_rng(11)
+    blocks = [np.zeros(32), -np.zeros(32), np.where(np.arange(32) % 2, 0.0, -0.0)]
+    blocks += [np.tile([1.0, -1.0], 16), np.tile([-1.0, 1.0], 16), np.linspace(-1, 1, 32), np.arange(32) - 8.0]
+    blocks += [np.full(32, value) for value in (1.0, -3.0, 1e-45, 1e-38, 6e-8, -5.96e-8, 65504.0)]
+    blocks += [np.arange(32) * size for size in (1e-44, 1e-39, 1e-10, 2.0**-24, 1e3)]
+    blocks += [(np.arange(32) - 16) * size for size in (1e-41, 2.0**-20, 0.5, 1.0, 1 / 3)]
+    blocks += [rng.standard_normal(32) * 10.0**power for power in range(-40, 5)]
+    blocks += [rng.integers(-8, 8, 32) * 0.125 for _ in range(20)]
+    return np.array(blocks, np.float64).astype(np.float32)
+
+
+def assert_as_the_codec(device: CudaBackend, values: NDArray, type_name: str) -> None:
+    codec = codec_for(type_name)
+    flags, found_flags = np.empty(values.shape, np.bool_), device.zeros(values.shape, np.bool_)
+    expected = round_trip(codec, values, inside=flags)
+    found = device.to_host(device.fake_quantize(device.asarray(values), codec, inside=found_flags))
+    np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+    np.testing.assert_array_equal(device.to_host(found_flags), flags)
+
+
+@pytest.mark.parametrize("type_name", (*KERNEL_TYPES, "F32"))
+def test_awkward_values_are_those_of_the_codec(device: CudaBackend, type_name: str) -> None:
+    assert has_kernel(codec_for(type_name), None)
+    assert_as_the_codec(device, awkward_blocks(), type_name)
+
+
+@pytest.mark.parametrize("type_name", BLOCK_TYPES)
+@given(
+    values=arrays.arrays(
+        np.float32, (2, 32), elements=st.floats(-60000, 60000, width=32, allow_subnormal=True), fill=st.nothing()
+    )
+)
+def test_any_finite_block_is_that_of_the_codec(device: CudaBackend, type_name: str, values: NDArray) -> None:
+    assert_as_the_codec(device, values, type_name)
+
+
+@pytest.mark.parametrize("type_name", BLOCK_TYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_what_does_not_fit_is_refused_as_by_the_codec(device: CudaBackend, type_name: str, bad: float) -> None:
+    values = random_rows(40, 96)
+    values[17, 40] = bad
+    messages = []
+    for quantize in (
+        lambda: round_trip(codec_for(type_name), values[17:18]),
+        lambda: device.fake_quantize(device.asarray(values), codec_for(type_name)),
+    ):
+        with pytest.raises(FormatError) as refused:
+            quantize()
+        messages.append(refused.value.message)
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(("type_name", "bad"), [("F16", 70000.0), ("BF16", 3.4e38)])
+def test_a_float_that_would_become_infinite_is_refused(device: CudaBackend, type_name: str, bad: float) -> None:
+    values = np.random.default_rng(4).standard_normal((3, 7)).astype(np.float32)
+    values[1, 2] = bad
+    with pytest.raises(FormatError, match=type_name):
+        device.fake_quantize(device.asarray(values), codec_for(type_name))
+    values[1, 2] = np.nan
+    values[0, 0] = np.inf
+    found = device.to_host(device.fake_quantize(device.asarray(values), codec_for(type_name)))
+    np.testing.assert_array_equal(found, round_trip(codec_for(type_name), values))
+
+
+@pytest.mark.parametrize("type_name", ["Q4_K", "Q6_K", "IQ4_NL"])
+def test_types_that_search_go_through_the_host(device: CudaBackend, type_name: str) -> None:
+    assert not has_kernel(codec_for(type_name), None)
+    assert_as_the_codec(device, random_rows(5, 512), type_name)
+
+
+def test_an_importance_and_shared_scales_go_through_the_host(device: CudaBackend) -> None:
+    values, importance = random_rows(6, 64), np.random.default_rng(2).uniform(0.1, 2, 64).astype(np.float32)
+    shared = RowScaleEncoder("Q4_0")
+    assert not has_kernel(codec_for("Q4_0"), importance)
+    assert has_kernel(codec_for("Q8_0"), importance)
+    assert not has_kernel(shared, None)
+    for codec, weights in ((codec_for("Q4_0"), importance), (codec_for("Q8_0"), importance), (shared, None)):
+        found = device.to_host(device.fake_quantize(device.asarray(values), codec, weights))
+        np.testing.assert_array_equal(found, round_trip(codec, values, weights))
+
+
+def test_a_row_of_no_whole_blocks_is_refused(device: CudaBackend) -> None:
+    with pytest.raises(FormatError, match="blocks"):
+        device.fake_quantize(device.zeros((2, 33)), codec_for("Q4_0"))
+    with pytest.raises(ValueError, match=r"\(32,\) is not \[out, in\]"):
+        device.fake_quantize(device.zeros((32,)), codec_for("Q4_0"))
+
+
+def test_flags_of_another_kind_are_refused(device: CudaBackend) -> None:
+    values = device.zeros((2, 32))
+    with pytest.raises(ValueError, match=r"flags bool \(1, 32\) do not fit \(2, 32\)"):
+        device.keep_where(values, device.zeros((1, 32), np.bool_))
+    with pytest.raises(ValueError, match="flags float32"):
+        device.keep_where(values, values)
