@@ -85,13 +85,13 @@ class CudaPacked(CudaProducts):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._scratch: dict[str, Array] = {}
-        self._tables: dict[str, tuple[Array, ...]] = {}
+        self._decoding_tables: dict[str, tuple[Array, ...]] = {}
 
     def prepare_packed(self, weight: PackedMatrix) -> WeightHandle:
         name, blocks = weight.type_name, self.runtime.to_device(np.ascontiguousarray(weight.blocks))
-        if name not in self._tables:
-            self._tables[name] = tuple(self.runtime.to_device(table) for table in DECODERS[name].tables())
-        packed = DeviceBlocks(blocks, name, weight.shape, self._tables[name])
+        if name not in self._decoding_tables:
+            self._decoding_tables[name] = tuple(self.runtime.to_device(table) for table in DECODERS[name].tables())
+        packed = DeviceBlocks(blocks, name, weight.shape, self._decoding_tables[name])
         if _BYTES.get(name, 0) < self.compute_dtype.itemsize:
             return packed
         values = self.empty(weight.shape, self.compute_dtype)
