@@ -21,7 +21,7 @@ from entrenar_core.backend.parameters import AdamParams, SGDParams
 CHUNK = 1 << 16
 """Elements that one block works on."""
 
-_MOST_TABLES = 16
+_MOST_CHUNK_TABLES = 16
 
 _Key = tuple[tuple[int, ...], ...]
 """Of each group of arrays: their size, and their addresses."""
@@ -47,7 +47,7 @@ class CudaOptimizer(CudaLaunch):
 
     def __init__(self, runtime: Runtime, compute_dtype: Any) -> None:
         super().__init__(runtime, compute_dtype)
-        self._tables: dict[_Key, Array] = {}
+        self._chunk_tables: dict[_Key, Array] = {}
 
     def plan_clipping(
         self, grads: Sequence[Array], max_norm: float | None = None, loss: Array | float = 0.0
@@ -127,11 +127,11 @@ class CudaOptimizer(CudaLaunch):
                 if array.dtype != FLOAT32 or not array.flags.c_contiguous:
                     raise ValueError(f"{operation}: {array.dtype} {array.shape} is not contiguous float32")
         key = tuple((group[0].size, *map(self.runtime.address, group)) for group in groups)
-        if key not in self._tables:
-            while len(self._tables) >= _MOST_TABLES:
-                del self._tables[next(iter(self._tables))]
-            self._tables[key] = self.runtime.to_device(_chunks(key))
-        return self._tables[key]
+        if key not in self._chunk_tables:
+            while len(self._chunk_tables) >= _MOST_CHUNK_TABLES:
+                del self._chunk_tables[next(iter(self._chunk_tables))]
+            self._chunk_tables[key] = self.runtime.to_device(_chunks(key))
+        return self._chunk_tables[key]
 
 
 def _chunks(key: _Key) -> np.ndarray:

@@ -43,15 +43,15 @@ def distil(backend: Any, logits: NDArray, teacher: NDArray, targets: NDArray, ki
 
 def call_every_kernel(backend: Any, rows: int, width: int) -> dict[str, NDArray]:
     """The results of every kernel, on inputs that depend on the sizes alone."""
-    return call_all_but_attention(backend, rows, width) | call_attention(backend, rows)
+    return _call_all_but_attention(backend, rows, width) | _call_attention(backend, rows)
 
 
-def drawing(backend: Any, rng: np.random.Generator) -> Callable[..., Any]:
+def _drawing(backend: Any, rng: np.random.Generator) -> Callable[..., Any]:
     """Makes normal arrays of the shape asked for."""
     return lambda *shape: backend.asarray(rng.standard_normal(shape).astype(np.float32))
 
 
-def on_host(backend: Any, results: dict[str, Any]) -> dict[str, NDArray]:
+def _on_host(backend: Any, results: dict[str, Any]) -> dict[str, NDArray]:
     """Copies of results, each by its name and a number."""
     return {
         f"{name} {index}": np.array(backend.to_host(each) if isinstance(each, backend.xp.ndarray) else each)
@@ -60,9 +60,9 @@ def on_host(backend: Any, results: dict[str, Any]) -> dict[str, NDArray]:
     }
 
 
-def call_all_but_attention(backend: Any, rows: int, width: int) -> dict[str, NDArray]:
+def _call_all_but_attention(backend: Any, rows: int, width: int) -> dict[str, NDArray]:
     rng = np.random.default_rng([rows, width])
-    draw = drawing(backend, rng)
+    draw = _drawing(backend, rng)
     x, dy, up, weight, bias = draw(rows, width), draw(rows, width), draw(rows, width), draw(width), draw(width)
     ids = backend.asarray(rng.integers(0, 11, rows).astype(np.int32))
     results: dict[str, Any] = {}
@@ -108,15 +108,15 @@ def call_all_but_attention(backend: Any, rows: int, width: int) -> dict[str, NDA
     q = draw(2, rows // 2 + 2, 4, 6)
     cos, sin = draw(2, rows // 2 + 2, 2), draw(2, rows // 2 + 2, 2)
     results["rope"] = backend.rope(q, cos, sin, "interleaved"), backend.rope(q, cos, sin, "halves", inverse=True)
-    return on_host(backend, results)
+    return _on_host(backend, results)
 
 
-def call_attention(backend: Any, rows: int) -> dict[str, NDArray]:
-    draw, n_queries = drawing(backend, np.random.default_rng(rows)), rows // 2 + 2
+def _call_attention(backend: Any, rows: int) -> dict[str, NDArray]:
+    draw, n_queries = _drawing(backend, np.random.default_rng(rows)), rows // 2 + 2
     q, k, dout = draw(2, n_queries, 4, 6), draw(2, n_queries, 2, 6), draw(2, n_queries, 4, 6)
     lower = backend.asarray(np.maximum(0, np.arange(n_queries) - 40)[None].repeat(2, axis=0).astype(np.int32))
     results: dict[str, Any] = {}
     for name, params in (("attention", ATTENTION), ("soft-capped attention", AttentionParams(0.2, softcap=2.0))):
         out, lse = backend.attention(q, k, k, lower, params)
         results[name] = out, lse, *backend.attention_backward(dout, q, k, k, out, lse, lower, params)
-    return on_host(backend, results)
+    return _on_host(backend, results)

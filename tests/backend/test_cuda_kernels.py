@@ -9,7 +9,7 @@ import pytest
 
 from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.reference import ReferenceBackend
-from tests.backend.every_kernel import call_all_but_attention
+from tests.backend.every_kernel import call_every_kernel
 from tests.cuda_host import host_runtime
 
 pytestmark = pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
@@ -19,12 +19,12 @@ SIZES = pytest.mark.parametrize(("rows", "width"), [(2, 11), (3, 17), (7, 64), (
 
 def results(rows: int, width: int, *, descending: bool = False) -> dict[str, Any]:
     backend = CudaBackend(host_runtime.HostRuntime(descending=descending), "float32")
-    return call_all_but_attention(backend, rows, width)
+    return call_every_kernel(backend, rows, width)
 
 
 @SIZES
 def test_every_kernel_gives_the_numbers_of_the_reference(rows: int, width: int) -> None:
-    truth = call_all_but_attention(ReferenceBackend(), rows, width)
+    truth = call_every_kernel(ReferenceBackend(), rows, width)
     for name, actual in results(rows, width).items():
         scale = np.abs(truth[name]).max(initial=1e-30)
         np.testing.assert_allclose(actual / scale, truth[name] / scale, rtol=0, atol=2e-5, err_msg=name)
