@@ -57,6 +57,16 @@ class MissingExtraError(EntrenarError):
     """An optional dependency is not installed; the hint names the extra."""
 
 
+class DeviceError(EntrenarError):
+    """A GPU that was asked for cannot be used; the hint says what it needs."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A GPU has too little memory for what is computed."""
+
+    exit_code = 1
+
+
 class AutogradError(EntrenarError):
     """The tape was misused: freed twice, changed in place, asked for a frozen gradient."""
 

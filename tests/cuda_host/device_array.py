@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda_host.host_stream import Pointer, stream
+
 _COMPUTING = frozenset(
     [
         "sum",
@@ -110,6 +112,16 @@ class DeviceArray:
     def __init__(self, host: np.ndarray) -> None:
         self.host = host
 
+    @property
+    def data(self) -> Pointer:
+        return Pointer(self, int(self.host.ctypes.data))
+
+    def get(self, out: np.ndarray) -> np.ndarray:
+        waits["count"] += 1
+        stream.synchronize()
+        out[...] = self.host
+        return out
+
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
@@ -122,6 +134,7 @@ class DeviceArray:
         return lambda *args, **kwargs: self._call(name, args, kwargs)
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        stream.synchronize()
         plain = [unwrap(each) for each in args]
         if name in _COMPUTING:
             _refuse_bfloat16(name, [self.host, *plain])
@@ -136,6 +149,7 @@ class DeviceArray:
         return DeviceArray(np.asarray(self.host[self._index(index)]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        stream.synchronize()
         self.host[self._index(index)] = unwrap(value)
 
     @staticmethod
@@ -209,6 +223,7 @@ class HostModule:
     def _call(name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in _FROM_HOST and isinstance(args[0], np.ndarray):
             args = (DeviceArray(args[0].copy()), *args[1:])
+        stream.synchronize()
         plain = [unwrap(each) for each in args]
         if name not in _MOVING_FUNCTIONS:
             _refuse_bfloat16(name, plain)

@@ -25,6 +25,7 @@ import numpy as np
 from entrenar_core.backend.cuda_runtime import Grid
 from entrenar_core.backend.cuda_source import ELEMENT_NAMES, Kernel, KernelFile, kernel_file
 from tests.cuda_host.device_array import DeviceArray, HostModule, waits
+from tests.cuda_host.host_stream import Pointer
 
 _HEADER = Path(__file__).with_name("host_cuda.h")
 _FLAGS = ("-std=c++17", "-O2", "-fno-strict-aliasing", "-ffp-contract=off", "-shared", "-fPIC", "-w")
@@ -195,6 +196,6 @@ def _c_value(argument: Any) -> np.ndarray:
     """A number, or the address of an array, in memory of its own."""
     if argument is None:
         return np.zeros(1, np.uint64)
-    if isinstance(argument, DeviceArray):
-        return np.array([argument.host.ctypes.data], np.uint64)
+    if isinstance(argument, DeviceArray | Pointer):
+        return np.array([argument.data.ptr if isinstance(argument, DeviceArray) else argument.ptr], np.uint64)
     return np.asarray(argument).reshape(1)

@@ -55,7 +55,7 @@ def test_arrays_of_the_device_and_of_the_host_do_not_mix(array: DeviceArray, use
         use(array)
 
 
-@pytest.mark.parametrize("name", ["data", "ctypes", "flat", "base", "__array_interface__", "__cuda_array_interface__"])
+@pytest.mark.parametrize("name", ["ctypes", "flat", "base", "__array_interface__", "__cuda_array_interface__"])
 def test_the_memory_behind_an_array_is_not_given_away(array: DeviceArray, name: str) -> None:
     with pytest.raises(AttributeError):
         getattr(array, name)
