@@ -11,10 +11,10 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.gpu.budget import Budget
+from benchmarks.gpu.budget import Budget, Deadline
 from benchmarks.gpu.cases import run_cases
 from benchmarks.gpu.child import Message
 from benchmarks.gpu.machine import ask_machine
@@ -41,14 +41,19 @@ NO_GPU = 2
 
 @dataclass(frozen=True)
 class Run:
-    """What all parts get: the folder for results and logs, and the facts of the machine."""
+    """What all parts get: the folder for results and logs, the facts of the machine, and what was found so far."""
 
     out: Path
     machine: Message
+    parts: dict[str, Message] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
         return self.out / "gpu_check.log"
+
+    def matrix_rate(self) -> float | None:
+        """FLOP/s of the large product, if it was measured."""
+        return rate_in(self.parts["micro"]) if "micro" in self.parts else None
 
 
 def correctness(run: Run, seconds: float) -> Message:
@@ -65,8 +70,33 @@ def micro(run: Run, seconds: float) -> Message:
     return run_cases("benchmarks.gpu.micro", NAMES, seconds, run.log).message()
 
 
-PARTS = {"correctness": correctness, "micro": micro}
-LINES = {"correctness": correctness_line, "micro": micro_line}
+def throughput(run: Run, seconds: float) -> Message:
+    """Part 3: training steps beside the peer's."""
+    from benchmarks.gpu import throughput as races
+
+    deadline = Deadline(seconds)
+    rate = run.matrix_rate() or measured_matrix_rate(run, seconds)
+    who = races.Field("benchmarks.gpu.ours", races.missing_package, races.installed_attentions(), run.log)
+    contests = []
+    for message in races.race_all(who, run.machine["memory_bytes"], deadline):
+        say(f"gpu_check: {message['title']}: {deadline.left:.0f} s left")
+        contests.append(message)
+    return {"matrix_rate": rate, "contests": contests}
+
+
+def measured_matrix_rate(run: Run, seconds: float) -> float | None:
+    """FLOP/s of the large product, where it was not measured before."""
+    found = run_cases("benchmarks.gpu.micro", ["limits"], seconds / 4, run.log).message()
+    return rate_in(found)
+
+
+def rate_in(micro_results: Message) -> float | None:
+    """FLOP/s of the large product among the figures of single kernels."""
+    found = [one["value"] for one in micro_results["found"] if one["name"] == "matrix product"]
+    return found[0] * 1e12 if found else None
+
+
+PARTS = {"correctness": correctness, "micro": micro, "throughput": throughput}
 TITLES = {
     "correctness": "correctness: largest error, relative",
     "micro": "kernels",
@@ -76,8 +106,15 @@ TITLES = {
 
 def lines_of(results: Message) -> Iterator[Line]:
     """The whole table."""
-    for part, outcome in results["parts"].items():
-        yield from lines_of_cases(TITLES[part], outcome, LINES[part])
+    from benchmarks.gpu.throughput import contest_lines
+
+    parts = results["parts"]
+    for part, line_of in (("correctness", correctness_line), ("micro", micro_line)):
+        if part in parts:
+            yield from lines_of_cases(TITLES[part], parts[part], line_of)
+    if "throughput" in parts:
+        for contest in parts["throughput"]["contests"]:
+            yield from contest_lines(TITLES["throughput"], contest, parts["throughput"]["matrix_rate"])
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
@@ -104,11 +141,12 @@ def main() -> int:
     if "none" in machine:
         say(f"gpu_check: there is no GPU to check: {machine['none']}")
         return NO_GPU
-    run, results = Run(chosen.out, machine), {"machine": machine, "parts": {}}
+    run = Run(chosen.out, machine)
+    results: Message = {"machine": machine, "parts": run.parts}
     for part in parts:
         seconds = budget.begin(part)
         say(f"gpu_check: {part}, {seconds:.0f} s")
-        results["parts"][part] = PARTS[part](run, seconds)
+        run.parts[part] = PARTS[part](run, seconds)
         write_json(run.out / "gpu_check.json", results)
     lines = list(lines_of(results))
     results["seconds"] = time.monotonic() - started

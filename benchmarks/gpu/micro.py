@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from benchmarks.gpu.cases import Cases, serve_cases
@@ -11,6 +12,9 @@ from benchmarks.gpu.micro_cases import CASES, Bench, MicroSizes
 from benchmarks.gpu.subject import open_subject
 from benchmarks.gpu.timing import EventTimer
 from benchmarks.gpu.transfers import transfers
+
+_SHARE_OF_ADAMW = 0.4
+"""Of the free memory, which its four arrays may take."""
 
 
 def cases_of(bench: Bench) -> Cases:
@@ -24,8 +28,13 @@ def _messages(bench: Bench, name: str) -> Iterator[Message]:
 
 
 def _open() -> tuple[Cases, Callable[[], None]]:
+    import cupy
+
     subject = open_subject()
-    bench = Bench(subject, EventTimer(), MicroSizes())
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    sizes = MicroSizes()
+    fitting = min(sizes.parameters, int(_SHARE_OF_ADAMW * free / 16))
+    bench = Bench(subject, EventTimer(), replace(sizes, parameters=fitting))
     return cases_of(bench) | {"transfers": partial(transfers, bench)}, subject.runtime.synchronize
 
 
