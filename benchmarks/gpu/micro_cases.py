@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -206,16 +206,16 @@ def attention_flops(batch: int, heads: int, length: int, width: int) -> float:
 
 
 def decoding(bench: Bench) -> Iterator[Figure]:
-    """Blocks read and bfloat16 written."""
+    """Every row of a matrix looked up: blocks read and bfloat16 written."""
     n_out, n_in = bench.sizes.packed
+    backend, how = bench.backend, f"[{n_out}, {n_in}]"
+    ids = backend.asarray(np.arange(n_out, dtype=np.int32))
     for type_name in FORMS:
         raw = weight_blocks(type_name, n_out * n_in, 0.02, seed=1).reshape(n_out, -1)
-        handle = bench.backend.prepare_packed(PackedMatrix(raw, type_name))
+        handle = backend.prepare_packed(PackedMatrix(raw, type_name))
         n_bytes = raw.nbytes + 2 * n_out * n_in
-        how = f"[{n_out}, {n_in}]"
-        yield bench.bandwidth(
-            f"decoding {type_name}", how, n_bytes, lambda weight=handle: bench.backend.weight_values(weight)
-        )
+        work = partial(backend.embedding_packed, handle, ids)
+        yield bench.bandwidth(f"decoding {type_name}", how, n_bytes, work)
 
 
 def optimizer(bench: Bench) -> Iterator[Figure]:

@@ -18,6 +18,7 @@ from benchmarks.gpu.compare import Finding, rounded
 from benchmarks.gpu.random_blocks import weight_blocks
 from benchmarks.gpu.sizes import ModelSize
 from benchmarks.gpu.subject import DTYPES, TRUTH, Subject
+from benchmarks.gpu.training_step import take_step
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.codecs.packed import PackedMatrix
@@ -33,7 +34,6 @@ from entrenar_core.model.packed import PackedWeight
 from entrenar_core.model.registry import traits_of
 from entrenar_core.model.spec import DecoderSpec
 from entrenar_core.optim.adam import AdamW
-from entrenar_core.optim.clip import clip
 from entrenar_core.train.anomaly import Pass
 from entrenar_core.train.step import accumulate_gradient
 
@@ -234,19 +234,9 @@ def whole_model(subject: Subject, plan: Plan) -> Iterator[Finding]:
 def losses_of_training(backend: Any, size: ModelSize, plan: Plan, steps: int) -> list[float]:
     """The loss of each step of AdamW on four batches in turn, clipped as runs clip by default."""
     learner = build_learner(backend, size, plan)
-    parameters = learner.trainable()
-    optimizer, losses = AdamW(parameters, weight_decay=0.01), []
+    optimizer = AdamW(learner.trainable(), weight_decay=0.01)
     batches = [packed_batch(size, seed) for seed in range(4)]
-    for step in range(steps):
-        batch = batches[step % len(batches)]
-        one = Pass("batch", batch, 1.0 / batch.n_supervised, PassKey(1, step, 0))
-        done = accumulate_gradient(learner, [one])
-        assert done is not None
-        clipping = clip(parameters, 1.0, done.total())
-        optimizer.step(1e-3, clipping)
-        losses.append(clipping.read().loss)
-        optimizer.zero_grad()
-    return losses
+    return [take_step(learner, optimizer, batches[step % len(batches)], step, lr=1e-3) for step in range(steps)]
 
 
 def training(subject: Subject) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.gpu.contestant import Trainer, serve_contestant
 from benchmarks.gpu.random_blocks import weight_blocks
 from benchmarks.gpu.task import RANK, TARGETS, Task
+from benchmarks.gpu.training_step import take_step
 from benchmarks.lora_step_ours import random_batch, spec_of
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cuda import CudaBackend
@@ -18,12 +19,8 @@ from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.load import expected_shapes
-from entrenar_core.model.module import PassKey
 from entrenar_core.model.packed import PackedWeight
 from entrenar_core.optim.adam import AdamW
-from entrenar_core.optim.clip import clip_factor
-from entrenar_core.train.anomaly import Pass
-from entrenar_core.train.step import accumulate_gradient
 
 FOUR_BITS = "Q4_K"
 STD = 0.02
@@ -125,14 +122,8 @@ class OurTrainer:
         self._steps = 0
 
     def step(self) -> float:
-        scale, key = 1.0 / self._batch.n_supervised, PassKey(0, self._steps, 0)
-        one = Pass("batch", self._batch, scale, key)
-        gradient = accumulate_gradient(self._model, self._optimizer.parameters, [one], self._steps)
-        assert gradient is not None
-        self._optimizer.step(1e-4, clip_factor(gradient.norm, 1.0))
-        self._optimizer.zero_grad()
         self._steps += 1
-        return gradient.loss
+        return take_step(self._model, self._optimizer, self._batch, self._steps, lr=1e-4)
 
     def loss_of(self, step: float) -> float:
         return step

@@ -19,10 +19,6 @@ from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.codecs.registry import DECODABLE
 from tests.cuda_host import host_runtime
 
-LACKING = {"decoding", "packed products", "fake quantization", "training"} | {
-    name for name in CHECKS if "LoRA" in name or "distillation," in name
-}
-
 
 @pytest.fixture(scope="module")
 def subject() -> Iterator[Subject]:
@@ -33,7 +29,7 @@ def subject() -> Iterator[Subject]:
     made.cpu.close()
 
 
-@pytest.mark.parametrize("name", [name for name in CHECKS if name not in LACKING])
+@pytest.mark.parametrize("name", CHECKS)
 def test_every_check_passes_on_the_host(subject: Subject, name: str) -> None:
     findings = list(CHECKS[name](subject))
     assert findings

@@ -26,7 +26,6 @@ SMALL = MicroSizes(
     copied=1 << 12,
     small=16,
 )
-LACKING = {"decoding"}
 
 
 class SteadyTimer:
@@ -49,7 +48,7 @@ def subject() -> Iterator[Subject]:
     yield Subject(host_runtime.HostRuntime(), HOST)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in LACKING])
+@pytest.mark.parametrize("name", CASES)
 def test_every_case_gives_figures(subject: Subject, name: str) -> None:
     found = list(cases_of(Bench(subject, SteadyTimer(), SMALL))[name]())
     assert found
