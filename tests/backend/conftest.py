@@ -12,6 +12,7 @@ from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.reference import ReferenceBackend
 from tests.cuda_host import host_runtime
+from tests.gpu import gpu_backend
 
 BACKENDS: dict[str, Callable[[], Any]] = {
     "reference": lambda: ReferenceBackend(np.float32),
@@ -19,6 +20,7 @@ BACKENDS: dict[str, Callable[[], Any]] = {
     "cpu-2-threads": lambda: CpuBackend(threads=2),
     "cpu-3-threads": lambda: CpuBackend(threads=3, debug_pool=True),  # memory that was handed back reads as NaN
     "cuda-on-host": lambda: CudaBackend(host_runtime.HostRuntime(), "float32"),
+    "cuda": lambda: gpu_backend("float32"),
 }
 
 
