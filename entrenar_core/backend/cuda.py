@@ -71,7 +71,7 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
 
     def add_bias(self, y: Array, bias: Array) -> None:
         check_shape("add_bias", "bias", bias, y.shape[-1:])
-        self.over_elements("elementwise", "add_bias", y.size, y, bias, y, y.size, len(bias), element=y.dtype)
+        self.over_rows("elementwise", "add_bias", y.size // len(bias), len(bias), y, bias, len(bias), element=y.dtype)
 
     def sum_rows(self, x: Array) -> Array:
         n_rows, width = x.shape
@@ -172,9 +172,8 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
             raise ValueError(f"rope: x {x.shape} with cos {cos.shape} and sin {sin.shape} does not fit")
         x, cos, sin = self.contiguous(x), self.contiguous(cos), self.contiguous(sin)
         y = self.empty(x.shape, x.dtype)
-        sizes = (batch * time, n_heads, width, n_pairs)
-        how = (pairing == "interleaved", -1.0 if inverse else 1.0)
-        self.over_elements("rope", "rope", x.size, x, cos, sin, y, *sizes, *how, element=x.dtype)
+        how = (n_heads, width, n_pairs, pairing == "interleaved", -1.0 if inverse else 1.0)
+        self.over_rows("rope", "rope", batch * time, n_heads * width, x, cos, sin, y, *how, element=x.dtype)
         return y
 
     def embedding(self, table: Array, ids: Array) -> Array:
@@ -183,7 +182,7 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
             return self.take_rows(table, ids)
         y = self.empty((n, width), self.compute_dtype)
         arrays = (self.contiguous(table), ids, y)
-        self.over_elements("embedding", "gather_rows", y.size, *arrays, y.size, *table.shape, element=y.dtype)
+        self.over_rows("embedding", "gather_rows", n, width, *arrays, *table.shape, element=y.dtype)
         return y
 
     def embedding_backward(self, dy: Array, ids: Array, out: Array) -> None:
@@ -197,7 +196,7 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
     def put_rows(self, rows: Array, values: Array, out: Array) -> None:
         check_shape("put_rows", "values", values, (len(rows), out.shape[1]))
         arrays = (self.contiguous(values), rows, out)
-        self.over_elements("embedding", "put_rows", values.size, *arrays, values.size, *out.shape, element=out.dtype)
+        self.over_rows("embedding", "put_rows", *values.shape, *arrays, *out.shape, element=out.dtype)
 
     def dropout(self, x: Array, p: float, key: DropoutKey) -> Array:
         if not 0 <= p < 1:

@@ -130,7 +130,7 @@ class CudaPacked(CudaProducts):
     def take_rows(self, x: Array, rows: Array) -> Array:
         y = self.empty((len(rows), x.shape[1]), x.dtype)
         arrays = (self.contiguous(x), rows, y)
-        self.over_elements("embedding", "take_rows", y.size, *arrays, y.size, *x.shape, element=x.dtype)
+        self.over_rows("embedding", "take_rows", *y.shape, *arrays, *x.shape, element=x.dtype)
         return y
 
     def _product_dtype(self, x: Array) -> Any:

@@ -19,21 +19,41 @@ extern "C" __global__ void keep_where(const T* a, const bool* kept, T* out, long
     });
 }
 
-// y [M, N] += bias [N]
-extern "C" __global__ void add_bias(const T* y, const float* bias, T* out, long long n, int width) {
-    over_elements<1, 1>({y}, {out}, n, [=](long long i, const float* in, float* sum) { sum[0] = in[0] + bias[i % width]; });
+// y [M, N] += bias [N]: one block a row.
+extern "C" __global__ void add_bias(T* y, const float* bias, int width) {
+    y += static_cast<long long>(blockIdx.x) * width;
+    over_run<1>({y}, y, width, [=](int i, const float* in) { return in[0] + bias[i]; });
+}
+
+// Each pair of types moves 16 bytes of the smaller at a time.
+template <typename From, typename To> __device__ inline void convert(const From* a, To* out, long long n) {
+    struct alignas(16) Read {
+        From values[8];
+    };
+    struct alignas(16) Written {
+        To values[8];
+    };
+    const long long packs = is_aligned(a) && is_aligned(out) ? n / 8 : 0;
+    GRID_STRIDE(p, 0, packs) {
+        const Read read = reinterpret_cast<const Read*>(a)[p];
+        Written written;
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+            written.values[k] = from_float<To>(to_float(read.values[k]));
+        }
+        reinterpret_cast<Written*>(out)[p] = written;
+    }
+    GRID_STRIDE(i, packs * 8, n) {
+        out[i] = from_float<To>(to_float(a[i]));
+    }
 }
 
 extern "C" __global__ void to_float32(const T* a, float* out, long long n) {
-    GRID_STRIDE(i, 0, n) {
-        out[i] = to_float(a[i]);
-    }
+    convert(a, out, n);
 }
 
 extern "C" __global__ void from_float32(const float* a, T* out, long long n) {
-    GRID_STRIDE(i, 0, n) {
-        out[i] = from_float<T>(a[i]);
-    }
+    convert(a, out, n);
 }
 
 // Block (c, p) sums rows_per_part rows of x [M, N] from row p·rows_per_part on, in the columns c·blockDim ..., into

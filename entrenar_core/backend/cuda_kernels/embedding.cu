@@ -1,33 +1,35 @@
 // Rows of a table by their ids, and what flows back to the table.
 
-// out [M, width] = rows of table [n_table, width] by ids [M]; NaN for an id that is out of range.
-extern "C" __global__ void gather_rows(
-    const float* table, const int* ids, T* out, long long n, int n_table, int width) {
-    GRID_STRIDE(i, 0, n) {
-        const int id = ids[i / width];
-        const bool known = id >= 0 && id < n_table;
-        out[i] = from_float<T>(known ? table[static_cast<long long>(id) * width + i % width] : NOT_A_NUMBER);
+// out [M, width] = rows of table [n_table, width] by ids [M]; NaN for an id that is out of range. One block a row.
+extern "C" __global__ void gather_rows(const float* table, const int* ids, T* out, int n_table, int width) {
+    const int id = ids[blockIdx.x];
+    const bool known = id >= 0 && id < n_table;
+    table += static_cast<long long>(known ? id : 0) * width;
+    out += static_cast<long long>(blockIdx.x) * width;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        out[i] = from_float<T>(known ? table[i] : NOT_A_NUMBER);
     }
 }
 
 // The same between arrays of one type.
-extern "C" __global__ void take_rows(const T* table, const int* rows, T* out, long long n, int n_table, int width) {
-    GRID_STRIDE(i, 0, n) {
-        const int row = rows[i / width];
-        const bool known = row >= 0 && row < n_table;
-        out[i] = known ? table[static_cast<long long>(row) * width + i % width] : from_float<T>(NOT_A_NUMBER);
-    }
+extern "C" __global__ void take_rows(const T* table, const int* rows, T* out, int n_table, int width) {
+    const int row = rows[blockIdx.x];
+    const bool known = row >= 0 && row < n_table;
+    table += static_cast<long long>(known ? row : 0) * width;
+    out += static_cast<long long>(blockIdx.x) * width;
+    over_run<1>({table}, out, width, [=](int, const float* in) { return known ? in[0] : NOT_A_NUMBER; });
 }
 
 // out [n_out, width], rows of which `rows` [M] names each at most once, get values [M, width]; rows that are out of
-// range are left out.
-extern "C" __global__ void put_rows(const T* values, const int* rows, T* out, long long n, int n_out, int width) {
-    GRID_STRIDE(i, 0, n) {
-        const int row = rows[i / width];
-        if (row >= 0 && row < n_out) {
-            out[static_cast<long long>(row) * width + i % width] = values[i];
-        }
+// range are left out. One block a row.
+extern "C" __global__ void put_rows(const T* values, const int* rows, T* out, int n_out, int width) {
+    const int row = rows[blockIdx.x];
+    if (row < 0 || row >= n_out) {
+        return;
     }
+    values += static_cast<long long>(blockIdx.x) * width;
+    out += static_cast<long long>(row) * width;
+    over_run<1>({values}, out, width, [](int, const float* in) { return in[0]; });
 }
 
 // Block (r, c): if position r begins a run of equal ids in `order` (rows of dy sorted by id, equal ids in the order of

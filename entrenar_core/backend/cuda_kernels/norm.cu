@@ -8,14 +8,12 @@ extern "C" __global__ void rms_norm(const T* x, const float* weight, T* y, float
     x += row_start(width);
     y += row_start(width);
     float squares = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        const float value = to_float(x[i]);
-        squares += value * value;
-    }
+    over_run<1>({x}, NO_RESULT, width, [&](int, const float* in) {
+        squares += in[0] * in[0];
+        return 0.0f;
+    });
     const float inverse = 1.0f / sqrtf(block_sum(squares) / width + eps);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<T>(weight[i] * to_float(x[i]) * inverse);
-    }
+    over_run<1>({x}, y, width, [=](int i, const float* in) { return weight[i] * in[0] * inverse; });
     if (threadIdx.x == 0) {
         inv_rms[blockIdx.x] = inverse;
     }
@@ -28,34 +26,30 @@ extern "C" __global__ void rms_norm_backward(
     x += row_start(width);
     dx += row_start(width);
     const float inverse = inv_rms[blockIdx.x];
-    float along = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        along += to_float(dy[i]) * weight[i] * (to_float(x[i]) * inverse);
-    }
-    along = block_sum(along) / width;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        dx[i] = from_float<T>(inverse * (to_float(dy[i]) * weight[i] - to_float(x[i]) * inverse * along));
-    }
+    float sum = 0.0f;
+    over_run<2>({dy, x}, NO_RESULT, width, [&](int i, const float* in) {
+        sum += in[0] * weight[i] * (in[1] * inverse);
+        return 0.0f;
+    });
+    const float along = block_sum(sum) / width;
+    over_run<2>({dy, x}, dx, width, [=](int i, const float* in) {
+        return inverse * (in[0] * weight[i] - in[1] * inverse * along);
+    });
 }
 
 extern "C" __global__ void layer_norm(
     const T* x, const float* gamma, const float* beta, T* y, float* means, float* inv_stds, int width, float eps) {
     x += row_start(width);
     y += row_start(width);
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        sum += to_float(x[i]);
-    }
+    float sum = 0.0f, squares = 0.0f;
+    over_run<1>({x}, NO_RESULT, width, [&](int, const float* in) { return sum += in[0]; });
     const float mean = block_sum(sum) / width;
-    float squares = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        const float centred = to_float(x[i]) - mean;
-        squares += centred * centred;
-    }
+    over_run<1>({x}, NO_RESULT, width, [&](int, const float* in) {
+        const float centred = in[0] - mean;
+        return squares += centred * centred;
+    });
     const float inverse = 1.0f / sqrtf(block_sum(squares) / width + eps);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<T>(gamma[i] * (to_float(x[i]) - mean) * inverse + beta[i]);
-    }
+    over_run<1>({x}, y, width, [=](int i, const float* in) { return gamma[i] * (in[0] - mean) * inverse + beta[i]; });
     if (threadIdx.x == 0) {
         means[blockIdx.x] = mean;
         inv_stds[blockIdx.x] = inverse;
@@ -68,18 +62,16 @@ extern "C" __global__ void layer_norm_backward(
     x += row_start(width);
     dx += row_start(width);
     const float mean = means[blockIdx.x], inverse = inv_stds[blockIdx.x];
-    float sum = 0.0f, along = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        const float slope = to_float(dy[i]) * gamma[i];
+    float sum = 0.0f, product = 0.0f;
+    over_run<2>({dy, x}, NO_RESULT, width, [&](int i, const float* in) {
+        const float slope = in[0] * gamma[i];
         sum += slope;
-        along += slope * ((to_float(x[i]) - mean) * inverse);
-    }
-    sum = block_sum(sum) / width;
-    along = block_sum(along) / width;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        const float normed = (to_float(x[i]) - mean) * inverse;
-        dx[i] = from_float<T>(inverse * (to_float(dy[i]) * gamma[i] - sum - normed * along));
-    }
+        return product += slope * ((in[1] - mean) * inverse);
+    });
+    const float average = block_sum(sum) / width, along = block_sum(product) / width;
+    over_run<2>({dy, x}, dx, width, [=](int i, const float* in) {
+        return inverse * (in[0] * gamma[i] - average - (in[1] - mean) * inverse * along);
+    });
 }
 
 // Block (c, p): Σ dy·(x - mean)·inverse over rows_per_part rows from row p·rows_per_part on, in the columns

@@ -3,19 +3,13 @@
 extern "C" __global__ void softmax(const T* x, T* y, int width) {
     x += static_cast<long long>(blockIdx.x) * width;
     y += static_cast<long long>(blockIdx.x) * width;
-    float largest = -INFINITE;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        largest = Largest()(largest, to_float(x[i]));
-    }
-    largest = block_largest(largest);
-    float total = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        total += expf(to_float(x[i]) - largest);  // NaN for -∞ - -∞, which a row of all -∞ asks for
-    }
-    total = block_sum(total);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<T>(expf(to_float(x[i]) - largest) / total);
-    }
+    float own = -INFINITE, sum = 0.0f;
+    over_run<1>({x}, NO_RESULT, width, [&](int, const float* in) { return own = Largest()(own, in[0]); });
+    const float largest = block_largest(own);
+    // NaN for -∞ - -∞, which a row of all -∞ asks for
+    over_run<1>({x}, NO_RESULT, width, [&](int, const float* in) { return sum += expf(in[0] - largest); });
+    const float total = block_sum(sum);
+    over_run<1>({x}, y, width, [=](int, const float* in) { return expf(in[0] - largest) / total; });
 }
 
 // dx = y·(dy - <dy, y>)
@@ -23,12 +17,8 @@ extern "C" __global__ void softmax_backward(const T* dy, const T* y, T* dx, int 
     dy += static_cast<long long>(blockIdx.x) * width;
     y += static_cast<long long>(blockIdx.x) * width;
     dx += static_cast<long long>(blockIdx.x) * width;
-    float along = 0.0f;
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        along += to_float(dy[i]) * to_float(y[i]);
-    }
-    along = block_sum(along);
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        dx[i] = from_float<T>(to_float(y[i]) * (to_float(dy[i]) - along));
-    }
+    float sum = 0.0f;
+    over_run<2>({dy, y}, NO_RESULT, width, [&](int, const float* in) { return sum += in[0] * in[1]; });
+    const float along = block_sum(sum);
+    over_run<2>({dy, y}, dx, width, [=](int, const float* in) { return in[1] * (in[0] - along); });
 }
