@@ -350,6 +350,10 @@ class Backend(Protocol):
         """The most memory that was held on the device so far; None where it is the process's own."""
         ...
 
+    def synchronize(self) -> None:
+        """Wait until all that was asked for is done, as a clock must."""
+        ...
+
     def close(self) -> None:
         """Stop threads and give memory back."""
         ...

@@ -361,6 +361,9 @@ class CpuBackend(CpuLosses):
     def peak_device_bytes(self) -> None:
         """There is no device."""
 
+    def synchronize(self) -> None:
+        """What a method returns is done."""
+
     def close(self) -> None:
         self.threads.close()
         self.pool.trim()

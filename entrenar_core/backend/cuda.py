@@ -207,5 +207,8 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
         self.over_elements("dropout", "dropout", x.size, x, y, *draw, x.size, element=x.dtype)
         return y
 
+    def synchronize(self) -> None:
+        self.runtime.synchronize()
+
     def peak_device_bytes(self) -> int:
         return self.runtime.peak_bytes()

@@ -302,6 +302,9 @@ class ReferenceBackend(ReferenceLosses):
     def peak_device_bytes(self) -> None:
         """There is no device."""
 
+    def synchronize(self) -> None:
+        """What a method returns is done."""
+
     def close(self) -> None:
         """Nothing to stop."""
 

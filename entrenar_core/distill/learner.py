@@ -14,7 +14,7 @@ from entrenar_core.autograd.ops import elementwise, shape
 from entrenar_core.autograd.ops.distillation import LossSums, TeacherRows, linear_distillation
 from entrenar_core.autograd.tape import scope
 from entrenar_core.autograd.tensor import Tensor
-from entrenar_core.backend.base import Backend
+from entrenar_core.backend.base import Array, Backend
 from entrenar_core.backend.parameters import DistillationParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.distill.layers import LayerMatching
@@ -32,7 +32,7 @@ class _Sums:
 
     data: LossSums = field(default_factory=LossSums)
     written: LossSums = field(default_factory=LossSums)
-    layers: float = 0.0
+    layers: Array | float = 0.0
 
 
 class DistilledModel:
@@ -99,7 +99,7 @@ class DistilledModel:
         if sums.data.rows and self.params.alpha < 1:
             found["cross_entropy"] = float(sums.data.cross_entropy) / sums.data.rows
         if rows and self.matching is not None:
-            found["layers"] = sums.layers / rows
+            found["layers"] = float(sums.layers) / rows
         return found
 
     @property
@@ -133,7 +133,7 @@ class DistilledModel:
         if self.matching is None or taps is None or teacher_taps is None:
             return total
         layers = self.matching.loss(taps, teacher_taps, batch, scale, key.step)
-        self._sums.layers += float(self.backend.to_host(layers.data)) / scale
+        self._sums.layers = self._sums.layers + layers.data / scale
         return elementwise.add(total, layers)
 
     def _teacher_rows(self, batch: Batch) -> tuple[TeacherRows, Taps | None]:

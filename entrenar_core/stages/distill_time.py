@@ -36,7 +36,7 @@ def with_writing(
     brief = replace(writer, max_tokens=few)
     brief.written(student, part_of(batch, 1, WARM_UP_TOKENS), PassKey(0, 0, 0))
     started = perf_counter()
-    brief.written(student, batch, PassKey(0, 0, 0))
+    brief.written(student, batch, PassKey(0, 0, 0))  # which brings tokens to the host
     one = (perf_counter() - started) * writer.max_tokens / few
     per_step = writer.fraction * steps.batches_per_step * one
     seconds = time.seconds_per_step + per_step
@@ -59,6 +59,7 @@ def with_cache(
     _ask(teachers, part_of(batch, 1, WARM_UP_TOKENS))
     started = perf_counter()
     _ask(teachers, batch)
+    backend.synchronize()
     left = cache.targets * cache.missing / cache.n_bytes
     seconds = (perf_counter() - started) / batch.n_supervised * left
     return replace(time, seconds=time.seconds + seconds, method=f"{time.method}; {seconds:.0f} s of it for the cache")

@@ -306,13 +306,14 @@ def _measured(run: Run, batch: Batch) -> StepTime:
         return measure_step(run.learner, batch, run.optimizer)
     run.quantization.switch.is_on = True
     measured = measure_step(run.learner, batch, run.optimizer)
-    return replace(measured, update_seconds=measured.update_seconds + _rounding_seconds(run.quantization))
+    return replace(measured, update_seconds=measured.update_seconds + _rounding_seconds(run.quantization, run.backend))
 
 
-def _rounding_seconds(quantization: FakeQuantization) -> float:
+def _rounding_seconds(quantization: FakeQuantization, backend: Backend) -> float:
     """The time that each step spends on rounding the weights that it has changed."""
     started = perf_counter()
     quantization.round_all()
+    backend.synchronize()
     return perf_counter() - started
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from entrenar_core.autograd.tape import Tape
+from entrenar_core.backend.base import Backend
 from entrenar_core.data.batch import IGNORE, Batch
 from entrenar_core.model.module import PassKey
 from entrenar_core.optim.base import Optimizer
@@ -61,7 +62,7 @@ def measure_step(
         first = _pass_seconds(learner, batch)
         again = _pass_seconds(learner, batch) if 2 * first <= left else first
         seconds, timed = min(first, again), rows
-    update = 0.0 if optimizer is None else _update_seconds(optimizer)
+    update = 0.0 if optimizer is None else _update_seconds(optimizer, learner.backend)
     for parameter in learner.trainable().values():
         parameter.zero_grad()
     method = "measured on one batch" if timed == rows else f"scaled up from 1 of {rows} rows"
@@ -117,11 +118,14 @@ def _pass_seconds(learner: Learner, batch: Batch) -> float:
     with Tape() as tape:
         loss = learner.loss(batch, 1.0 / batch.n_supervised, PassKey(0, 0, 0))
     tape.backward(loss)
+    learner.backend.synchronize()
     return time.perf_counter() - started
 
 
-def _update_seconds(optimizer: Optimizer) -> float:
+def _update_seconds(optimizer: Optimizer, backend: Backend) -> float:
     optimizer.step(0.0)  # first touch of its arrays
+    backend.synchronize()
     started = time.perf_counter()
     optimizer.step(0.0)
+    backend.synchronize()
     return time.perf_counter() - started
