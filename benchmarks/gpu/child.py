@@ -17,6 +17,8 @@ from typing import Any
 
 Message = dict[str, Any]
 _STOP_SECONDS = 10
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Nothing is fetched, and nothing starts threads before it is asked to."""
 
 
 class ChildEnded(RuntimeError):
@@ -40,7 +42,11 @@ class Child:
         self.module = module
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **_ENVIRONMENT},
         )
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._read_lines, daemon=True).start()

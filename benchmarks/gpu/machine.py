@@ -6,9 +6,9 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from benchmarks.gpu.child import Child, ChildEnded, ChildTimedOut, Message, message_stream
+from entrenar_core.errors import EntrenarError
 
 PEERS = ("torch", "transformers", "peft", "bitsandbytes", "flash_attn")
 _SECONDS = 60.0
@@ -57,11 +57,14 @@ def _processor() -> str:
 
 
 def gpu_facts() -> Message:
-    """Name, memory and versions of the GPU that CuPy takes.
+    """Name, memory and versions of the GPU that the CUDA backend takes.
 
     Raises:
-        Exception: whatever CuPy raises where there is no GPU.
+        EntrenarError: there is none, or something that it needs is missing.
     """
+    from entrenar_core.backend.cuda_probe import find_gpu
+
+    find_gpu()
     import cupy
 
     runtime = cupy.cuda.runtime
@@ -87,9 +90,10 @@ def _version(number: int) -> str:
 def _cudnn_version() -> str | None:
     try:
         import cudnn
-    except ImportError:
+
+        number: int = cudnn.backend_version()
+    except (ImportError, RuntimeError):  # the front end without cuDNN itself is a RuntimeError
         return None
-    number: Any = cudnn.backend_version()
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
@@ -97,8 +101,8 @@ def main() -> None:
     send = message_stream()
     try:
         send({**gpu_facts(), **host_facts()})
-    except Exception as error:
-        send({"none": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"})
+    except EntrenarError as error:
+        send({"none": f"{error.message}; {error.hint}" if error.hint else error.message})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,11 @@ class OutOfMemory(RuntimeError):
 
 
 class ContestantFailed(RuntimeError):
-    """A contestant said that something is wrong, or ended, or said nothing."""
+    """A contestant said that something is wrong, or ended, or said nothing; `name` is whose."""
+
+    def __init__(self, name: str, message: object) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
 
 
 class TooLate(RuntimeError):
@@ -89,7 +93,7 @@ class Contestant:
         try:
             self._child.send(message)
         except ChildEnded as error:
-            raise ContestantFailed(f"{self.name}: {error}") from error
+            raise ContestantFailed(self.name, error) from error
         return self._receive(seconds)
 
     def _receive(self, seconds: float) -> Message:
@@ -98,12 +102,14 @@ class Contestant:
             answer = self._child.receive(min(seconds, self.deadline.left + GRACE))
         except (ChildEnded, ChildTimedOut) as error:
             self._child.kill()
-            kind = TooLate if isinstance(error, ChildTimedOut) and self.deadline.is_past else ContestantFailed
-            raise kind(f"{self.name}: {error}") from error
-        if "error" in answer:
-            message = f"{self.name}: {answer['error']}"
-            raise OutOfMemory(message) if answer["out_of_memory"] else ContestantFailed(message)
-        return answer
+            if isinstance(error, ChildTimedOut) and self.deadline.is_past:
+                raise TooLate(self.name) from error
+            raise ContestantFailed(self.name, error) from error
+        if "error" not in answer:
+            return answer
+        if answer["out_of_memory"]:
+            raise OutOfMemory(f"{self.name}: {answer['error']}")
+        raise ContestantFailed(self.name, answer["error"])
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from benchmarks.gpu.child import Message
 from benchmarks.gpu.machine import installed_version
 from benchmarks.gpu.race import Contestant, ContestantFailed, OutOfMemory, Race, TooLate, run_race
 from benchmarks.gpu.report import FAILED, NOT_MEASURED, Line
-from benchmarks.gpu.task import Task, fit
+from benchmarks.gpu.task import Fit, Task, fit
 
 OURS = "entrenar"
 PEER = "torch + peft"
+PEER_MODULE = "benchmarks.gpu.peer"
 GOAL_MET, GOAL_MISSED = "goal met", "goal missed"
 
 LEAST_SECONDS = 25.0
@@ -89,7 +90,7 @@ class Field:
             return found
         for attention in self.attentions:
             arguments = ("--attention", attention)
-            found.append(Contestant(f"{PEER}, {attention}", "benchmarks.gpu.peer", arguments, self.log, deadline))
+            found.append(Contestant(f"{PEER}, {attention}", PEER_MODULE, arguments, self.log, deadline))
         return found
 
     def absent_peer(self, contest: Contest) -> str:
@@ -141,7 +142,7 @@ def _contest(
             one.wait_until_ready()
 
     try:
-        return _message(run_race(contestants, fitting.task, fitting.together, wait_for_the_next))
+        return _race_of_the_able(contestants, fitting, wait_for_the_next)
     except OutOfMemory as error:
         return {"not_measured": f"out of memory: {error}"}
     except TooLate:
@@ -151,6 +152,27 @@ def _contest(
     finally:
         for one in contestants:
             one.stop()
+
+
+def _race_of_the_able(contestants: Sequence[Contestant], fitting: Fit, before_turns: Callable[[], None]) -> Message:
+    """A race without the peers that fail in it, which are named.
+
+    Raises:
+        ContestantFailed: ours did.
+    """
+    failed: list[str] = []
+    while True:
+        try:
+            race = run_race(contestants, fitting.task, fitting.together, before_turns)
+        except ContestantFailed as error:
+            if error.name == OURS:
+                raise
+            failed.append(str(error))
+            for one in contestants:
+                one.stop()
+            contestants = [one for one in contestants if one.name != error.name]
+        else:
+            return {**_message(race), "failed_peers": failed}
 
 
 def _message(race: Race) -> Message:
@@ -188,8 +210,9 @@ def contest_lines(part: str, message: Message, matrix_rate: float | None) -> Ite
     how = f"B{task.rows} T{task.length}" + (", checkpointing" if task.checkpointing else "")
     for result in results:
         yield Line(part, f"{title}: {result['contestant']}", how, _figures(result, matrix_rate))
-    if len(results) == 1:
-        yield Line(part, f"{title}: {PEER}", how, message["absent_peer"] or "time", verdict=NOT_MEASURED)
+    absent = message["failed_peers"] or ([] if len(results) > 1 else [message["absent_peer"] or "time"])
+    for reason in absent:
+        yield Line(part, f"{title}: {PEER}", how, reason, verdict=NOT_MEASURED)
     contest = next((one for one in CONTESTS if one.title == title), None)
     if contest is not None and contest.has_mfu_goal and matrix_rate:
         share = results[0]["flops_per_second"] / matrix_rate

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu import cases, compare, report
+from benchmarks.gpu import cases, compare, report, throughput
 from benchmarks.gpu.budget import Budget, Deadline
-from benchmarks.gpu.cases import run_cases
+from benchmarks.gpu.cases import Outcome, run_cases
 from benchmarks.gpu.child import Child, ChildEnded, ChildTimedOut
 from benchmarks.gpu.compare import Finding, different, relative_error, worse
 
@@ -197,6 +197,61 @@ def test_the_table_says_what_was_wrong_and_what_was_not_measured() -> None:
     assert "a case ValueError: [no] markup FAILED" in rows
     assert "another time not measured" in rows
     assert "\x1b" not in stream.getvalue()
+
+
+def results_of_parts(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
+    """A machine with a GPU on which every part is over at once."""
+    facts = {"gpu": "a card", "memory_bytes": 80 * 2**30}
+    figure = {"case": "limits", "how": "bfloat16", "unit": "TFLOP/s", "against": "", "verdict": ""}
+    found = {
+        "benchmarks.gpu.correctness": [{"case": "c", **one.message()} for one in findings],
+        "benchmarks.gpu.micro": [{**figure, "name": "matrix product", "value": 700.0}],
+    }
+    monkeypatch.setattr(gpu_check, "ask_machine", lambda log: facts)
+    monkeypatch.setattr(
+        gpu_check, "run_cases", lambda module, names, seconds, log: Outcome(found[module], not_reached=["one more"])
+    )
+    monkeypatch.setattr(throughput, "race_all", lambda *_: [{"title": "a race", "not_measured": "time"}])
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(folder / "new" / "folder"), *arguments])
+    status = gpu_check.main()
+    return status, json.loads((folder / "new" / "folder" / "gpu_check.json").read_text())
+
+
+def test_a_whole_run_writes_a_table_and_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results_of_parts(monkeypatch, FINDINGS[0])
+    status, results = run_main(monkeypatch, tmp_path)
+    table = capsys.readouterr().out
+    assert status == 0
+    assert table == (tmp_path / "new" / "folder" / "gpu_check.txt").read_text()
+    assert table.startswith("gpu_check on a card, ")
+    assert all(title in table for title in gpu_check.TITLES.values())
+    assert list(results["parts"]) == ["correctness", "micro", "throughput"]
+    assert results["parts"]["throughput"]["matrix_rate"] == 700e12
+    assert results["failures"] == []
+    assert results["not_measured"] == ["one more", "one more", "a race"]
+    assert results["machine"]["gpu"] == "a card"
+
+
+def test_a_wrong_result_is_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results_of_parts(monkeypatch, *FINDINGS)
+    status, results = run_main(monkeypatch, tmp_path, "--part", "correctness")
+    assert status == 1
+    assert results["failures"] == ["bad"]
+    assert list(results["parts"]) == ["correctness"]
+
+
+def test_races_alone_measure_the_large_product_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results_of_parts(monkeypatch)
+    _, results = run_main(monkeypatch, tmp_path, "--part", "throughput")
+    assert results["parts"]["throughput"]["matrix_rate"] == 700e12
+    results_of_parts(monkeypatch)
+    monkeypatch.setattr(gpu_check, "run_cases", lambda *_: Outcome())
+    assert run_main(monkeypatch, tmp_path, "--part", "throughput")[1]["parts"]["throughput"]["matrix_rate"] is None
 
 
 def test_json_has_null_where_there_is_no_number(tmp_path: Path) -> None:

@@ -259,6 +259,7 @@ def test_goals_are_held_against_the_fastest_peer() -> None:
         "fastest_peer": "fa2",
         "together": True,
         "absent_peer": "",
+        "failed_peers": ["torch + peft, flash_attention_3: wrong"],
     }
     lines = {
         line.what.removeprefix(CONTESTS[0].title): line for line in contest_lines("part", message, SMALL.flops * 2)
@@ -278,6 +279,16 @@ def test_a_contestant_that_fails_is_a_failure(tmp_path: Path) -> None:
     (line,) = contest_lines("part", message, None)
     assert line.verdict == "FAILED"
     assert "ended with status 1" in line.found
+
+
+def test_a_peer_that_fails_leaves_ours_alone_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "PEER_MODULE", "tests.benchmarks.gpu_contestant")
+    who = Field("tests.benchmarks.gpu_contestant", lambda kind: "", ["x"], tmp_path / "log")
+    (message,) = race_all(who, 80 * GIB, Deadline(100), [Contest("one", SMALL)])
+    lines = list(contest_lines("part", message, None))
+    assert [line.what for line in lines] == ["one: entrenar", "one: torch + peft"]
+    assert lines[1].found == "torch + peft, x: tests.benchmarks.gpu_contestant ended with status 2"
+    assert lines[1].verdict == "not measured"
 
 
 def test_the_most_important_contests_come_first() -> None:
