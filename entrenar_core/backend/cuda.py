@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from entrenar_core.backend.base import Activation, Array, RopePairing
-from entrenar_core.backend.cuda_attention import CudaAttention
+from entrenar_core.backend.cuda_attention import NO_LIBRARY, CudaAttention
 from entrenar_core.backend.cuda_distillation import CudaDistillation
 from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
@@ -22,6 +22,7 @@ from entrenar_core.backend.cuda_optimizer import CudaOptimizer
 from entrenar_core.backend.cuda_packed import CudaPacked
 from entrenar_core.backend.cuda_rounding import CudaRounding
 from entrenar_core.backend.cuda_runtime import Runtime
+from entrenar_core.backend.cuda_sdpa import Sdpa
 from entrenar_core.backend.parameters import DropoutKey
 
 
@@ -31,6 +32,8 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
     Args:
         runtime: the device.
         compute_dtype: of activations, "float32" or "bfloat16".
+        sdpa: a library of attentions, or why there is none.
+        deterministic: whether the same input shall give the same bits each time, gradients of attention included.
     """
 
     name = "cuda"
@@ -38,8 +41,15 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
     runs_ahead = True
     takes_floats_packed = True
 
-    def __init__(self, runtime: Runtime, compute_dtype: str = "bfloat16") -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        compute_dtype: str = "bfloat16",
+        sdpa: Sdpa | str = NO_LIBRARY,
+        deterministic: bool = False,
+    ) -> None:
         super().__init__(runtime, runtime.bfloat16 if compute_dtype == "bfloat16" else compute_dtype)
+        self.attend_with(sdpa, deterministic)
 
     # memory
 

@@ -1,182 +1,74 @@
-"""Attention from matrix products, a block of queries at a time: exact, and without a matrix of all scores.
+"""Attention on the CUDA backend: by a library where it serves a call, and from matrix products elsewhere.
 
-The heads of a group that share keys become rows of one product, (query, head), over a batch of (sequence, kv head). Of
-a block, scores of the keys up to its last query exist in float32, and their softmax in the type of activations. In
-backward both are made again from the log-sum-exp (Dao et al. 2022), block after block, so the result has the same bits
-each time.
+Which of the two it was is counted, with the reason why a library was not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
 from entrenar_core.backend.base import Array
-from entrenar_core.backend.cuda_launch import FLOAT32, CudaLaunch
+from entrenar_core.backend.cuda_blocked_attention import CudaBlockedAttention
+from entrenar_core.backend.cuda_document_attention import DocumentAttention
+from entrenar_core.backend.cuda_sdpa import AttentionSizes, Sdpa
 from entrenar_core.backend.parameters import AttentionParams
 
-SCORE_BYTES = 256 << 20
-"""Scores of a block, float32: large enough for products at their full rate, small beside a model."""
-
-_FEW_QUERIES = 16
-"""Up to so many queries (generation), keys and values are multiplied where they lie, sequence by sequence."""
+NO_LIBRARY = "no library was opened"
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    batch: int
-    n_queries: int
-    n_keys: int
-    n_kv: int
-    group: int
-    width: int
+class CudaAttention(CudaBlockedAttention):
+    """The part of `Backend` that attends.
 
-    @property
-    def sequences(self) -> int:
-        """How many (sequence, kv head) there are."""
-        return self.batch * self.n_kv
+    Attributes:
+        attention_paths: how often attention, forward or backward, went each way: by the library's name, or "blocked: "
+            and why.
+    """
 
+    attention_paths: dict[str, int]
+    _library: DocumentAttention | str = NO_LIBRARY
 
-@dataclass(frozen=True)
-class _Part:
-    """Sequences first_batch ... that are multiplied together: keys and values [Z, n_keys, width]."""
+    def attend_with(self, sdpa: Sdpa | str, deterministic: bool = False) -> None:
+        """Leave to a library what it serves from now on; or the reason why there is none.
 
-    first_batch: int
-    sequences: slice
-    k: Array
-    v: Array
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Queries first_query ... first_query + n_queries of a block, and how many keys the last one sees at most."""
-
-    first_query: int
-    n_queries: int
-    n_keys: int
-
-    def rows(self, group: int) -> slice:
-        return slice(self.first_query * group, (self.first_query + self.n_queries) * group)
-
-
-class CudaAttention(CudaLaunch):
-    """The part of `Backend` that attends."""
-
-    score_bytes = SCORE_BYTES
+        Args:
+            deterministic: whether gradients shall have the same bits each time.
+        """
+        self.attention_paths = {}
+        self._library = sdpa if isinstance(sdpa, str) else DocumentAttention(self, sdpa, deterministic)
 
     def attention(self, q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> tuple[Array, Array]:
         sizes = _sizes(q, k, v, lower, params)
-        lse = self.empty((sizes.batch, sizes.n_kv * sizes.group, sizes.n_queries))
-        grouped = self._split(q, sizes.n_kv, sizes.group * sizes.width).reshape(sizes.sequences, -1, sizes.width)
-        out = self.empty(grouped.shape, q.dtype)
-        for part, block in self._pieces(k, v, sizes, params):
-            rows = block.rows(sizes.group)
-            scores = self._product(grouped[part.sequences, rows], _transposed(part.k, block), FLOAT32, params.scale)
-            weights = self.empty(scores.shape, q.dtype)
-            self._over_scores("attention_softmax", part, block, sizes, params, scores, weights, lse, lower)
-            self.runtime.gemm(weights, part.v[:, : block.n_keys], out[part.sequences, rows], 1.0, 0.0)
-        return self._join("join_heads", out, q.shape, sizes, sizes.group, q.dtype), lse
+        library = self._chosen(q.dtype.name, sizes, params, False)
+        if library is None:
+            return self.attend_in_blocks(q, k, v, lower, sizes, params)
+        return library.attend(q, k, v, sizes, params)
 
     def attention_backward(
         self, dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, lower: Array, params: AttentionParams
     ) -> tuple[Array, Array, Array]:
         sizes = _sizes(q, k, v, lower, params)
-        grouped, dgrouped, delta = self._grouped(q, dout, out, sizes)
-        dq = self.empty(grouped.shape, q.dtype)
-        dk, dv = (self.runtime.zeros((sizes.sequences, sizes.n_keys, sizes.width), FLOAT32) for _ in range(2))
-        for part, block in self._pieces(k, v, sizes, params):
-            rows, keys = block.rows(sizes.group), slice(0, block.n_keys)
-            queries, dqueries = grouped[part.sequences, rows], dgrouped[part.sequences, rows]
-            scores = self._product(queries, _transposed(part.k, block), FLOAT32, params.scale)
-            dweights = self._product(dqueries, _transposed(part.v, block), FLOAT32, 1.0)
-            weights, dscores = self.empty(scores.shape, q.dtype), self.empty(scores.shape, q.dtype)
-            arrays = (scores, dweights, lse, delta, weights, dscores, lower)
-            self._over_scores("attention_backward", part, block, sizes, params, *arrays)
-            self.runtime.gemm(dscores, part.k[:, keys], dq[part.sequences, rows], params.scale, 0.0)
-            self.runtime.gemm(dscores.transpose(0, 2, 1), queries, dk[part.sequences, keys], params.scale, 1.0)
-            self.runtime.gemm(weights.transpose(0, 2, 1), dqueries, dv[part.sequences, keys], 1.0, 1.0)
-        return (
-            self._join("join_heads", dq, q.shape, sizes, sizes.group, q.dtype),
-            self._join("join_sums", dk, k.shape, sizes, 1, q.dtype),
-            self._join("join_sums", dv, v.shape, sizes, 1, q.dtype),
-        )
+        library = self._chosen(q.dtype.name, sizes, params, True)
+        if library is None:
+            return self.attend_in_blocks_backward(dout, q, k, v, out, lse, lower, sizes, params)
+        return library.attend_backward(dout, q, k, v, out, lse, sizes, params)
 
-    def _grouped(self, q: Array, dout: Array, out: Array, sizes: _Sizes) -> tuple[Array, Array, Array]:
-        """q and dout [Z, queries·group, width], and Σ dout·out of each of their rows."""
-        grouped, dgrouped, of_out = (
-            self._split(each, sizes.n_kv, sizes.group * sizes.width).reshape(sizes.sequences, -1, sizes.width)
-            for each in (q, dout, out)
-        )
-        n_rows = sizes.sequences * sizes.n_queries * sizes.group
-        delta = self.empty((n_rows,))
-        arrays = (dgrouped, of_out, delta, n_rows, sizes.width)
-        self.launch("attention", "attention_delta", (-(-n_rows // 8),), *arrays, element=q.dtype)
-        return grouped, dgrouped, delta
+    def _chosen(
+        self, element: str, sizes: AttentionSizes, params: AttentionParams, backward: bool
+    ) -> DocumentAttention | None:
+        library = self._library
+        if isinstance(library, str):
+            reason: str | None = library
+        else:
+            reason = library.refusal(element, sizes, params, backward)
+            if reason is None:
+                self._count(library.sdpa.name)
+                return library
+        self._count(f"blocked: {reason}")
+        return None
 
-    def _pieces(self, k: Array, v: Array, sizes: _Sizes, params: AttentionParams) -> Iterator[tuple[_Part, _Block]]:
-        for part in self._parts(k, v, sizes):
-            n_heads = (part.sequences.stop - part.sequences.start) * sizes.group
-            height = max(1, self.score_bytes // (4 * n_heads * sizes.n_keys))
-            for first in range(0, sizes.n_queries, height):
-                count = min(height, sizes.n_queries - first)
-                yield part, _Block(first, count, first + count + params.q_offset)
-
-    def _parts(self, k: Array, v: Array, sizes: _Sizes) -> Iterator[_Part]:
-        if sizes.n_queries > _FEW_QUERIES:
-            keys, values = (self._split(each, sizes.n_kv, sizes.width) for each in (k, v))
-            yield _Part(0, slice(0, sizes.sequences), keys, values)
-            return
-        for b in range(sizes.batch):
-            keys, values = (_in_columns(each[b]).transpose(1, 0, 2) for each in (k, v))
-            yield _Part(b, slice(b * sizes.n_kv, (b + 1) * sizes.n_kv), keys, values)
-
-    def _split(self, x: Array, n_kv: int, width: int) -> Array:
-        """x [B, T, n_kv·width] -> [B·n_kv, T, width]."""
-        batch, time = x.shape[:2]
-        item = x.dtype.itemsize
-        if x.strides[2:] != (x.shape[3] * item, item):
-            x = self.xp.ascontiguousarray(x)
-        y = self.empty((batch * n_kv, time, width), x.dtype)
-        strides = (x.strides[0] // item, x.strides[1] // item)
-        self.over_elements(
-            "attention", "split_heads", y.size, x, y, y.size, *strides, time, n_kv, width, element=x.dtype
-        )
-        return y
-
-    def _join(self, kernel: str, x: Array, shape: Any, sizes: _Sizes, group: int, dtype: Any) -> Array:
-        y = self.empty(shape, dtype)
-        places = (shape[1], sizes.n_kv, group * sizes.width)
-        self.over_elements("attention", kernel, y.size, x, y, y.size, *places, element=dtype)
-        return y
-
-    def _product(self, a: Array, b: Array, dtype: Any, alpha: float) -> Array:
-        out = self.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
-        self.runtime.gemm(a, b, out, alpha, 0.0)
-        return out
-
-    def _over_scores(
-        self, kernel: str, part: _Part, block: _Block, sizes: _Sizes, params: AttentionParams, *arrays: Array
-    ) -> None:
-        grid = (block.n_queries * sizes.group, part.sequences.stop - part.sequences.start)
-        places = (part.first_batch, block.first_query, sizes.group, sizes.n_kv, sizes.n_queries, block.n_keys)
-        threads = min(256, max(32, -(-block.n_keys // 128) * 32))
-        how = (params.q_offset, params.softcap)
-        element = arrays[1].dtype if kernel == "attention_softmax" else arrays[4].dtype
-        self.launch("attention", kernel, grid, *arrays, *places, *how, element=element, threads=threads)
+    def _count(self, path: str) -> None:
+        self.attention_paths[path] = self.attention_paths.get(path, 0) + 1
 
 
-def _transposed(x: Array, block: _Block) -> Array:
-    """[Z, width, keys] of the keys that a block sees."""
-    return x[:, : block.n_keys].transpose(0, 2, 1)
-
-
-def _in_columns(x: Array) -> Array:
-    """x [T, K, E] with contiguous components."""
-    return x if x.strides[2] == x.dtype.itemsize else x.copy()
-
-
-def _sizes(q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> _Sizes:
+def _sizes(q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> AttentionSizes:
     """The sizes of an attention.
 
     Raises:
@@ -190,4 +82,4 @@ def _sizes(q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) 
         raise ValueError(f"attention: {shapes}: queries from {params.q_offset} on need as many keys")
     batch, n_queries, n_heads, width = (int(each) for each in q.shape)
     n_keys, n_kv = int(k.shape[1]), int(k.shape[2])
-    return _Sizes(batch, n_queries, n_keys, n_kv, n_heads // n_kv, width)
+    return AttentionSizes(batch, n_queries, n_keys, n_kv, n_heads // n_kv, width)

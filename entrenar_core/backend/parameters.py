@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from entrenar_core.backend.documents import HostLower
 
 
 @dataclass(frozen=True)
@@ -12,11 +14,13 @@ class AttentionParams:
 
     scale: factor on q·k. softcap: scores become softcap·tanh(score/softcap); 0 turns it off.
     q_offset: index in k of the first query (the number of cached keys when generating).
+    host_lower: the values of `lower`, if the host has them: they change nothing but the time it takes.
     """
 
     scale: float
     softcap: float = 0.0
     q_offset: int = 0
+    host_lower: HostLower | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from entrenar_core.autograd.ops import activation, attention, elementwise, loss,
 from entrenar_core.autograd.tape import current_tape, no_grad, scope
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, Backend, WeightHandle
+from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.data.batch import Batch
 from entrenar_core.errors import AutogradError, ModelError
@@ -222,7 +223,8 @@ class LanguageModel(Module):
             raise AutogradError("gradients do not flow through a KV cache", hint="generate inside no_grad()")
         self._check_ids("token", tokens)
         cos, sin = self._rope.angles(positions)
-        params = AttentionParams(scale=self.spec.softmax_scale, q_offset=0 if cache is None else cache.length)
+        before = 0 if cache is None else cache.length
+        params = AttentionParams(scale=self.spec.softmax_scale, q_offset=before, host_lower=HostLower(lower))
         ids = self.backend.asarray(tokens, np.int32)
         state = PassState(cos, sin, self.backend.asarray(lower, np.int32), params, key, cache, taps)
         x = self.token_embd.forward(ids)
