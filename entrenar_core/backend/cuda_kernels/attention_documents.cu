@@ -4,23 +4,20 @@
 
 // Where in lse the token of a sequence lies that is at `at` in stats [sequences, heads, room]; -1 beyond its end.
 __device__ inline long long place_in_lse(
-    long long at, const int* starts, const int* lengths, int n_heads, int room, int n_times) {
-    const int i = static_cast<int>(at % room);
-    const long long rest = at / room;
-    const int head = static_cast<int>(rest % n_heads);
-    const long long sequence = rest / n_heads;
+    int at, const int* starts, const int* lengths, int n_heads, int room, int n_times) {
+    const int rest = at / room, i = at - rest * room;
+    const int sequence = rest / n_heads, head = rest - sequence * n_heads;
     if (i >= lengths[sequence]) {
         return -1;
     }
-    const int token = starts[sequence] + i;
-    return (static_cast<long long>(token / n_times) * n_heads + head) * n_times + token % n_times;
+    const int token = starts[sequence] + i, row = token / n_times;
+    return (static_cast<long long>(row) * n_heads + head) * n_times + (token - row * n_times);
 }
 
 extern "C" __global__ void lse_of_stats(
-    const float* stats, const int* starts, const int* lengths, float* lse, long long n, int n_heads, int room,
-    int n_times) {
+    const float* stats, const int* starts, const int* lengths, float* lse, int n, int n_heads, int room, int n_times) {
     GRID_STRIDE(at, 0, n) {
-        const long long place = place_in_lse(at, starts, lengths, n_heads, room, n_times);
+        const long long place = place_in_lse(static_cast<int>(at), starts, lengths, n_heads, room, n_times);
         if (place >= 0) {
             lse[place] = stats[at];
         }
@@ -29,10 +26,9 @@ extern "C" __global__ void lse_of_stats(
 
 // The way back. Beyond the end of a sequence stands a number that no weight survives: exp(score - 1e30) is 0.
 extern "C" __global__ void stats_of_lse(
-    const float* lse, const int* starts, const int* lengths, float* stats, long long n, int n_heads, int room,
-    int n_times) {
+    const float* lse, const int* starts, const int* lengths, float* stats, int n, int n_heads, int room, int n_times) {
     GRID_STRIDE(at, 0, n) {
-        const long long place = place_in_lse(at, starts, lengths, n_heads, room, n_times);
+        const long long place = place_in_lse(static_cast<int>(at), starts, lengths, n_heads, room, n_times);
         stats[at] = place >= 0 ? lse[place] : 1e30f;
     }
 }
