@@ -23,7 +23,7 @@ _DRIVER_OF = {13: 580, 12: 525}
 
 _BUILDS = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 _INSUFFICIENT_DRIVER, _NO_DEVICE = 35, 100
-_USE_CPU = "or compute with `device: cpu`"
+USE_CPU = "or compute with `device: cpu`"
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,13 @@ def _import_cupy() -> ModuleType:
         )
     if find_spec("cupy") is None:
         raise MissingExtraError(
-            "computing on a GPU needs CuPy, which is not installed", hint=f"{_install()}, {_USE_CPU}"
+            "computing on a GPU needs CuPy, which is not installed", hint=f"{_install()}, {USE_CPU}"
         )
     try:
         import cupy
         import ml_dtypes  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(
-            f"CuPy cannot be imported: {_cause(error)}", hint=f"{_install()}, {_USE_CPU}"
-        ) from error
+        raise MissingExtraError(f"CuPy cannot be imported: {_cause(error)}", hint=f"{_install()}, {USE_CPU}") from error
     return cupy
 
 
@@ -89,7 +87,7 @@ def _check_driver(runtime: Any) -> None:
     if driver == 0:
         raise DeviceError(
             "CuPy is installed, but there is no NVIDIA driver",
-            hint=f"install NVIDIA's driver (in a container: start it with --gpus all), {_USE_CPU}",
+            hint=f"install NVIDIA's driver (in a container: start it with --gpus all), {USE_CPU}",
         )
     if driver // 1000 < needed // 1000:
         raise _old_driver(driver, needed)
@@ -102,7 +100,7 @@ def _old_driver(driver: int, needed: int) -> DeviceError:
         hint += f"install the build for CUDA 12 (`pip uninstall -y {removed}`, then {_install(12)}), "
     return DeviceError(
         f"the NVIDIA driver is too old: it supports CUDA {_version(driver)}, and CuPy is built for {_version(needed)}",
-        hint=hint + _USE_CPU,
+        hint=hint + USE_CPU,
     )
 
 
@@ -116,12 +114,12 @@ def _first_device(runtime: Any) -> Gpu:
             raise _old_driver(runtime.driverGetVersion(), runtime.runtimeGetVersion()) from error
         if error.status == _NO_DEVICE:
             raise _no_device() from error
-        raise DeviceError(f"CUDA cannot be started: {error}", hint=f"`nvidia-smi` may say more; {_USE_CPU}") from error
+        raise DeviceError(f"CUDA cannot be started: {error}", hint=f"`nvidia-smi` may say more; {USE_CPU}") from error
     gpu = Gpu(found["name"].decode(), (found["major"], found["minor"]), found["totalGlobalMem"])
     if gpu.capability < LEAST_CAPABILITY:
         raise DeviceError(
             f"{gpu} is too old: bfloat16 needs compute capability 8.0, which GPUs have since Ampere (2020)",
-            hint="choose another GPU with CUDA_VISIBLE_DEVICES, " + _USE_CPU,
+            hint="choose another GPU with CUDA_VISIBLE_DEVICES, " + USE_CPU,
         )
     return gpu
 
@@ -129,7 +127,7 @@ def _first_device(runtime: Any) -> Gpu:
 def _no_device() -> DeviceError:
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     hint = "`nvidia-smi` lists the GPUs of this machine" if shown is None else f"CUDA_VISIBLE_DEVICES is {shown!r}"
-    return DeviceError("there is an NVIDIA driver, but it shows no GPU", hint=f"{hint}; {_USE_CPU}")
+    return DeviceError("there is an NVIDIA driver, but it shows no GPU", hint=f"{hint}; {USE_CPU}")
 
 
 def _check_libraries(runtime: Any) -> None:
@@ -142,7 +140,7 @@ def _check_libraries(runtime: Any) -> None:
         major = runtime.runtimeGetVersion() // 1000
         raise MissingExtraError(
             f"CuPy is installed without the libraries of CUDA {major}: {_cause(error)}",
-            hint=f"{_install(major)}, {_USE_CPU}",
+            hint=f"{_install(major)}, {USE_CPU}",
         ) from error
 
 

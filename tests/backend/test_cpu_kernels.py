@@ -20,8 +20,6 @@ from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cpu_kernels import elementary
 from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.reference import ReferenceBackend
-from entrenar_core.backend.select import select_backend
-from entrenar_core.errors import MissingExtraError
 from entrenar_core.jit import kernel
 from tests.backend.every_kernel import ATTENTION, ROWS, WIDTH, call_every_kernel
 
@@ -297,16 +295,3 @@ def test_blas_has_one_thread_while_a_backend_is_open() -> None:
     assert blas_threads() == {1}
     backend.close()
     assert blas_threads() == before
-
-
-def test_auto_and_cpu_select_the_cpu_with_its_threads() -> None:
-    for device in ("auto", "cpu"):
-        backend = select_backend(device, threads=2)  # type: ignore[arg-type]
-        assert isinstance(backend, CpuBackend)
-        assert backend.threads.count == 2
-        backend.close()
-
-
-def test_cuda_is_said_to_be_missing() -> None:
-    with pytest.raises(MissingExtraError, match="CUDA"):
-        select_backend("cuda")
