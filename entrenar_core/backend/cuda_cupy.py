@@ -50,20 +50,19 @@ class DeviceMemory:
 class CupyRuntime:
     """`Runtime` on the first GPU that CUDA shows; CUDA_VISIBLE_DEVICES chooses which that is.
 
-    Args:
-        deterministic: equal runs have to give equal bits. All kernels here sum in a fixed order, and so does cuBLAS on
-            one stream; libraries that do not are left out.
+    Attributes:
+        capability: compute capability, 90 for 9.0.
     """
 
-    def __init__(self, deterministic: bool = False) -> None:
+    def __init__(self) -> None:
         import cupy
         import ml_dtypes
         from cupy_backends.cuda.libs import cublas
 
         self.xp = cupy
         self.bfloat16 = np.dtype(ml_dtypes.bfloat16)
-        self.deterministic = deterministic
-        self._architecture = architecture_of(int(cupy.cuda.Device().compute_capability))
+        self.capability = int(cupy.cuda.Device().compute_capability)
+        self._architecture = architecture_of(self.capability)
         self._modules: dict[tuple[str, str], Any] = {}
         self._functions: dict[tuple[str, str, str], Any] = {}
         self._shared_bytes: dict[tuple[str, str, str], int] = {}
@@ -108,6 +107,10 @@ class CupyRuntime:
         if array.size:
             array.get(out=values)
         return values
+
+    def stream(self) -> int:
+        """The address of the stream that everything runs on."""
+        return int(self.xp.cuda.get_current_stream().ptr)
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)

@@ -83,16 +83,19 @@ def make_backend(choice: DeviceChoice, wish: DeviceWish) -> Backend:
 
         return CpuBackend(wish.threads)
     from entrenar_core.backend.cuda import CudaBackend
+    from entrenar_core.backend.cuda_cudnn import open_cudnn
     from entrenar_core.backend.cuda_cupy import CupyRuntime
 
     try:
-        runtime = CupyRuntime(wish.deterministic)
+        runtime = CupyRuntime()
     except RuntimeError as error:  # of CUDA or cuBLAS, in words of theirs
         raise DeviceError(
             f"the GPU cannot be started: {error}",
             hint="`nvidia-smi` shows whether another process holds it; or compute with `device: cpu`",
         ) from error
-    return CudaBackend(runtime, choice.compute_dtype)
+    return CudaBackend(
+        runtime, choice.compute_dtype, open_cudnn(runtime.capability, runtime.stream()), wish.deterministic
+    )
 
 
 def select_backend(device: Device = "auto", threads: int | None = None) -> Backend:

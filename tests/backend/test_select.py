@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.gpu_worth import Work
+from entrenar_core.backend.parameters import AttentionParams
 from entrenar_core.backend.select import DeviceChoice, DeviceWish, choose_device, make_backend, select_backend
 from entrenar_core.errors import DeviceError, MissingExtraError
 from tests.cuda_host import fake_cupy, host_runtime
@@ -122,15 +124,23 @@ def test_auto_and_cpu_make_the_cpu_with_its_threads(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
 def test_cuda_makes_the_backend_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy.install(monkeypatch)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "entrenar_core.backend.cuda_cudnn.open_cudnn", lambda *where: asked.append(where) or "no front end"
+    )
     wish = DeviceWish("cuda", deterministic=True)
     backend = make_backend(DeviceChoice("cuda", "bfloat16"), wish)
     assert isinstance(backend, CudaBackend)
-    assert backend.compute_dtype.name == "bfloat16" and backend.runtime.deterministic  # type: ignore[attr-defined]
+    assert backend.compute_dtype.name == "bfloat16"
+    assert asked == [(90, 0)]
+    q = backend.zeros((1, 2, 1, 8))
+    backend.attention(q, q, q, backend.zeros((1, 2), np.int32), AttentionParams(scale=1.0))
+    assert backend.attention_paths == {"blocked: no front end": 1}
     backend.close()
 
 
 def test_a_gpu_that_does_not_start_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(deterministic: bool) -> None:
+    def busy() -> None:
         raise RuntimeError("cudaErrorDevicesUnavailable")
 
     monkeypatch.setattr("entrenar_core.backend.cuda_cupy.CupyRuntime", busy)

@@ -24,6 +24,9 @@ class PinnedMemory:
 class Stream:
     """What is queued, and `done`: how much of it ever was carried out."""
 
+    ptr = 0
+    """Of CUDA's default stream."""
+
     def __init__(self) -> None:
         self._copies: deque[tuple[Pointer, int, int]] = deque()
         self.allocated: list[np.ndarray] = []
