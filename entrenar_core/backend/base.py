@@ -350,6 +350,10 @@ class Backend(Protocol):
         """The most memory that was held on the device so far; None where it is the process's own."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """What a log should say of how things were computed so far, a line each."""
+        ...
+
     def synchronize(self) -> None:
         """Wait until all that was asked for is done, as a clock must."""
         ...

@@ -50,6 +50,13 @@ class CudaAttention(CudaBlockedAttention):
             return self.attend_in_blocks_backward(dout, q, k, v, out, lse, lower, sizes, params)
         return library.attend_backward(dout, q, k, v, out, lse, sizes, params)
 
+    def notes(self) -> tuple[str, ...]:
+        """How attention was computed, the most frequent way first."""
+        total = sum(self.attention_paths.values())
+        ways = sorted(self.attention_paths.items(), key=lambda way: -way[1])
+        shares = (path if count == total else f"{path} ({count / total:.0%})" for path, count in ways)
+        return (f"attention: {'; '.join(shares)}",) if total else ()
+
     def _chosen(
         self, element: str, sizes: AttentionSizes, params: AttentionParams, backward: bool
     ) -> DocumentAttention | None:

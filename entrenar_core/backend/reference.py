@@ -302,6 +302,10 @@ class ReferenceBackend(ReferenceLosses):
     def peak_device_bytes(self) -> None:
         """There is no device."""
 
+    def notes(self) -> tuple[str, ...]:
+        """There is one way to compute."""
+        return ()
+
     def synchronize(self) -> None:
         """What a method returns is done."""
 

@@ -182,6 +182,8 @@ def _train_and_export(run: Run, state: TrainState, reporter: Reporter) -> RunRes
             if damaged := run.base.non_finite_tensors():
                 error.hint = f"the base model is damaged: {', '.join(damaged[:3])} holds numbers that are not finite"
             raise
+    for note in run.backend.notes():
+        reporter.emit(Notice("info", note))
     result_step = _return_to_best(run, result, reporter)
     model, adapter, head = _export(run, result_step, reporter)
     end = result.state

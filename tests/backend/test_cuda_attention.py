@@ -84,6 +84,15 @@ def test_scores_stay_within_their_limit_of_memory(rng: np.random.Generator) -> N
     assert all(np.isfinite(each).all() for each in found)
 
 
+def test_how_it_was_computed_is_said(rng: np.random.Generator) -> None:
+    backend = CudaBackend(host_runtime.HostRuntime(), "float32", "it is not installed")
+    assert backend.notes() == ()
+    both_ways(backend, inputs(rng, 8, 8), np.zeros((2, 8), np.int32), AttentionParams(scale=0.6))
+    assert backend.notes() == ("attention: blocked: it is not installed",)
+    backend.attention_paths = {"blocked: float32 scores": 1, "cudnn": 3}
+    assert backend.notes() == ("attention: cudnn (75%); blocked: float32 scores (25%)",)
+
+
 def test_nothing_waits_for_the_device(rng: np.random.Generator) -> None:
     backend = CudaBackend(host_runtime.HostRuntime(), "float32")
     q, k, v, dout = (backend.asarray(each) for each in inputs(rng, 40, 40))
