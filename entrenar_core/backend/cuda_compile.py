@@ -49,7 +49,7 @@ def compile_kernels(file: KernelFile, element: str, architecture: str, extra: Se
 
     program = nvrtc.createProgram(file.text, f"{file.name}.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (*_options(element, architecture), *extra))
+        nvrtc.compileProgram(program, (*_options(file, element, architecture), *extra))
         image = nvrtc.getCUBIN(program) if architecture.startswith("sm_") else nvrtc.getPTX(program)
         return MachineCode(image, nvrtc.getProgramLog(program).strip("\0\n "))
     except nvrtc.NVRTCError as error:
@@ -68,7 +68,7 @@ def kept_kernels(file: KernelFile, element: str, architecture: str) -> bytes:
     """The image of `compile_kernels`, compiled once on this machine."""
     from cupy_backends.cuda.libs import nvrtc
 
-    known = (file.text, *_options(element, architecture), *map(str, nvrtc.getVersion()))
+    known = (file.text, *_options(file, element, architecture), *map(str, nvrtc.getVersion()))
     digest = hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
     folder = private_folder(user_cache() / "cuda-kernels")
     path = None if folder is None else folder / f"{file.name}-{element}-{architecture}-{digest}"
@@ -81,5 +81,6 @@ def kept_kernels(file: KernelFile, element: str, architecture: str) -> bytes:
     return image
 
 
-def _options(element: str, architecture: str) -> tuple[str, ...]:
-    return f"-arch={architecture}", "--std=c++17", f"-DELEMENT={ELEMENT_NAMES[element]}"
+def _options(file: KernelFile, element: str, architecture: str) -> tuple[str, ...]:
+    fused = f"--fmad={'false' if file.is_unfused else 'true'}"
+    return f"-arch={architecture}", "--std=c++17", f"-DELEMENT={ELEMENT_NAMES[element]}", fused

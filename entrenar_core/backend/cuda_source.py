@@ -30,7 +30,8 @@ _SCALARS: dict[str, type[np.generic]] = {
     "bool": np.bool_,
 }
 _NAMES = {ctype: np.dtype(scalar).name for ctype, scalar in _SCALARS.items()}
-_NEEDS = re.compile(r"\A// needs (\w+\.cuh)$", re.MULTILINE)
+_NEEDS = re.compile(r"\A// needs ((?:\w+\.cuh ?)+)$", re.MULTILINE)
+_UNFUSED = re.compile(r"^// no fused multiply-adds$", re.MULTILINE)
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 
@@ -100,11 +101,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelFile:
-    """The text of one `.cu` file after the common header, and its kernels by name."""
+    """The text of one `.cu` file after the common header, and its kernels by name.
+
+    is_unfused: every product and every sum is rounded by itself, so that a result has the bits that the CPU gives it.
+    """
 
     name: str
     text: str
     signatures: dict[str, tuple[Parameter, ...]]
+    is_unfused: bool = False
 
     def kernel(self, name: str, element: str) -> Kernel:
         return Kernel(self.name, name, element, self.signatures[name])
@@ -123,10 +128,14 @@ def kernel_file(name: str) -> KernelFile:
 
 
 def with_header(name: str, text: str) -> KernelFile:
-    """A kernel file of this text, which comes after the common header and the one that its first line may name."""
-    folder = files("entrenar_core.backend.cuda_kernels")
-    header = "".join((folder / each).read_text(encoding="utf-8") for each in ("common.cuh", *_NEEDS.findall(text)))
-    return KernelFile(name, f'{header}#line 1 "{name}.cu"\n{text}', signatures(text))
+    """A kernel file of this text, which comes after the common header and those that its first line may name.
+
+    A line ``// no fused multiply-adds`` in any of them makes it `KernelFile.is_unfused`.
+    """
+    folder, needed = files("entrenar_core.backend.cuda_kernels"), _NEEDS.match(text)
+    names = ("common.cuh", *(needed[1].split() if needed else ()))
+    whole = "".join((folder / each).read_text(encoding="utf-8") for each in names) + f'#line 1 "{name}.cu"\n{text}'
+    return KernelFile(name, whole, signatures(text), _UNFUSED.search(whole) is not None)
 
 
 @cache

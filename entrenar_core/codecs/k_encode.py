@@ -31,6 +31,20 @@ _LINE = 64
 _LANES = 16
 
 
+def _around_zero(reach: float, count: int) -> Floats:
+    return np.linspace(-reach, reach, count, dtype=np.float32)
+
+
+FACTORS = {
+    "Q2_K": _around_zero(0.6, 5),
+    "Q3_K": _around_zero(0.8, 4),
+    "Q4_K": _around_zero(0.9, 5),
+    "Q5_K": _around_zero(0.9, 5),
+    "Q6_K": _around_zero(0.9, 4),
+}
+"""By how much each scale that is tried moves the code of a part's largest number (or of its width)."""
+
+
 def encode_q2_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 84], all C-contiguous.
 
@@ -42,32 +56,27 @@ def encode_q2_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int |
     Returns:
         The number of the first block, counted through all rows, that the type cannot hold; None when all is well.
     """
-    factors = _steps_around(0.0, 0.6, 5)
-    return encode_blocks(_encode_q2_k, rows, importance, packed, factors, part=16, steps_at=80, n_steps=2)
+    return encode_blocks(_encode_q2_k, rows, importance, packed, FACTORS["Q2_K"], part=16, steps_at=80, n_steps=2)
 
 
 def encode_q3_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 110]; see `encode_q2_k`."""
-    factors = _steps_around(0.0, 0.8, 4)
-    return encode_blocks(_encode_q3_k, rows, importance, packed, factors, part=16, steps_at=108, n_steps=1)
+    return encode_blocks(_encode_q3_k, rows, importance, packed, FACTORS["Q3_K"], part=16, steps_at=108, n_steps=1)
 
 
 def encode_q4_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 144]; see `encode_q2_k`."""
-    factors = _steps_around(0.0, 0.9, 5)
-    return encode_blocks(_encode_q4_k, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(_encode_q4_k, rows, importance, packed, FACTORS["Q4_K"], part=32, steps_at=0, n_steps=2)
 
 
 def encode_q5_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 176]; see `encode_q2_k`."""
-    factors = _steps_around(0.0, 0.9, 5)
-    return encode_blocks(_encode_q5_k, rows, importance, packed, factors, part=32, steps_at=0, n_steps=2)
+    return encode_blocks(_encode_q5_k, rows, importance, packed, FACTORS["Q5_K"], part=32, steps_at=0, n_steps=2)
 
 
 def encode_q6_k(rows: Floats, importance: Floats | None, packed: Bytes) -> int | None:
     """Rows float32 [R, C] -> packed uint8 [R, C / 256 · 210]; see `encode_q2_k`."""
-    factors = _steps_around(0.0, 0.9, 4)
-    return encode_blocks(_encode_q6_k, rows, importance, packed, factors, part=16, steps_at=208, n_steps=1)
+    return encode_blocks(_encode_q6_k, rows, importance, packed, FACTORS["Q6_K"], part=16, steps_at=208, n_steps=1)
 
 
 def aligned_floats(n_rows: int) -> Floats:
@@ -77,11 +86,7 @@ def aligned_floats(n_rows: int) -> Floats:
     return room[start : start + n_rows * _LANES * 4].view(np.float32).reshape(n_rows, _LANES)
 
 
-def _steps_around(middle: float, reach: float, count: int) -> Floats:
-    return np.linspace(middle - reach, middle + reach, count, dtype=np.float32)
-
-
-def _normalized(importance: Floats) -> Floats:
+def normalized(importance: Floats) -> Floats:
     """Importance with a mean of 1, so that its sums stay in the range of float32; zeros stay zeros."""
     mean = importance.mean(dtype=np.float64)
     return (importance / (mean if mean > 0.0 else 1.0)).astype(np.float32)
@@ -110,7 +115,7 @@ def encode_blocks(
     """
     blocks = rows.reshape(-1, block)
     targets = packed.reshape(len(blocks), -1)
-    weighting = np.empty(0, np.float32) if importance is None else _normalized(importance)
+    weighting = np.empty(0, np.float32) if importance is None else normalized(importance)
     steps = np.empty((len(blocks), n_steps), np.float32)
     scratch = aligned_floats(part), aligned_floats(part), aligned_floats(LANE_ROWS)
     with np.errstate(all="ignore"):  # values that are not finite, or too large, are found by their steps

@@ -45,6 +45,16 @@ def test_a_kernel_file_compiles_without_a_warning_and_its_kernels_keep_to_regist
     assert not any(spills for spills, _ in spilled.values()), spilled
 
 
+@pytest.mark.parametrize("file", [name for name in kernel_file_names() if kernel_file(name).is_unfused])
+def test_a_kernel_with_the_bits_of_the_cpu_fuses_nothing_and_rounds_as_it_does(file: str) -> None:
+    code = compile_kernels(kernel_file(file), "float32", "compute_90").image.decode()
+    assert not re.findall(r"\bfma\.|\b(?:add|sub|mul)\.f32|\.ftz|\.approx|\bdiv\.full", code)
+
+
+def test_other_kernels_may_fuse() -> None:
+    assert "fma.rn.f32" in compile_kernels(kernel_file("softmax"), "float32", "compute_90").image.decode()
+
+
 def test_an_error_comes_with_the_log_and_the_line_of_the_kernel_file() -> None:
     with pytest.raises(CompileError, match=r'bad.cu for bfloat16 on sm_90: (?s:.*)bad.cu\(2\): error: .*"wrong"'):
         compile_kernels(with_header("bad", EMPTY + "int x = wrong;\n"), "bfloat16", "sm_90")

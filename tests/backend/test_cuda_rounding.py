@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
 from entrenar_core.backend.cuda import CudaBackend
-from entrenar_core.backend.cuda_rounding import BLOCK_TYPES, FLOAT_TYPES, has_kernel
-from entrenar_core.codecs.registry import codec_for
+from entrenar_core.backend.cuda_rounding import BLOCK_TYPES, FLOAT_TYPES, SEARCHED_TYPES, has_kernel
+from entrenar_core.codecs.registry import ENCODABLE, codec_for
 from entrenar_core.codecs.round_trip import round_trip
 from entrenar_core.errors import FormatError
 from entrenar_core.quant.granularity import RowScaleEncoder
-from tests.codecs.blocks import random_rows
+from tests.codecs.blocks import adversarial_blocks, random_rows
 from tests.cuda_host import host_runtime
 
 pytestmark = pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
@@ -42,13 +42,19 @@ def awkward_blocks() -> NDArray:
     return np.array(blocks, np.float64).astype(np.float32)
 
 
-def assert_as_the_codec(device: CudaBackend, values: NDArray, type_name: str) -> None:
+def assert_as_the_codec(
+    device: CudaBackend, values: NDArray, type_name: str, importance: NDArray | None = None
+) -> None:
     codec = codec_for(type_name)
     flags, found_flags = np.empty(values.shape, np.bool_), device.zeros(values.shape, np.bool_)
-    expected = round_trip(codec, values, inside=flags)
-    found = device.to_host(device.fake_quantize(device.asarray(values), codec, inside=found_flags))
+    expected = round_trip(codec, values, importance, inside=flags)
+    found = device.to_host(device.fake_quantize(device.asarray(values), codec, importance, inside=found_flags))
     np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
     np.testing.assert_array_equal(device.to_host(found_flags), flags)
+
+
+def test_every_type_that_is_written_has_a_kernel() -> None:
+    assert all(has_kernel(codec_for(name), None) for name in ENCODABLE)
 
 
 @pytest.mark.parametrize("type_name", (*KERNEL_TYPES, "F32"))
@@ -67,17 +73,45 @@ def test_any_finite_block_is_that_of_the_codec(device: CudaBackend, type_name: s
     assert_as_the_codec(device, values, type_name)
 
 
-@pytest.mark.parametrize("type_name", BLOCK_TYPES)
+@pytest.mark.parametrize("type_name", SEARCHED_TYPES)
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_searched_values_are_those_of_the_codec(device: CudaBackend, type_name: str, is_weighted: bool) -> None:
+    """Of sizes that differ from part to part, that lie at the ends of float16, and of all kinds of awkwardness."""
+    rng = np.random.default_rng(8)
+    normal = rng.standard_normal((7, 256)).astype(np.float32)
+    awkward = [np.resize(blocks, (len(blocks) // 8 + 1, 256)) for blocks in (awkward_blocks(), adversarial_blocks())]
+    rows = np.concatenate([*awkward, normal, normal * 1e-6, normal * 1e4]).clip(-1e6, 1e6).astype(np.float32)
+    for values in (random_rows(13, 768), rows):
+        importance = rng.uniform(0, 2, values.shape[1]).astype(np.float32)
+        importance[40:72] = 0
+        assert_as_the_codec(device, values, type_name, importance if is_weighted else None)
+
+
+@pytest.mark.parametrize("type_name", SEARCHED_TYPES)
+@given(values=arrays.arrays(np.float32, (1, 256), elements=st.floats(-1e5, 1e5, width=32, allow_subnormal=True)))
+def test_any_finite_searched_block_is_that_of_the_codec(device: CudaBackend, type_name: str, values: NDArray) -> None:
+    assert_as_the_codec(device, values, type_name)
+
+
+@pytest.mark.parametrize("type_name", [*BLOCK_TYPES, *SEARCHED_TYPES])
+def test_neither_the_order_of_threads_nor_where_memory_begins_shows(type_name: str) -> None:
+    values, backwards = random_rows(3, 256), CudaBackend(host_runtime.HostRuntime(descending=True), "float32")
+    shifted = backwards.asarray(np.concatenate([[0.0], values.reshape(-1)]))[1:].reshape(3, 256)
+    found = backwards.to_host(backwards.fake_quantize(shifted, codec_for(type_name)))
+    np.testing.assert_array_equal(found, round_trip(codec_for(type_name), values))
+
+
+@pytest.mark.parametrize("type_name", [*BLOCK_TYPES, *SEARCHED_TYPES])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_what_does_not_fit_is_refused_as_by_the_codec(device: CudaBackend, type_name: str, bad: float) -> None:
-    values = random_rows(40, 96)
-    values[17, 40] = bad
+    values = random_rows(20, 768)
+    values[17, 400] = values[18, 3] = bad
     messages = []
     for quantize in (
-        lambda: round_trip(codec_for(type_name), values[17:18]),
+        lambda: round_trip(codec_for(type_name), values),
         lambda: device.fake_quantize(device.asarray(values), codec_for(type_name)),
     ):
-        with pytest.raises(FormatError) as refused:
+        with pytest.raises(FormatError, match=r"\(row 17, column 400\)") as refused:
             quantize()
         messages.append(refused.value.message)
     assert messages[0] == messages[1]
@@ -95,21 +129,24 @@ def test_a_float_that_would_become_infinite_is_refused(device: CudaBackend, type
     np.testing.assert_array_equal(found, round_trip(codec_for(type_name), values))
 
 
-@pytest.mark.parametrize("type_name", ["Q4_K", "Q6_K", "IQ4_NL"])
-def test_types_that_search_go_through_the_host(device: CudaBackend, type_name: str) -> None:
-    assert not has_kernel(codec_for(type_name), None)
-    assert_as_the_codec(device, random_rows(5, 512), type_name)
-
-
 def test_an_importance_and_shared_scales_go_through_the_host(device: CudaBackend) -> None:
     values, importance = random_rows(6, 64), np.random.default_rng(2).uniform(0.1, 2, 64).astype(np.float32)
     shared = RowScaleEncoder("Q4_0")
     assert not has_kernel(codec_for("Q4_0"), importance)
-    assert has_kernel(codec_for("Q8_0"), importance)
+    assert all(has_kernel(codec_for(name), importance) for name in ("Q8_0", "F16", *SEARCHED_TYPES))
     assert not has_kernel(shared, None)
     for codec, weights in ((codec_for("Q4_0"), importance), (codec_for("Q8_0"), importance), (shared, None)):
         found = device.to_host(device.fake_quantize(device.asarray(values), codec, weights))
         np.testing.assert_array_equal(found, round_trip(codec, values, weights))
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_K"])
+def test_an_importance_that_does_not_fit_is_refused(device: CudaBackend, type_name: str) -> None:
+    values, codec = device.zeros((2, 256)), codec_for(type_name)
+    with pytest.raises(TypeError, match=r"importance must be float32 \[256\]"):
+        device.fake_quantize(values, codec, np.ones(32, np.float32))
+    with pytest.raises(FormatError, match="negative or not finite"):
+        device.fake_quantize(values, codec, np.full(256, -1, np.float32))
 
 
 def test_a_row_of_no_whole_blocks_is_refused(device: CudaBackend) -> None:

@@ -15,6 +15,7 @@ from entrenar_core.backend.cuda_source import (
     kernel_file,
     kernel_file_names,
     signatures,
+    with_header,
 )
 from tests.cuda_host.device_array import DeviceArray
 
@@ -69,6 +70,16 @@ def test_a_parameter_of_another_type_is_refused(parameter: str) -> None:
 def test_a_kernel_that_is_written_otherwise_is_refused(declared: str) -> None:
     with pytest.raises(ValueError, match=r"only \['bounded', 'mix'\] are kernels of the form"):
         signatures(TEXT + declared)
+
+
+def test_a_file_comes_after_the_headers_that_it_needs_and_is_as_unfused_as_they_are() -> None:
+    needs_two = with_header("x", "// needs rounding.cuh parts.cuh\n")
+    order = [needs_two.text.index(each) for each in ("typedef ELEMENT T", "half_bits(float", "struct Part", '1 "x.cu"')]
+    assert order == sorted(order)
+    assert needs_two.is_unfused
+    assert not with_header("x", "// nothing else\n").is_unfused
+    exact = {name for name in kernel_file_names() if kernel_file(name).is_unfused}
+    assert exact == {name for name in kernel_file_names() if name.startswith(("dequantize_", "round_"))}
 
 
 def test_every_kernel_file_has_kernels_and_no_name_twice() -> None:

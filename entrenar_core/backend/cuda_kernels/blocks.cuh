@@ -1,3 +1,4 @@
+// no fused multiply-adds
 // Blocks of GGML types to values, bit for bit as the codecs on the CPU give them; rounded to T at the end.
 //
 // A thread decodes a group of 8 neighbouring values, which share their scale in every type, and stores them 16 bytes at a
@@ -18,9 +19,8 @@ __device__ inline float half_at(Bytes bytes) {
     return half_value(static_cast<unsigned short>(halfword(bytes)));
 }
 
-// scale·code + minimum with both operations rounded, as the codecs do: no fused multiply-add.
 __device__ inline float affine(float scale, float code, float minimum) {
-    return __fadd_rn(__fmul_rn(scale, code), minimum);
+    return scale * code + minimum;
 }
 
 // Calls value(block's bytes, index in the block, place in the group) for the values of each group.

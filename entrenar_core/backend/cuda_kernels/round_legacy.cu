@@ -1,40 +1,8 @@
-// Values as their type gives them back, for types of 32 values with one scale: a warp a block, a lane a value; operation
-// for operation what legacy_kernels.py does, so bit for bit. No product is fused with a sum. Everything is float.
-//
-// `refused` becomes the number of the first block that does not fit (a NaN, an infinity, a scale beyond float16), whose
-// values are left as they are. `inside` (may be null) says which values lie within half a step of what their block can
-// represent; a block of scale 0 clips nothing.
+// needs rounding.cuh
+// Types of 32 values with one scale: a warp a block, a lane a value, as legacy_kernels.py does it. And floats.
 
 constexpr int INFINITE_BITS = 0x7f800000;
 constexpr float LARGEST = 3.402823466e38f;
-
-// A float16's bits nearest to x, ties to even.
-__device__ inline unsigned short half_bits(float x) {
-    unsigned short half;
-#ifdef __CUDA_ARCH__
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
-#else
-    const unsigned bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
-    unsigned found;
-    if (magnitude > 0x7f800000u) {
-        found = 0x7fffu;
-    } else if (magnitude >= 0x477ff000u) {
-        found = 0x7c00u;
-    } else if (magnitude >= 0x38800000u) {
-        found = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-    } else {
-        const int wanted = 126 - static_cast<int>(magnitude >> 23), shift = wanted > 25 ? 25 : wanted;
-        const unsigned mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-        found = (mantissa + (1u << (shift - 1)) - 1u + (mantissa >> shift & 1u)) >> shift;
-    }
-    half = static_cast<unsigned short>(found | (bits >> 16 & 0x8000u));
-#endif
-    return half;
-}
-
-__device__ inline bool overflows(unsigned short half) {
-    return (half & 0x7c00) == 0x7c00;
-}
 
 // Ordered as the numbers are, with -0 below 0 and NaNs at the ends.
 __device__ inline int order_key(float x) {
@@ -59,16 +27,9 @@ __device__ inline Step step_of(float scale, float rounding) {
 }
 
 __device__ inline int code_of(float x, Step step, int levels) {
-    const float scaled = __fadd_rn(__fmul_rn(x, step.inverse), step.rounding);
+    const float scaled = x * step.inverse + step.rounding;
     const int code = static_cast<int>(scaled);
     return code < 0 ? 0 : code > levels ? levels : code;
-}
-
-// Whether x lies within half a step of the ends; all lanes of a refused block agree before this.
-__device__ inline bool in_range(float x, float first, float second, float share) {
-    const float low = first < second ? first : second, high = first < second ? second : first;
-    const float half = __fmul_rn(__fadd_rn(high, -low), share);
-    return low == high || (x >= __fadd_rn(low, -half) && x <= __fadd_rn(high, half));
 }
 
 // The first of the values of largest magnitude in the warp's block.
@@ -142,17 +103,17 @@ __device__ inline void with_minimum(
         const int key = order_key(x), least = over_warp(key, Least()), most = over_warp(key, Largest());
         const float minimum = __int_as_float(least ^ (least >> 31 & 0x7fffffff));
         const float highest = __int_as_float(most ^ (most >> 31 & 0x7fffffff));
-        const float scale = __fadd_rn(highest, -minimum) / static_cast<float>(levels);
+        const float scale = (highest - minimum) / static_cast<float>(levels);
         const unsigned short half = half_bits(scale), low_half = half_bits(minimum);
         if (overflows(half) || overflows(low_half)) {
             return false;
         }
         const Step step = step_of(scale, 0.5f);
         const float d = half_value(half), m = half_value(low_half);
-        const int code = code_of(__fadd_rn(x, -minimum), step, levels);
-        back = __fadd_rn(__fmul_rn(static_cast<float>(code), d), m);
-        low = __fadd_rn(__fmul_rn(0.0f, d), m);
-        high = __fadd_rn(__fmul_rn(static_cast<float>(levels), d), m);
+        const int code = code_of(x - minimum, step, levels);
+        back = static_cast<float>(code) * d + m;
+        low = 0.0f * d + m;
+        high = static_cast<float>(levels) * d + m;
         return true;
     });
 }
@@ -177,8 +138,8 @@ extern "C" __global__ void round_q8_0(
             return false;
         }
         const Step step = step_of(scale, 0.0f);
-        const float d = half_value(half), scaled = __fmul_rn(x, step.inverse);
-        const int code = static_cast<signed char>(static_cast<int>(__fadd_rn(scaled, copysignf(0.49999997f, scaled))));
+        const float d = half_value(half), scaled = x * step.inverse;
+        const int code = static_cast<signed char>(static_cast<int>(scaled + copysignf(0.49999997f, scaled)));
         back = static_cast<float>(code) * d;
         low = -128.0f * d;
         high = 127.0f * d;
