@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,6 +44,10 @@ DebugOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads; default: one for each physical core.")
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="What to compute on; auto: an NVIDIA GPU if there is one and the work is long enough for it."),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -41,7 +41,7 @@ def plan_document(plan: RunPlan) -> dict[str, object]:
 def plan_sections(plan: RunPlan) -> list[Section]:
     """What there is to say, without the examples."""
     return [
-        Facts("plan", [*_model(plan), *_run(plan.steps, plan.time), ("output", plan.output_dir)]),
+        Facts("plan", [*_model(plan), *_run(plan.steps, plan.time), *_place(plan)]),
         *distill_sections(plan.distill),
         *(_source(source, "data") for source in plan.train),
         *(_source(source, "validation data") for source in plan.val),
@@ -67,6 +67,10 @@ def checked_sections(found: CheckedRun) -> list[Section]:
         *(_source(source, "validation data") for source in found.val),
         Facts("warnings", [(f"{number}.", text) for number, text in enumerate(found.warnings, start=1)]),
     ]
+
+
+def _place(plan: RunPlan) -> list[tuple[str, str]]:
+    return [("device", plan.device.removeprefix("computing on ")), ("output", plan.output_dir)]
 
 
 def _model(plan: RunPlan) -> list[tuple[str, str]]:

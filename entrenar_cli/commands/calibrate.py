@@ -17,7 +17,7 @@ from entrenar_cli.calibration_options import (
     option_names,
 )
 from entrenar_cli.given_options import given_options
-from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
+from entrenar_cli.options import DebugOption, DeviceOption, JsonOption, ThreadsOption
 
 
 def calibrate(
@@ -40,6 +40,7 @@ def calibrate(
         bool, typer.Option("--output-matrix", help="Measure the inputs of the output matrix too.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -66,4 +67,5 @@ def calibrate(
             threads=threads,
             reporter=reporter,
             overwrite=overwrite,
+            device=device,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
+from entrenar_cli.options import DebugOption, DeviceOption, JsonOption, ThreadsOption
 
 Kind = TypeVar("Kind", bound=StrEnum)
 
@@ -114,6 +114,7 @@ def eval_(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON too.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -145,6 +146,7 @@ def eval_(
         adapter=adapter,
         base=base,
         threads=threads,
+        device=device,
         measures_speed=compare,
         likelihood=LikelihoodSettings(
             None if windows is None else _kind("--windows", windows, WindowKind),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
+from entrenar_cli.options import DebugOption, DeviceOption, JsonOption, ThreadsOption
 
 
 def generate(
@@ -25,6 +25,7 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Repeat a draw; default: a new one each time.")
     ] = None,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -40,4 +41,6 @@ def generate(
         seed=secrets.randbits(31) if seed is None else seed,
     )
     with open_reporter(json_lines=json_lines) as reporter:
-        run_generate(model, prompt, adapter_path=adapter, settings=settings, threads=threads, reporter=reporter)
+        run_generate(
+            model, prompt, adapter_path=adapter, settings=settings, threads=threads, reporter=reporter, device=device
+        )

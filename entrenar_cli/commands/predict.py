@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from entrenar_cli.options import DebugOption, JsonOption, ThreadsOption
+from entrenar_cli.options import DebugOption, DeviceOption, JsonOption, ThreadsOption
 
 
 def predict(
@@ -33,6 +33,7 @@ def predict(
     batch_size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Texts of one forward pass; default: as in training.")
     ] = None,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     json_lines: JsonOption = False,
     debug: DebugOption = False,
@@ -47,6 +48,7 @@ def predict(
         text=text,
         model=model,
         threads=threads,
+        device=device,
     )
     with open_reporter(json_lines=json_lines) as reporter:
         run_predict(run, data, output, settings=settings, reporter=reporter)

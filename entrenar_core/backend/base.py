@@ -350,6 +350,10 @@ class Backend(Protocol):
         """The most memory that was held on the device so far; None where it is the process's own."""
         ...
 
+    def environment(self) -> dict[str, str]:
+        """What the bits of a result depend on besides the host: the device and its libraries, by name."""
+        ...
+
     def notes(self) -> tuple[str, ...]:
         """What a log should say of how things were computed so far, a line each."""
         ...

@@ -361,6 +361,10 @@ class CpuBackend(CpuLosses):
     def peak_device_bytes(self) -> None:
         """There is no device."""
 
+    def environment(self) -> dict[str, str]:
+        """There is no device."""
+        return {}
+
     def notes(self) -> tuple[str, ...]:
         """There is one way to compute."""
         return ()

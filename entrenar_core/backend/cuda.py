@@ -220,5 +220,8 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
     def synchronize(self) -> None:
         self.runtime.synchronize()
 
+    def environment(self) -> dict[str, str]:
+        return {**self.runtime.environment(), "compute_dtype": self.compute_dtype.name}
+
     def peak_device_bytes(self) -> int:
         return self.runtime.peak_bytes()

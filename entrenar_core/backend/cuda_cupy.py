@@ -115,6 +115,11 @@ class CupyRuntime:
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
 
+    def environment(self) -> dict[str, str]:
+        properties = self.xp.cuda.runtime.getDeviceProperties(self.xp.cuda.Device().id)
+        cublas = self._cublas.getVersion(self._blas)
+        return {"gpu": properties["name"].decode(), "cupy": self.xp.__version__, "cublas": str(cublas)}
+
     def memory(self) -> DeviceMemory:
         free, total = self.xp.cuda.runtime.memGetInfo()
         return DeviceMemory(self._pool.used_bytes(), self._pool.total_bytes(), self._peak, free, total)

@@ -23,7 +23,7 @@ _DRIVER_OF = {13: 580, 12: 525}
 
 _BUILDS = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 _INSUFFICIENT_DRIVER, _NO_DEVICE = 35, 100
-USE_CPU = "or compute with `device: cpu`"
+USE_CPU = "or choose the device cpu"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def environment(self) -> dict[str, str]:
+        """The device and the libraries that compute on it, by name."""
+        ...
+
     def peak_bytes(self) -> int:
         """The most memory of the device that was held so far, free pieces for later arrays included."""
         ...

@@ -302,6 +302,10 @@ class ReferenceBackend(ReferenceLosses):
     def peak_device_bytes(self) -> None:
         """There is no device."""
 
+    def environment(self) -> dict[str, str]:
+        """There is no device."""
+        return {}
+
     def notes(self) -> tuple[str, ...]:
         """There is one way to compute."""
         return ()

@@ -91,7 +91,7 @@ def make_backend(choice: DeviceChoice, wish: DeviceWish) -> Backend:
     except RuntimeError as error:  # of CUDA or cuBLAS, in words of theirs
         raise DeviceError(
             f"the GPU cannot be started: {error}",
-            hint="`nvidia-smi` shows whether another process holds it; or compute with `device: cpu`",
+            hint="`nvidia-smi` shows whether another process holds it; or choose the device cpu",
         ) from error
     return CudaBackend(
         runtime, choice.compute_dtype, open_cudnn(runtime.capability, runtime.stream()), wish.deterministic

@@ -117,6 +117,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "training.threads": "num_threads n_threads preprocessing_num_workers dataset_processes dataset_num_proc"
     " dataloader_num_workers num_workers",
     "training.device": "use_cpu no_cuda device_map backend accelerator local_rank",
+    "training.deterministic": "full_determinism use_deterministic_algorithms cudnn_deterministic",
     "output.gguf": "gguf save_gguf export_gguf save_safetensors",
     "output.merge_adapter": "save_merged merge_lora merge_and_unload fuse",
     "output.type": "out_dtype out_type outtype export_type",
@@ -213,12 +214,15 @@ EXPLANATIONS: Mapping[str, str] = {
 EXPLAINED: Mapping[str, str] = {name: text for text, names in EXPLANATIONS.items() for name in names.split()}
 
 SPECIAL_VALUES: Mapping[tuple[str, str], str] = {
-    ("training.device", "cuda"): f"training on a GPU {NOT_YET}",
-    ("training.device", "gpu"): f"training on a GPU {NOT_YET}",
-    ("training.compute_dtype", "bfloat16"): f"bfloat16 {NOT_YET}",
-    ("training.compute_dtype", "bf16"): f"bfloat16 {NOT_YET}",
-    ("training.compute_dtype", "float16"): f"float16 {NOT_YET}",
-    ("training.compute_dtype", "fp16"): f"float16 {NOT_YET}",
+    ("training.device", "gpu"): "did you mean cuda?",
+    ("training.device", "cuda:0"): "write cuda; the environment variable CUDA_VISIBLE_DEVICES chooses among several",
+    (
+        "training.device",
+        "cuda:1",
+    ): "write cuda, and choose the GPU with the environment variable CUDA_VISIBLE_DEVICES=1",
+    ("training.compute_dtype", "bf16"): "did you mean bfloat16?",
+    ("training.compute_dtype", "float16"): f"float16 {NOT_YET}; bfloat16 takes as little room",
+    ("training.compute_dtype", "fp16"): f"float16 {NOT_YET}; bfloat16 takes as little room",
     ("output.adapter", "peft"): f"PEFT's format {NOT_YET}",
     ("lora.target_modules", "all-linear"): "did you mean all?",
     ("lora.init", "pissa"): f"PiSSA {NOT_YET}",

@@ -28,8 +28,10 @@ class Training(Section):
     )
     grad_accum: int = Field(default=1, ge=1, description="batches whose gradients are summed for one optimizer step")
     seed: int = Field(default=42, ge=0, lt=2**63, description="start of every random draw")
-    compute_dtype: Annotated[Literal["auto", "float32"], AnyCase] = Field(
-        default="auto", description="number type of the arithmetic"
+    compute_dtype: Annotated[Literal["auto", "float32", "bfloat16"], AnyCase] = Field(
+        default="auto",
+        description="number type of activations and matrix products; sums, losses and trained weights are float32;"
+        " auto: bfloat16 on a GPU, float32 on the CPU",
     )
     activation_checkpointing: bool = Field(
         default=False, description="recompute activations in the backward pass: less memory, more time"
@@ -52,7 +54,13 @@ class Training(Section):
         min_length=1,
         description="folder for everything that is written; default: runs/<config name>",
     )
-    device: Annotated[Literal["auto", "cpu"], AnyCase] = Field(default="auto", description="what the run computes on")
+    device: Annotated[Literal["auto", "cpu", "cuda"], AnyCase] = Field(
+        default="auto",
+        description="what the run computes on; auto: an NVIDIA GPU if there is one and the run is long enough for it",
+    )
+    deterministic: bool = Field(
+        default=False, description="equal runs give equal bits on a GPU too; on the CPU they always do"
+    )
     threads: int | None = Field(
         default=None, ge=1, le=4096, description="CPU threads; default: one for each physical core"
     )
@@ -61,3 +69,5 @@ class Training(Section):
     def conflicts(cls, given: Mapping[str, Any]) -> Iterator[Conflict]:
         if "epochs" in given and "max_steps" in given:
             yield Conflict("max_steps", "cannot go together with training.epochs", "keep one of them")
+        if given.get("device") == "cpu" and given.get("compute_dtype") == "bfloat16":
+            yield Conflict("compute_dtype", "bfloat16 needs a GPU", "leave it out, or set training.device: cuda")

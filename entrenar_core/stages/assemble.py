@@ -112,7 +112,7 @@ def assemble(
     record = RunRecord(
         config=config.model_dump(mode="json"),
         inputs={**base.digests(), **data.digests(), **taught, **calibrated},
-        environment=describe_environment(backend=backend.name, threads=backend.n_threads),
+        environment=describe_environment(backend=backend.name, threads=backend.n_threads, device=backend.environment()),
     )
     optimizer = build_optimizer(config.optimizer, learner.trainable())
     settings = train_settings(config, data)

@@ -41,6 +41,7 @@ def _activity(config: Config, plan: StudentPlan) -> Activity:
         plan.teacher,
         Calibration(rows=ROWS, seq_len=length),
         threads=config.training.threads,
+        device=config.training.device,
         reporter=SilentReporter(),
         data=config.data,
         with_output=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrenar_core.backend.select import select_backend
+from entrenar_core.backend.select import Device
 from entrenar_core.codecs.base import Floats
 from entrenar_core.config.data import Data, Source
 from entrenar_core.config.key_names import keys_named
@@ -32,6 +32,7 @@ from entrenar_core.quant.mixes import quantizes
 from entrenar_core.quant.observers import statistic_of
 from entrenar_core.quant.plan import check_quantizable
 from entrenar_core.stages.dataset import template_of, templated_tasks
+from entrenar_core.stages.device import calibration_work, measuring_wish, open_backend
 from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_file import check_output, plain_files
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -66,6 +67,7 @@ def importance_for(
     threads: int | None = None,
     reporter: Reporter,
     data: Data | None = None,
+    device: Device = "auto",
 ) -> dict[str, Floats]:
     """The importance of the matrices of a model.
 
@@ -75,6 +77,7 @@ def importance_for(
         threads: CPU threads; None takes every core.
         reporter: hears the progress in rows, and what was left out.
         data: of a training run: what is measured on if `calibration` names no data, and how chats are written.
+        device: what the model runs on.
 
     Returns:
         By name of the matrix, float32 [in]; from a file of a model with experts also [matrices, in]. Matrices that are
@@ -88,10 +91,10 @@ def importance_for(
     """
     if not isinstance(model, GGUFFile):
         with GGUFFile.open(model) as file:
-            return importance_for(file, calibration, threads=threads, reporter=reporter, data=data)
+            return importance_for(file, calibration, threads=threads, reporter=reporter, data=data, device=device)
     if calibration.imatrix is not None:
         return importance_of(read_imatrix(calibration.imatrix), model.tensors, calibration.imatrix, reporter)
-    return measure(model, calibration, threads=threads, reporter=reporter, data=data).importance()
+    return measure(model, calibration, threads=threads, reporter=reporter, data=data, device=device).importance()
 
 
 def run_calibrate(
@@ -103,6 +106,7 @@ def run_calibrate(
     threads: int | None,
     reporter: Reporter,
     overwrite: bool = False,
+    device: Device = "auto",
 ) -> None:
     """Measure a model on data and write an importance matrix: the command ``entrenar calibrate``.
 
@@ -112,6 +116,7 @@ def run_calibrate(
         calibration: with data, by the method imatrix.
         with_output: measure the output matrix too.
         overwrite: whether a file that is there may be replaced.
+        device: what the model runs on.
 
     Raises:
         ConfigError, FormatError, ModelError, DataError: see `importance_for`; or the file is no model.
@@ -120,7 +125,7 @@ def run_calibrate(
     with GGUFFile.open(model) as file:
         check_quantizable(file)
         check_output(output, [*file.paths, *plain_files(calibration.data)], overwrite=overwrite)
-        found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output)
+        found = measure(file, calibration, threads=threads, reporter=reporter, with_output=with_output, device=device)
         chunk_size = row_length(calibration, read_spec(file).context_length, str(model))
     matrix = importance_matrix(found, (str(calibration.data),), chunk_size)
     n_bytes = write_imatrix(output, matrix)
@@ -135,6 +140,7 @@ def measure(
     reporter: Reporter,
     data: Data | None = None,
     with_output: bool = False,
+    device: Device = "auto",
 ) -> Calibrator:
     """Run the model of a file over rows of tokens; see `importance_for`."""
     name = str(file.paths[0])
@@ -145,7 +151,8 @@ def measure(
         raise ModelError(error.message, where=error.where, hint=hint) from error
     text = ModelText(name, tokenizer_from_metadata(file.metadata, name), file.metadata, spec.context_length)
     rows = calibration_rows(text, calibration, data, reporter)
-    with closing(select_backend("auto", threads)) as backend:
+    work = calibration_work(file, sum(batch.n_tokens for batch in rows.batches))
+    with closing(open_backend(measuring_wish(device, threads), work, reporter)) as backend:
         model = load_mapped(file, backend)
         try:
             return measure_model(model, rows, calibration, reporter, with_output=with_output)

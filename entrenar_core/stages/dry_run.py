@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from entrenar_core.backend.base import Backend
-from entrenar_core.backend.select import select_backend
+from entrenar_core.backend.select import choose_device, make_backend
 from entrenar_core.config.root import Config
 from entrenar_core.data.batch import Batch
 from entrenar_core.data.load import notice_of
@@ -26,6 +26,7 @@ from entrenar_core.quant.fake import FakeQuantization
 from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
+from entrenar_core.stages.device import described
 from entrenar_core.stages.distill import Distillation, open_distillation
 from entrenar_core.stages.distill_plan import at_full_load, distill_plan, made_of, stand_in
 from entrenar_core.stages.distill_time import with_cache, with_writing
@@ -44,6 +45,7 @@ from entrenar_core.stages.qat import described_output
 from entrenar_core.stages.qat_weights import rounded_encodings
 from entrenar_core.stages.run_calibration import open_calibration
 from entrenar_core.stages.train import ResumeFrom, find_checkpoint, model_files
+from entrenar_core.stages.training_device import training_wish, training_work
 from entrenar_core.train.parts import steps_per_epoch
 from entrenar_core.train.settings import TrainSettings
 
@@ -198,7 +200,9 @@ def _plan(config: Config, opened: _Opened, data: DataSets, warnings: _Warnings) 
     memory = estimate_memory(request)
     verdict = memory_verdict(request, memory, available_memory_bytes())
     steps = _steps(data, settings, request.batches)
-    backend = select_backend(config.training.device, config.training.threads)
+    wish = training_wish(config.training)
+    choice = choose_device(wish, training_work(config, base, data, settings))
+    backend = make_backend(choice, wish)
     try:
         time = _time(config, opened, data, backend, steps, taught) if verdict.fits else None
     finally:
@@ -225,6 +229,7 @@ def _plan(config: Config, opened: _Opened, data: DataSets, warnings: _Warnings) 
         previews=tuple(preview_samples(data, base.tokenizer)),
         warnings=tuple([*warnings.found, *_advice(verdict, time)]),
         distill=taught,
+        device=described(choice),
     )
 
 

@@ -12,8 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrenar_core.backend.select import select_backend
+from entrenar_core.backend.gpu_worth import Work
 from entrenar_core.events import Event, Notice, Reporter
+from entrenar_core.stages.device import measuring_wish, open_backend, reading_work
 from entrenar_core.stages.evaluate_answers import prepare_answers
 from entrenar_core.stages.evaluate_choices import prepare_choices
 from entrenar_core.stages.evaluate_head import prepare_head
@@ -28,6 +29,9 @@ from entrenar_core.stages.output_file import save_report
 
 Prepare = Callable[[EvaluatedModel, str, EvaluationSettings, Reporter], Measure]
 """A task: opens the data at a path for a model, and raises an EntrenarError for what is wrong with them."""
+
+DEFAULT_LENGTH = 1024
+"""Tokens of a row or window whose length is not given, at most."""
 
 _TASKS: dict[EvaluationTask, Prepare] = {
     EvaluationTask.PERPLEXITY: prepare_perplexity,
@@ -84,8 +88,9 @@ def run_evaluation(
             return EvaluationReport(chosen.task, chosen.reason, data, settings, evaluated, tuple(listener.notices))
 
         prepared = [_TASKS[chosen.task](model, data, settings, listener) for model in models]
+        work = _work(models, data, settings)
         for model, measure in zip(models, prepared, strict=True):
-            found.append(_evaluate(model, measure, settings))
+            found.append(_evaluate(model, measure, settings, work, listener))
             if model.folder is not None:
                 listener.emit(save_report(own_report(model.folder, chosen.task), report_of(found[-1]).document()))
         report = report_of(*found)
@@ -93,8 +98,21 @@ def run_evaluation(
     return report
 
 
-def _evaluate(model: EvaluatedModel, measure: Measure, settings: EvaluationSettings) -> Evaluated:
-    with closing(select_backend("auto", settings.threads)) as backend:
+def _work(models: Sequence[EvaluatedModel], data: str, settings: EvaluationSettings) -> Work:
+    """That of the largest model: all of them compute on one device, so that they can be compared."""
+    rows, windows = settings.limit, settings.likelihood.chunks
+    limits = [
+        None if rows is None else rows * (settings.seq_len or DEFAULT_LENGTH),
+        None if windows is None else windows * (settings.likelihood.context or DEFAULT_LENGTH),
+    ]
+    at_most = min((limit for limit in limits if limit is not None), default=None)
+    return max((reading_work(model.file, data, at_most) for model in models), key=lambda work: work.cpu_seconds)
+
+
+def _evaluate(
+    model: EvaluatedModel, measure: Measure, settings: EvaluationSettings, work: Work, reporter: Reporter
+) -> Evaluated:
+    with closing(open_backend(measuring_wish(settings.device, settings.threads), work, reporter)) as backend:
         started = time.perf_counter()
         result = measure(backend)
         seconds = time.perf_counter() - started

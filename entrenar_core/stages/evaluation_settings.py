@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from entrenar_core.backend.select import Device
+
 
 class EvaluationTask(StrEnum):
     """What is measured; the values are those of ``--task``."""
@@ -109,6 +111,7 @@ class EvaluationSettings:
         limit: rows that are used, from the first on; None: all.
         adapter: a GGUF LoRA adapter for every model. base: where the base model of a run's adapter is now.
         threads: CPU threads; None: one for each core.
+        device: what models run on; see `backend.select`.
         measures_speed: also time reading and generating.
         likelihood: of the task perplexity. choices: of multiple-choice. answers: of exact-match.
     """
@@ -123,6 +126,7 @@ class EvaluationSettings:
     adapter: Path | None = None
     base: Path | None = None
     threads: int | None = None
+    device: Device = "auto"
     measures_speed: bool = False
     likelihood: LikelihoodSettings = LikelihoodSettings()
     choices: ChoiceSettings = ChoiceSettings()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrenar_core.backend.select import select_backend
+from entrenar_core.backend.select import Device, DeviceWish
 from entrenar_core.errors import ConfigError
 from entrenar_core.events import Generated, Reporter
 from entrenar_core.gguf.reader import GGUFFile
@@ -17,6 +17,7 @@ from entrenar_core.model.decoder import LanguageModel
 from entrenar_core.model.generation import Sampling, next_tokens
 from entrenar_core.model.load import load_model, read_spec
 from entrenar_core.model.spec import DecoderSpec
+from entrenar_core.stages.device import open_backend, writing_work
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 
@@ -62,6 +63,7 @@ def run_generate(
     settings: SamplingSettings,
     threads: int | None,
     reporter: Reporter,
+    device: Device = "auto",
 ) -> Generation:
     """Continue a prompt with a model; pieces of text are reported as they come.
 
@@ -72,9 +74,10 @@ def run_generate(
     with GGUFFile.open(model_path) as file:
         spec = read_spec(file)
         tokenizer = tokenizer_from_metadata(file.metadata, str(model_path))
-        prompt_tokens(spec, tokenizer, prompt)
+        n_prompt = len(prompt_tokens(spec, tokenizer, prompt))
         pairs = None if adapter_path is None else read_adapter(adapter_path, spec.architecture)
-        backend = select_backend("auto", threads)
+        work = writing_work(file, n_prompt, settings.max_tokens)
+        backend = open_backend(DeviceWish(device, threads), work, reporter)
         try:
             model = load_model(file, backend)
             if pairs is not None:

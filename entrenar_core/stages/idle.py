@@ -130,6 +130,9 @@ class IdleRuntime:
     def gemm(self, a: NDArray, b: NDArray, out: NDArray, alpha: float, beta: float) -> None:
         """Nothing is multiplied."""
 
+    def environment(self) -> dict[str, str]:
+        return {}
+
     def peak_bytes(self) -> int:
         return self.pool.statistics().held
 

@@ -157,7 +157,8 @@ class DistillPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything that is known before the first step."""
+    """Everything that is known before the first step. device: what it computes on, and why; empty where that needs no
+    word."""
 
     model: str
     architecture: str
@@ -177,3 +178,4 @@ class RunPlan:
     previews: tuple[SamplePreview, ...] = ()
     warnings: tuple[str, ...] = ()
     distill: DistillPlan | None = None
+    device: str = ""

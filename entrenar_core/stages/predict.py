@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from entrenar_core.autograd.tape import no_grad
 from entrenar_core.backend.base import Backend
-from entrenar_core.backend.select import select_backend
+from entrenar_core.backend.select import Device, DeviceWish
 from entrenar_core.data.encode import ExampleBuilder
 from entrenar_core.data.examples import Examples
 from entrenar_core.data.pack import fill, one_per_row
@@ -29,6 +29,7 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.heads import HeadSpec, SequenceModel
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.dataset import sequence_length
+from entrenar_core.stages.device import open_backend, reading_work
 from entrenar_core.stages.head_run import HeadRun, open_head_run
 from entrenar_core.stages.judge import Judge
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
@@ -48,6 +49,7 @@ class PredictionSettings:
     text: str | None = None
     model: Path | None = None
     threads: int | None = None
+    device: Device = "auto"
 
 
 def run_predict(run: Path, data: str, output: Path, *, settings: PredictionSettings, reporter: Reporter) -> Predicted:
@@ -75,7 +77,7 @@ def run_predict(run: Path, data: str, output: Path, *, settings: PredictionSetti
     )
     _check_output(output, [*found.source.files, *trained.files])
     judge = Judge(trained.head)
-    with _opened_predictor(trained, settings) as predictor:
+    with _opened_predictor(trained, data, settings, reporter) as predictor:
         with prediction_writer(output, found.schema, fields) as writer:
             for window in found.windows():
                 answered, outputs = predictor.outputs(window.texts)
@@ -110,9 +112,10 @@ def _check_output(path: Path, inputs: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _opened_predictor(run: HeadRun, settings: PredictionSettings) -> Iterator[Predictor]:
+def _opened_predictor(run: HeadRun, data: str, settings: PredictionSettings, reporter: Reporter) -> Iterator[Predictor]:
     with GGUFFile.open(run.model) as file:
-        backend = select_backend("auto", settings.threads)
+        wish = DeviceWish(settings.device, settings.threads)
+        backend = open_backend(wish, reading_work(file, data), reporter)
         try:
             yield predictor_of(run, file, backend, settings.batch_size)
         finally:

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrenar_core.backend.select import select_backend
 from entrenar_core.config.resolved import resolved_yaml
 from entrenar_core.config.root import Config
 from entrenar_core.errors import FormatError, OutputError, TrainingError
@@ -21,9 +20,10 @@ from entrenar_core.lora.files import adapter_pairs, write_adapter
 from entrenar_core.model.head_file import HEAD_FILE, write_head
 from entrenar_core.model.heads import SequenceModel
 from entrenar_core.optim.build import build_schedule
-from entrenar_core.stages.assemble import Run, assemble, head_spec
+from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.dataset import load_datasets, open_data
+from entrenar_core.stages.device import open_backend
 from entrenar_core.stages.distill import open_distillation
 from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_dir import (
@@ -38,6 +38,7 @@ from entrenar_core.stages.output_dir import (
 from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
 from entrenar_core.stages.qat import QuantizationSwitch, qat_section
 from entrenar_core.stages.run_calibration import open_calibration
+from entrenar_core.stages.training_device import training_wish, training_work
 from entrenar_core.stages.write_model import write_model
 from entrenar_core.train.callbacks import Callback
 from entrenar_core.train.checkpoint import Checkpoint, RunRecord, read_checkpoint
@@ -100,7 +101,8 @@ def run_training(
         calibration = open_calibration(config, base, reporter)
         data = load_datasets(config, base, sources, reporter)
         opened.callback(data.close)
-        backend = select_backend(config.training.device, config.training.threads)
+        work = training_work(config, base, data, train_settings(config, data))
+        backend = open_backend(training_wish(config.training), work, reporter)
         opened.callback(backend.close)
         signal = None if distillation is None else distillation.signal(backend, data, reporter)
         run = assemble(config, base, data, backend, calibration, distillation, signal)

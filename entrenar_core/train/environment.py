@@ -6,6 +6,7 @@ It is recorded in every checkpoint. Another environment gives the same results t
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -16,8 +17,10 @@ _ARITHMETIC = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "i8m
 """Beginnings of the CPU features that choose between arithmetic instructions."""
 
 
-def describe_environment(*, backend: str, threads: int) -> dict[str, str | int]:
-    """Names and values, in plain JSON types. `threads` is the run's thread budget."""
+def describe_environment(
+    *, backend: str, threads: int, device: Mapping[str, str] | None = None
+) -> dict[str, str | int]:
+    """Names and values, in plain JSON types. `threads` is the run's thread budget, `device` what a GPU adds."""
     model, features = _cpu(CPU_INFO)
     return {
         "entrenar": entrenar_core.__version__,
@@ -29,6 +32,7 @@ def describe_environment(*, backend: str, threads: int) -> dict[str, str | int]:
         "threads": threads,
         "cpu": model,
         "cpu_features": " ".join(features),
+        **(device or {}),
     }
 
 

@@ -33,6 +33,7 @@ FREE_KEYS = (
     "training.output_dir",
     "training.activation_checkpointing",
     "training.device",
+    "training.deterministic",
     "training.threads",
 )
 """Keys, or whole sections, that may change when a run is resumed."""

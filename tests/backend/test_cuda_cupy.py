@@ -160,6 +160,15 @@ def test_what_cupy_allocates_for_itself_is_counted_and_refused_alike(runtime: Cu
         fakes[0].empty((2 * MIB,), np.uint8)
 
 
+def test_the_gpu_and_its_libraries_are_what_bits_depend_on(runtime: CupyRuntime) -> None:
+    assert CudaBackend(runtime, "bfloat16").environment() == {
+        "gpu": "Test GPU",
+        "cupy": "14.2.0",
+        "cublas": "130201",
+        "compute_dtype": "bfloat16",
+    }
+
+
 def test_closing_gives_everything_back(fakes: Any) -> None:
     cupy, cublas = fakes
     allocator = cupy.allocator

@@ -16,7 +16,7 @@ from tests.cuda_host.fake_driver import T4, install_driver, remove_cupy
 def refusal(kind: type[DeviceError] | type[MissingExtraError] = DeviceError) -> tuple[str, str]:
     with pytest.raises(kind) as found:
         find_gpu()
-    assert found.value.hint is not None and found.value.hint.endswith("or compute with `device: cpu`")
+    assert found.value.hint is not None and found.value.hint.endswith("or choose the device cpu")
     return found.value.message, found.value.hint
 
 
@@ -49,7 +49,7 @@ def test_without_cupy_the_extra_is_the_one_for_the_driver(
     remove_cupy(monkeypatch, driver=driver)
     message, hint = refusal(MissingExtraError)
     assert message == "computing on a GPU needs CuPy, which is not installed"
-    assert hint == f"{command}, or compute with `device: cpu`"
+    assert hint == f"{command}, or choose the device cpu"
 
 
 def test_cupy_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_a_driver_that_is_too_old_for_any_build(monkeypatch: pytest.MonkeyPatch)
     install_driver(monkeypatch, driver=11080, runtime=12090, error=35, builds=("cupy-cuda12x",))
     message, hint = refusal()
     assert message == "the NVIDIA driver is too old: it supports CUDA 11.8, and CuPy is built for 12.9"
-    assert hint == "update NVIDIA's driver to 525 or later, or compute with `device: cpu`"
+    assert hint == "update NVIDIA's driver to 525 or later, or choose the device cpu"
 
 
 def test_a_driver_that_only_cuda_finds_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, how: dict[str, 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert refusal() == (
         "there is an NVIDIA driver, but it shows no GPU",
-        "`nvidia-smi` lists the GPUs of this machine; or compute with `device: cpu`",
+        "`nvidia-smi` lists the GPUs of this machine; or choose the device cpu",
     )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert refusal()[1].startswith("CUDA_VISIBLE_DEVICES is ''")

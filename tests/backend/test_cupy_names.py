@@ -13,6 +13,7 @@ pytestmark = pytest.mark.nvrtc
 
 RUNTIME_NAMES = (
     "cuda.Device.compute_capability",
+    "cuda.Device.id",
     "cuda.Module.load",
     "cuda.Module.get_function",
     "cuda.Function.__call__",
@@ -33,6 +34,8 @@ RUNTIME_NAMES = (
     "cuda.Stream.synchronize",
     "cuda.Event.done",
     "cuda.runtime.memGetInfo",
+    "cuda.runtime.getDeviceProperties",
+    "__version__",
     "cuda.driver.funcSetAttribute",
     "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
     "get_default_memory_pool",

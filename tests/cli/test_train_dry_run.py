@@ -49,6 +49,7 @@ KEYS: dict[str, Any] = {
     "previews.segments": {"text", "is_trained", "is_special"},
     "warnings": list,
     "distill": type(None),
+    "device": str,
 }
 """What scripts may count on: for each place the type of its value, or its keys (of its entries, where it is a list)."""
 

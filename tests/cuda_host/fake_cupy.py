@@ -101,6 +101,10 @@ class FakeCublas(ModuleType):
     def destroy(self, handle: int) -> None:
         self.handles.remove(handle)
 
+    def getVersion(self, handle: int) -> int:
+        assert handle in self.handles
+        return 130201
+
     def setMathMode(self, handle: int, mode: int) -> None:
         self.math_mode = mode
 
@@ -150,7 +154,7 @@ class FakeCupy(HostModule):
         self.allocator: Callable[[int], Any] = self.pool.malloc
         self.functions: dict[int, FakeFunction] = {}
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(compute_capability="90"),
+            Device=lambda: SimpleNamespace(compute_capability="90", id=0),
             Module=FakeModule,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             get_allocator=lambda: self.allocator,
@@ -158,7 +162,10 @@ class FakeCupy(HostModule):
             alloc_pinned_memory=PinnedMemory,
             get_current_stream=lambda: stream,
             runtime=SimpleNamespace(
-                CUDA_R_32F=0, CUDA_R_16BF=14, memGetInfo=lambda: (self.pool.limit - self.pool.total_bytes(), GIB)
+                CUDA_R_32F=0,
+                CUDA_R_16BF=14,
+                memGetInfo=lambda: (self.pool.limit - self.pool.total_bytes(), GIB),
+                getDeviceProperties=lambda device: {"name": b"Test GPU", "major": 9, "minor": 0},
             ),
             driver=SimpleNamespace(
                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=self._set_attribute

@@ -141,6 +141,9 @@ class HostRuntime:
             product += np.float32(beta) * out.host.astype(np.float32)
         out.host[...] = product.astype(out.dtype)
 
+    def environment(self) -> dict[str, str]:
+        return {"gpu": "none"}
+
     def peak_bytes(self) -> int:
         return self._peak
 
