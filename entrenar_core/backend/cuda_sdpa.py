@@ -28,8 +28,8 @@ MOST_SCRATCH = 3 << 29
 
 _SMALLER_IF_DETERMINISTIC = 4
 _MOST_POSITIONS = 1 << 14
-_SHORTEST = 16
-"""A library's tiles are longer than that."""
+_SHORTEST = 64
+"""A library's tiles are longer than that, and each shape takes it a second to compile."""
 
 
 @dataclass(frozen=True)

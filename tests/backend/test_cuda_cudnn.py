@@ -29,7 +29,7 @@ LLAMA, QWEN, GEMMA = (32, 8, 128), (14, 2, 64), (8, 1, 256)
 ROWS, PACKED = (2, 4096, False), (64, 128, True)
 """Sequences, tokens of each, and whether they are packed."""
 
-LAUNCHES = [(ROWS, LLAMA), (PACKED, LLAMA), ((512, 16, True), QWEN), ((3, 1000, False), QWEN), (PACKED, GEMMA)]
+LAUNCHES = [(ROWS, LLAMA), (PACKED, LLAMA), ((256, 64, True), QWEN), ((3, 1000, False), QWEN), (PACKED, GEMMA)]
 
 
 def asked_for(shape: SdpaShape, capability: int) -> bool:

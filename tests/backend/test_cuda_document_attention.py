@@ -63,7 +63,7 @@ def backend_with(sdpa: Any, compute_dtype: str = "bfloat16", **more: Any) -> Cud
 
 
 @needs_compiler
-@pytest.mark.parametrize("positions", [16, 64, 1 << 14])
+@pytest.mark.parametrize("positions", [64, 128, 1 << 14])
 @pytest.mark.parametrize("lower", [PACKED, ROWS, PADDED], ids=["packed", "rows", "padded"])
 def test_documents_get_the_attention_of_the_reference(
     lower: NDArray, positions: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
@@ -108,11 +108,11 @@ def test_where_documents_are_goes_to_the_device_once_a_batch(rng: np.random.Gene
 
 @needs_compiler
 def test_what_the_library_does_not_serve_goes_another_way_and_is_counted(rng: np.random.Generator) -> None:
-    backend, arrays = backend_with(HostSdpa(refused=frozenset([32]))), inputs(rng, PACKED)
+    backend, arrays = backend_with(HostSdpa(refused=frozenset([128]))), inputs(rng, PACKED)
     for found, truth in zip(both_ways(backend, arrays, PACKED), both_ways(TRUTH, arrays, PACKED), strict=True):
         assert_close(found, truth, 2**-6)
     both_ways(backend, arrays, PACKED, softcap=2.0)
-    assert backend.attention_paths == {"blocked: sequences of 32": 2, "blocked: a soft cap": 2}
+    assert backend.attention_paths == {"blocked: sequences of 128": 2, "blocked: a soft cap": 2}
 
 
 @needs_compiler
@@ -189,7 +189,7 @@ def test_launches_hold_every_document_of_two_tokens_once_and_waste_less_than_hal
     np.testing.assert_array_equal(np.sort(there), starts[lengths > 1])
     for launch in launches:
         used = launch.lengths[launch.lengths > 0]
-        assert (used <= launch.length).all() and (launch.length == 16 or (2 * used > launch.length).all())
+        assert (used <= launch.length).all() and (launch.length == 64 or (2 * used > launch.length).all())
         assert len(launch.starts) * launch.length == positions_of_a_launch(SIZES) == 8192
         assert (np.diff(launch.starts + launch.lengths) >= 0).all()
 

@@ -24,6 +24,7 @@ from entrenar_core.optim.clip import clip
 from tests.backend.agreement import assert_close
 from tests.cuda_host import host_runtime
 from tests.cuda_host.device_array import waits
+from tests.cuda_host.host_sdpa import HostSdpa
 from tests.model.tiny import ARCHITECTURE_NAMES, DOUBLE, build, loss_and_gradients, pack, tiny_spec, tokens_of
 
 pytestmark = pytest.mark.skipif(not host_runtime.is_possible(), reason=host_runtime.NO_COMPILER)
@@ -92,6 +93,21 @@ def test_checkpointed_activations_change_nothing(lora: bool, compute_dtype: str)
     assert plain[0] == again[0]
     for name, gradient in plain[1].items():
         np.testing.assert_array_equal(again[1][name], gradient, err_msg=name)
+
+
+@pytest.mark.parametrize("checkpoint_activations", [False, True], ids=["kept", "checkpointed"])
+def test_attention_of_a_library_is_as_good_as_that_in_blocks(checkpoint_activations: bool) -> None:
+    by_library, in_blocks = CudaBackend(host_runtime.HostRuntime(), sdpa=HostSdpa()), device("bfloat16")
+    options: dict[str, Any] = {"lora": True, "checkpoint_activations": checkpoint_activations}
+    truth, *gradients = (
+        loss_and_gradients(model_on(each, **options), BATCH, 0.1, KEY)[1] for each in (DOUBLE, by_library, in_blocks)
+    )
+    assert by_library.attention_paths == {"host": 6 if checkpoint_activations else 4}
+    errors = [
+        math.hypot(*(np.linalg.norm(some[name] - true) / np.linalg.norm(true) for name, true in truth.items()))
+        for some in gradients
+    ]
+    assert errors[0] < 1.2 * errors[1] < 0.5
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
