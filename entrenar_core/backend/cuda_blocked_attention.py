@@ -20,6 +20,8 @@ from entrenar_core.backend.parameters import AttentionParams
 SCORE_BYTES = 256 << 20
 """Scores of a block, float32: large enough for products at their full rate, small beside a model."""
 
+_KEYS_TOGETHER = 8
+
 _FEW_QUERIES = 16
 """Up to so many queries (generation), keys and values are multiplied where they lie, sequence by sequence."""
 
@@ -36,11 +38,15 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Block:
-    """Queries first_query ... first_query + n_queries of a block, and how many keys the last one sees at most."""
+    """Queries first_query ... first_query + n_queries of a block, and the keys that one of them may see."""
 
     first_query: int
     n_queries: int
-    n_keys: int
+    keys: slice
+
+    @property
+    def n_keys(self) -> int:
+        return int(self.keys.stop - self.keys.start)
 
     def rows(self, group: int) -> slice:
         return slice(self.first_query * group, (self.first_query + self.n_queries) * group)
@@ -63,7 +69,7 @@ class CudaBlockedAttention(CudaLaunch):
             scores = self._product(grouped[part.sequences, rows], _transposed(part.k, block), FLOAT32, params.scale)
             weights = self.empty(scores.shape, q.dtype)
             self._over_scores("attention_softmax", part, block, sizes, params, scores, weights, lse, lower)
-            self.runtime.gemm(weights, part.v[:, : block.n_keys], out[part.sequences, rows], 1.0, 0.0)
+            self.runtime.gemm(weights, part.v[:, block.keys], out[part.sequences, rows], 1.0, 0.0)
         return self._join("join_heads", out, q.shape, sizes, sizes.group, q.dtype), lse
 
     def attend_in_blocks_backward(
@@ -83,7 +89,7 @@ class CudaBlockedAttention(CudaLaunch):
         dq = self.empty(grouped.shape, q.dtype)
         dk, dv = (self.runtime.zeros((sizes.sequences, sizes.n_keys, sizes.width), FLOAT32) for _ in range(2))
         for part, block in self._pieces(k, v, sizes, params):
-            rows, keys = block.rows(sizes.group), slice(0, block.n_keys)
+            rows, keys = block.rows(sizes.group), block.keys
             queries, dqueries = grouped[part.sequences, rows], dgrouped[part.sequences, rows]
             scores = self._product(queries, _transposed(part.k, block), FLOAT32, params.scale)
             dweights = self._product(dqueries, _transposed(part.v, block), FLOAT32, 1.0)
@@ -116,10 +122,17 @@ class CudaBlockedAttention(CudaLaunch):
     ) -> Iterator[tuple[_Part, _Block]]:
         for part in self._parts(k, v, sizes):
             n_heads = (part.sequences.stop - part.sequences.start) * sizes.group
-            height = max(1, self.score_bytes // (4 * n_heads * sizes.n_keys))
-            for first in range(0, sizes.n_queries, height):
-                count = min(height, sizes.n_queries - first)
-                yield part, _Block(first, count, first + count + params.q_offset)
+            most = max(1, self.score_bytes // (4 * n_heads))  # of (query, key)
+            first = 0
+            while first < sizes.n_queries:
+                block = _block(first, max(1, most // sizes.n_keys), sizes, params)
+                while block.n_queries < sizes.n_queries - first:
+                    wider = _block(first, 2 * block.n_queries, sizes, params)
+                    if wider.n_queries * wider.n_keys > most:
+                        break
+                    block = wider
+                yield part, block
+                first += block.n_queries
 
     def _parts(self, k: Array, v: Array, sizes: AttentionSizes) -> Iterator[_Part]:
         if sizes.n_queries > _FEW_QUERIES:
@@ -138,16 +151,16 @@ class CudaBlockedAttention(CudaLaunch):
             x = self.xp.ascontiguousarray(x)
         y = self.empty((batch * n_kv, time, width), x.dtype)
         strides = (x.strides[0] // item, x.strides[1] // item)
-        self.over_elements(
-            "attention", "split_heads", y.size, x, y, y.size, *strides, time, n_kv, width, element=x.dtype
-        )
+        self._over_packs("split_heads", x, y, *strides, time, n_kv, width, element=x.dtype)
         return y
 
     def _join(self, kernel: str, x: Array, shape: Any, sizes: AttentionSizes, group: int, dtype: Any) -> Array:
         y = self.empty(shape, dtype)
-        places = (shape[1], sizes.n_kv, group * sizes.width)
-        self.over_elements("attention", kernel, y.size, x, y, y.size, *places, element=dtype)
+        self._over_packs(kernel, x, y, shape[1], sizes.n_kv, group * sizes.width, element=dtype)
         return y
+
+    def _over_packs(self, kernel: str, x: Array, y: Array, *sizes: int, element: Any) -> None:
+        self.over_elements("attention", kernel, -(-y.nbytes // 16), x, y, y.size, *sizes, element=element)
 
     def _product(self, a: Array, b: Array, dtype: Any, alpha: float) -> Array:
         out = self.empty((a.shape[0], a.shape[1], b.shape[2]), dtype)
@@ -159,15 +172,27 @@ class CudaBlockedAttention(CudaLaunch):
     ) -> None:
         grid = (block.n_queries * sizes.group, part.sequences.stop - part.sequences.start)
         places = (part.first_batch, block.first_query, sizes.group, sizes.n_kv, sizes.n_queries, block.n_keys)
-        threads = min(256, max(32, -(-block.n_keys // 128) * 32))
-        how = (params.q_offset, params.softcap)
+        how = (params.q_offset - block.keys.start, block.keys.start, params.softcap)
         element = arrays[1].dtype if kernel == "attention_softmax" else arrays[4].dtype
+        threads = min(256, max(32, -(-block.n_keys * element.itemsize // 1024) * 32))
         self.launch("attention", kernel, grid, *arrays, *places, *how, element=element, threads=threads)
+
+
+def _block(first_query: int, n_queries: int, sizes: AttentionSizes, params: AttentionParams) -> _Block:
+    """The block of up to n_queries from first_query on. Its keys begin and end at multiples of 8, which products like,
+    where the host knows of some that nobody sees, and where that adds no key that a cache has no value for."""
+    count = min(n_queries, sizes.n_queries - first_query)
+    first_key, stop = 0, first_query + count + params.q_offset
+    if params.host_lower is not None:
+        first_key = params.host_lower.first_key(first_query, first_query + count)
+    if sizes.n_queries == sizes.n_keys:
+        stop = min(sizes.n_keys, -(-stop // _KEYS_TOGETHER) * _KEYS_TOGETHER)
+    return _Block(first_query, count, slice(first_key // _KEYS_TOGETHER * _KEYS_TOGETHER, stop))
 
 
 def _transposed(x: Array, block: _Block) -> Array:
     """[Z, width, keys] of the keys that a block sees."""
-    return x[:, : block.n_keys].transpose(0, 2, 1)
+    return x[:, block.keys].transpose(0, 2, 1)
 
 
 def _in_columns(x: Array) -> Array:

@@ -14,7 +14,7 @@ class AttentionParams:
 
     scale: factor on q·k. softcap: scores become softcap·tanh(score/softcap); 0 turns it off.
     q_offset: index in k of the first query (the number of cached keys when generating).
-    host_lower: the values of `lower`, if the host has them: they change nothing but the time it takes.
+    host_lower: the values of `lower`, if the host has them: they save time, and change no more than the order of sums.
     """
 
     scale: float

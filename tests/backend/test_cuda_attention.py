@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from entrenar_core.backend.cuda import CudaBackend
+from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AttentionParams
 from tests.backend.agreement import TRUTH, assert_close
 from tests.cuda_host import host_runtime
@@ -24,6 +26,16 @@ def inputs(rng: np.random.Generator, n_queries: int, n_keys: int) -> list[NDArra
     """q, k, v, dout [2, ...] of 4 heads in 2 groups."""
     sizes = ((2, n_queries, 4, 8), (2, n_keys, 2, 8), (2, n_keys, 2, 8), (2, n_queries, 4, 8))
     return [rng.standard_normal(size).astype(np.float32) for size in sizes]
+
+
+class CountingRuntime(host_runtime.HostRuntime):
+    """Counts the multiplications of matrix products."""
+
+    n_products = 0
+
+    def gemm(self, a: Any, b: Any, out: Any, alpha: float, beta: float) -> None:
+        self.n_products += out.size * a.shape[-1]
+        super().gemm(a, b, out, alpha, beta)
 
 
 def documents(n_queries: int, q_offset: int) -> NDArray:
@@ -63,6 +75,25 @@ def test_few_queries_behind_a_cache(n_queries: int, q_offset: int, rng: np.rando
     backend = CudaBackend(host_runtime.HostRuntime(), "float32")
     params = AttentionParams(scale=0.6, q_offset=q_offset)
     assert_as_the_truth(backend, inputs(rng, n_queries, 40), documents(n_queries, q_offset), params, 1e-5)
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("n_queries", "q_offset"), [(60, 0), (40, 20), (3, 57)])
+def test_keys_that_no_query_of_a_block_sees_are_left_out(
+    n_queries: int, q_offset: int, compute_dtype: str, rng: np.random.Generator
+) -> None:
+    """Where the host knows them: what it knows changes nothing else."""
+    at = np.arange(q_offset, q_offset + n_queries)
+    lower = np.stack([np.maximum(at - 6, 0), at // 10 * 10]).astype(np.int32)
+    arrays = [each.astype(bfloat16).astype(np.float32) for each in inputs(rng, n_queries, 60)]
+    products = []
+    for host_lower in (None, HostLower(lower)):
+        backend = CudaBackend(CountingRuntime(), compute_dtype)
+        backend.score_bytes = 4 * 8 * 60 * 8
+        params = AttentionParams(scale=0.6, softcap=5.0, q_offset=q_offset, host_lower=host_lower)
+        assert_as_the_truth(backend, arrays, lower, params, 1e-5 if compute_dtype == "float32" else 2**-6)
+        products.append(backend.runtime.n_products)
+    assert products[1] < 0.75 * products[0]
 
 
 def test_bfloat16_rounds_what_products_read_and_give(rng: np.random.Generator) -> None:
