@@ -1,16 +1,21 @@
-"""Attention forward and backward: grouped heads, documents, windows, soft caps, offsets, and long sequences."""
+"""Attention forward and backward: grouped heads, documents, windows, soft caps, offsets, and long sequences.
+
+Each call goes every way that the backend has: from matrix products, and by the library where it serves the call, with
+gradients that may differ in their last bits from time to time, and with those that may not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.compare import Activation, Call, Draw, Finding, place, relative_error, worse
+from benchmarks.gpu.compare import TOLERANCE, Activation, Call, Draw, Finding, ask, place, relative_error, worse
 from benchmarks.gpu.sizes import AttentionSize
 from benchmarks.gpu.subject import DTYPES, TRUTH, Subject
+from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AttentionParams
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -36,8 +41,9 @@ def case_of(size: AttentionSize, mask: str, draw: Draw, softcap: float = 0.0) ->
     q_shape = (size.batch, size.queries, size.heads, size.head_dim)
     kv_shape = (size.batch, size.keys, size.kv_heads, size.head_dim)
     q, k, v, dout = (draw.rounded(draw.normal(*shape)) for shape in (q_shape, kv_shape, kv_shape, q_shape))
-    params = AttentionParams(size.head_dim**-0.5, softcap, size.keys - size.queries)
-    return Case(q, k, v, dout, lower_of(size, mask, draw.rng), params)
+    lower = lower_of(size, mask, draw.rng)
+    params = AttentionParams(size.head_dim**-0.5, softcap, size.keys - size.queries, HostLower(lower))
+    return Case(q, k, v, dout, lower, params)
 
 
 def lower_of(size: AttentionSize, mask: str, rng: np.random.Generator) -> NDArray:
@@ -52,7 +58,51 @@ def lower_of(size: AttentionSize, mask: str, rng: np.random.Generator) -> NDArra
     return lower.astype(np.int32)
 
 
-def against_the_reference(draw: Draw) -> Iterator[Call]:
+def ways(subject: Subject) -> Iterator[tuple[str, Subject, bool]]:
+    """What each way is called, who goes it, and whether it is the library's."""
+    yield "from products", subject.without_library, False
+    yield "by the library", subject, True
+    yield "by the library, same bits", subject.same_each_time, True
+
+
+def against_the_reference(subject: Subject) -> Iterator[Finding]:
+    """Short sequences of every kind, each way that serves them."""
+    for way, who, is_library in ways(subject):
+        for dtype in DTYPES[1:] if is_library else DTYPES:
+            found: dict[str, Finding] = {}
+            draw = Draw(dtype, subject.sizes, np.random.default_rng(17))
+            for call in reference_calls(draw):
+                one = ask(who, call, dtype, twice=not is_library or who.deterministic)
+                if not is_library or was_library(who.backends[dtype]):
+                    name = f"{call.label}, {way}"
+                    one = replace(one, name=name)
+                    found[name] = one if name not in found else worse(found[name], one)
+            yield from found.values() if found else [refused(way, who, dtype)]
+
+
+def paths_since(backend: Any) -> set[str]:
+    """Which ways attention has gone since the last question."""
+    paths = set(backend.attention_paths)
+    backend.attention_paths.clear()
+    return paths
+
+
+def is_of_products(path: str) -> bool:
+    return path.startswith("blocked")
+
+
+def was_library(backend: Any) -> bool:
+    """Whether all attention since the last question went to the library."""
+    return not any(is_of_products(path) for path in paths_since(backend))
+
+
+def refused(way: str, subject: Subject, dtype: str) -> Finding:
+    """A line for a way that nothing went: there is no library, or it serves none of the calls."""
+    reason = subject.sdpa if isinstance(subject.sdpa, str) else "it serves none of the calls"
+    return Finding(f"attention, {way}", dtype, 0.0, 0.0, tried=0, not_measured=reason)
+
+
+def reference_calls(draw: Draw) -> Iterator[Call]:
     for size in draw.sizes.attention:
         for mask in MASKS:
             for softcap in (0.0, 3.0):
@@ -73,42 +123,42 @@ def long_sequences(subject: Subject) -> Iterator[Finding]:
     """Held against dense formulas, whose cost is that of a few matrix products."""
     for dtype in DTYPES:
         for mask in ("causal", "documents"):
-            found: list[Finding] = []
+            draw = Draw(dtype, subject.sizes, np.random.default_rng(29))
+            found: dict[str, Finding] = {}
             for size in subject.sizes.long_attention:
-                draw = Draw(dtype, subject.sizes, np.random.default_rng(29))
-                found.extend(_long(subject, case_of(size, mask, draw), dtype, f"long attention, {mask}"))
-            forward, backward = found[::2], found[1::2]
-            yield _together(forward)
-            yield _together(backward)
+                one = case_of(size, mask, draw)
+                truth = dense_attention(one)
+                for way, who, is_library in ways(subject):
+                    for finding in _long(who.backends[dtype], one, truth, dtype, f"long attention, {mask}", way):
+                        if not is_library or was_library(who.backends[dtype]):
+                            name = finding.name
+                            found[name] = finding if name not in found else worse(found[name], finding)
+            yield from found.values()
 
 
-def _together(findings: list[Finding]) -> Finding:
-    first = findings[0]
-    for other in findings[1:]:
-        first = worse(first, other)
-    return first
-
-
-def _long(subject: Subject, one: Case, dtype: str, label: str) -> Iterator[Finding]:
-    backend = subject.backends[dtype]
+def _long(backend: Any, one: Case, truth: Dense, dtype: str, label: str, way: str) -> Iterator[Finding]:
     q, k, v, dout = (place(backend, Activation(values)) for values in (one.q, one.k, one.v, one.dout))
     lower = backend.asarray(one.lower)
     out, lse = backend.attention(q, k, v, lower, one.params)
+    error = max(relative_error(backend.to_host(out), truth.out), relative_error(backend.to_host(lse), truth.lse))
+    yield Finding(f"{label}, {way}", dtype, error, TOLERANCE[dtype])
     gradients = backend.attention_backward(dout, q, k, v, out, lse, lower, one.params)
-    truth, truth_lse, truth_gradients = dense_attention(one)
-    tolerance = _TOLERANCE[dtype]
-    error = max(relative_error(backend.to_host(out), truth), relative_error(backend.to_host(lse), truth_lse))
-    yield Finding(label, dtype, error, tolerance)
     terms = float(np.abs(one.dout).max())
-    errors = [relative_error(backend.to_host(a), b, terms) for a, b in zip(gradients, truth_gradients, strict=True)]
-    yield Finding(f"{label}, backward", dtype, max(errors), tolerance)
+    errors = [relative_error(backend.to_host(a), b, terms) for a, b in zip(gradients, truth.gradients, strict=True)]
+    yield Finding(f"{label}, backward, {way}", dtype, max(errors), TOLERANCE[dtype])
 
 
-_TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+@dataclass(frozen=True)
+class Dense:
+    """float64 values: out [B, T, H, E], the log-sum-exp [B, H, T], and the gradients of q, k and v."""
+
+    out: NDArray
+    lse: NDArray
+    gradients: tuple[NDArray, NDArray, NDArray]
 
 
-def dense_attention(one: Case) -> tuple[NDArray, NDArray, tuple[NDArray, NDArray, NDArray]]:
-    """out, log-sum-exp and the gradients of q, k and v, in float64, with every score of a head at once; no soft cap."""
+def dense_attention(one: Case) -> Dense:
+    """With every score of a head at once; no soft cap."""
     n_queries, n_heads = one.q.shape[1:3]
     n_keys, n_kv = one.k.shape[1:3]
     out, lse = np.empty_like(one.q), np.empty((len(one.q), n_heads, n_queries))
@@ -129,4 +179,4 @@ def dense_attention(one: Case) -> tuple[NDArray, NDArray, tuple[NDArray, NDArray
         dq[b, :, h] = dscores @ k
         dk[b, :, kv] += dscores.T @ q
         dv[b, :, kv] += weights.T @ dout
-    return out, lse, (dq, dk, dv)
+    return Dense(out, lse, (dq, dk, dv))

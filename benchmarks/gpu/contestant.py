@@ -32,6 +32,10 @@ class Trainer(Protocol):
         """Wait until the device has done what it was told."""
         ...
 
+    def attention(self) -> str:
+        """What attends, in words."""
+        ...
+
     def peak_bytes(self) -> int:
         """The most memory that the process has held on the device since it was built."""
         ...
@@ -51,7 +55,8 @@ def take_turn(trainer: Trainer, warm: int, steps: int) -> Message:
     trainer.synchronize()
     seconds = (time.perf_counter() - started) / steps
     first, last = trainer.loss_of(taken[0]), trainer.loss_of(taken[-1])
-    found = {"seconds": seconds, "first_loss": first, "last_loss": last, "peak_bytes": trainer.peak_bytes()}
+    found = {"seconds": seconds, "first_loss": first, "last_loss": last, "attention": trainer.attention()}
+    found["peak_bytes"] = trainer.peak_bytes()
     trainer.give_back()
     return found
 

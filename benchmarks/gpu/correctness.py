@@ -27,9 +27,10 @@ CHECKS: dict[str, Check] = {
     "decoding": packed_cases.decoding,
     "packed products": check_of(packed_cases.products),
     "fake quantization": check_of(packed_cases.fake_quantization, ("float32",)),
-    "attention": check_of(attention_cases.against_the_reference),
+    "attention": attention_cases.against_the_reference,
     "long attention": attention_cases.long_sequences,
     **{f"model: {plan.title}": partial(model_cases.whole_model, plan=plan) for plan in model_cases.PLANS},
+    "model: deterministic": model_cases.same_bits,
     "training": model_cases.training,
     "large arrays": large_cases.large_arrays,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.attention_cases import paths_since
 from benchmarks.gpu.child import Message
 from benchmarks.gpu.random_blocks import FORMS, weight_blocks
 from benchmarks.gpu.subject import Subject
@@ -16,6 +17,7 @@ from benchmarks.gpu.timing import Timer, Work, seconds_of
 from entrenar_core.autograd.ops.matmul import matmul
 from entrenar_core.autograd.tape import Tape
 from entrenar_core.autograd.tensor import Tensor
+from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AdamParams, AttentionParams
 from entrenar_core.codecs.packed import PackedMatrix
 
@@ -183,21 +185,27 @@ def _forward_and_backward(timer: Timer, a: Tensor, b: Tensor, gradient: Any, cal
 
 
 def attention(bench: Bench) -> Iterator[Figure]:
-    """Causal, forward and backward; the upper half of the scores is not counted."""
-    batch, heads, kv_heads, width = bench.sizes.attention
-    backend = bench.backend
+    """Causal, forward and backward, by the library and from products; the upper half of the scores is not counted."""
     for length in bench.sizes.lengths:
-        q, dout = (bench.random(batch, length, heads, width) for _ in range(2))
-        k, v = (bench.random(batch, length, kv_heads, width) for _ in range(2))
-        lower, params = backend.zeros((batch, length), np.int32), AttentionParams(width**-0.5)
-        out, lse = backend.attention(q, k, v, lower, params)
-        flops = attention_flops(batch, heads, length, width)
-        how = f"B{batch} T{length} H{heads} K{kv_heads} E{width}"
-        arguments = q, k, v, out, lse, lower, params
-        yield bench.arithmetic("attention", how, flops, lambda c=(q, k, v, lower, params): backend.attention(*c))
-        yield bench.arithmetic(
-            "attention, backward", how, 2.5 * flops, lambda c=(dout, *arguments): backend.attention_backward(*c)
-        )
+        for subject in (bench.subject, bench.subject.without_library):
+            yield from _attention(bench, subject.backends["bfloat16"], length)
+
+
+def _attention(bench: Bench, backend: Any, length: int) -> Iterator[Figure]:
+    batch, heads, kv_heads, width = bench.sizes.attention
+    q, dout = (bench.random(batch, length, heads, width) for _ in range(2))
+    k, v = (bench.random(batch, length, kv_heads, width) for _ in range(2))
+    known = HostLower(np.zeros((batch, length), np.int32))
+    lower, params = backend.asarray(known.values), AttentionParams(width**-0.5, host_lower=known)
+    paths_since(backend)
+    out, lse = backend.attention(q, k, v, lower, params)
+    backend.attention_backward(dout, q, k, v, out, lse, lower, params)
+    way = ", ".join(sorted(paths_since(backend)))
+    flops, how = attention_flops(batch, heads, length, width), f"B{batch} T{length} H{heads} K{kv_heads} E{width}"
+    forward = partial(backend.attention, q, k, v, lower, params)
+    backward = partial(backend.attention_backward, dout, q, k, v, out, lse, lower, params)
+    yield bench.arithmetic(f"attention, {way}", how, flops, forward)
+    yield bench.arithmetic(f"attention, backward, {way}", how, 2.5 * flops, backward)
 
 
 def attention_flops(batch: int, heads: int, length: int, width: int) -> float:

@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from benchmarks.gpu.attention_cases import is_of_products, paths_since
 from benchmarks.gpu.compare import Finding, rounded
 from benchmarks.gpu.random_blocks import weight_blocks
 from benchmarks.gpu.sizes import ModelSize
@@ -219,9 +220,11 @@ def whole_model(subject: Subject, plan: Plan) -> Iterator[Finding]:
     batch = packed_batch(size)
     truth = gradient_of(build_learner(TRUTH, size, plan), batch)
     for dtype in DTYPES:
-        learner = build_learner(subject.backends[dtype], size, plan)
-        found, again = gradient_of(learner, batch), gradient_of(learner, batch)
-        faults = () if found.equals(again) else ("a second pass gave other bits",)
+        backend = subject.backends[dtype]
+        learner = build_learner(backend, size, plan)
+        found = gradient_of(learner, batch)
+        may_differ = _went_to_a_library(backend) and not subject.deterministic
+        faults = () if may_differ or found.equals(gradient_of(learner, batch)) else _DIFFERS
         loss_error = abs(found.loss - truth.loss) / abs(truth.loss)
         yield Finding(f"{plan.title}: loss", dtype, loss_error, LOSS_TOLERANCE[dtype], faults)
         yield Finding(f"{plan.title}: gradients", dtype, found.distance(truth), TOLERANCE[dtype])
@@ -229,6 +232,25 @@ def whole_model(subject: Subject, plan: Plan) -> Iterator[Finding]:
             cpu = gradient_of(build_learner(subject.cpu, size, plan), batch)
             title = f"{plan.title}: gradients beside the CPU backend's"
             yield Finding(title, dtype, found.distance(cpu), TOLERANCE[dtype])
+
+
+_DIFFERS = ("a second pass gave other bits",)
+
+
+def _went_to_a_library(backend: Any) -> bool:
+    """Whether attention did since the last question, so that bits may differ from time to time."""
+    return any(not is_of_products(path) for path in paths_since(backend))
+
+
+def same_bits(subject: Subject) -> Iterator[Finding]:
+    """A deterministic run's gradients, twice, and beside those of the usual one."""
+    size = subject.sizes.model
+    batch, plan = packed_batch(size), Plan("full")
+    learner = build_learner(subject.same_each_time.backends["bfloat16"], size, plan)
+    found, again = gradient_of(learner, batch), gradient_of(learner, batch)
+    usual = gradient_of(build_learner(subject.backends["bfloat16"], size, plan), batch)
+    faults = () if found.equals(again) else _DIFFERS
+    yield Finding("full, deterministic: gradients", "bfloat16", found.distance(usual), TOLERANCE["bfloat16"], faults)
 
 
 def losses_of_training(backend: Any, size: ModelSize, plan: Plan, steps: int) -> list[float]:

@@ -14,7 +14,6 @@ from benchmarks.gpu.training_step import take_step
 from benchmarks.lora_step_ours import random_batch, spec_of
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.cuda import CudaBackend
-from entrenar_core.backend.cuda_runtime import Runtime
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.lora.inject import LoRASettings, inject_lora
 from entrenar_core.model.decoder import LanguageModel
@@ -107,14 +106,14 @@ class OurTrainer:
 
     Args:
         task: what is trained.
-        runtime: the device.
+        backend: where it computes.
         give_back: lets go of its memory that no array is in.
     """
 
-    def __init__(self, task: Task, runtime: Runtime, give_back: Callable[[], None]) -> None:
-        self._runtime = runtime
+    def __init__(self, task: Task, backend: CudaBackend, give_back: Callable[[], None]) -> None:
+        self._backend = backend
         self.give_back = give_back
-        self._model = build_model(task, CudaBackend(runtime, "bfloat16"))
+        self._model = build_model(task, backend)
         if task.kind != "full":
             inject_lora(self._model, LoRASettings(RANK, float(RANK), 0.0, TARGETS), 0)
         self._optimizer = AdamW(self._model.trainable(), weight_decay=0.01)
@@ -129,17 +128,23 @@ class OurTrainer:
         return step
 
     def synchronize(self) -> None:
-        self._runtime.synchronize()
+        self._backend.runtime.synchronize()
+
+    def attention(self) -> str:
+        return ", ".join(sorted(self._backend.attention_paths))
 
     def peak_bytes(self) -> int:
-        return self._runtime.peak_bytes()
+        return self._backend.runtime.peak_bytes()
 
 
 def _build(task: Task) -> Trainer:
-    from entrenar_core.backend.cuda_cupy import CupyRuntime
+    import cupy
 
-    runtime = CupyRuntime()
-    return OurTrainer(task, runtime, runtime.xp.get_default_memory_pool().free_all_blocks)
+    from entrenar_core.backend.select import DeviceChoice, DeviceWish, make_backend
+
+    backend = make_backend(DeviceChoice("cuda", "bfloat16"), DeviceWish("cuda"))
+    assert isinstance(backend, CudaBackend)
+    return OurTrainer(task, backend, cupy.get_default_memory_pool().free_all_blocks)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,9 @@ class PeerTrainer:
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
+    def attention(self) -> str:
+        return str(self._model.config._attn_implementation)
+
     def peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_reserved()) if DEVICE == "cuda" else 0
 

@@ -119,6 +119,7 @@ class Result:
     Attributes:
         seconds: of a step.
         first_loss, last_loss: before the first step and before the last.
+        attention: what attends, in words.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Result:
     first_loss: float
     last_loss: float
     peak_bytes: int
+    attention: str
     turns: int
 
     @property
@@ -139,7 +141,7 @@ class Result:
         seconds = statistics.median(turn["seconds"] for turn in turns)
         peak = max(turn["peak_bytes"] for turn in turns)
         losses = turns[0]["first_loss"], turns[-1]["last_loss"]
-        return cls(contestant.name, task, seconds, *losses, peak, len(turns))
+        return cls(contestant.name, task, seconds, *losses, peak, turns[-1]["attention"], len(turns))
 
 
 @dataclass(frozen=True)

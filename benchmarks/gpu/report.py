@@ -52,6 +52,8 @@ def lines_of_cases(part: str, outcome: Message, line_of: Any) -> Iterator[Line]:
 
 def correctness_line(part: str, message: Message) -> Line:
     """Of one finding of `compare`."""
+    if message["not_measured"]:
+        return Line(part, message["name"], message["dtype"], message["not_measured"], verdict=NOT_MEASURED)
     faults = "; ".join(message["faults"])
     found = f"{message['error']:.1e}" + (f" {faults}" if faults else "")
     verdict = OK if message["ok"] else FAILED

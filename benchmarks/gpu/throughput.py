@@ -185,6 +185,7 @@ def _message(race: Race) -> Message:
             "peak_bytes": one.peak_bytes,
             "first_loss": one.first_loss,
             "last_loss": one.last_loss,
+            "attention": one.attention,
             "turns": one.turns,
         }
         for one in race.results
@@ -225,7 +226,8 @@ def _figures(result: Message, matrix_rate: float | None) -> str:
     share = f"MFU {result['flops_per_second'] / matrix_rate:.0%}, " if matrix_rate else ""
     return (
         f"{result['tokens_per_second']:,.0f} tok/s, {share}{result['peak_bytes'] / 2**30:.1f} GiB,"
-        f" loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
+        f" loss {result['first_loss']:.3f} to {result['last_loss']:.3f},"
+        f" attention: {result['attention']}"
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from benchmarks.gpu.contestant import Trainer, serve_contestant
 from benchmarks.gpu.task import Task
@@ -37,6 +36,9 @@ class Pretender:
     def synchronize(self) -> None:
         """There is nothing to wait for."""
 
+    def attention(self) -> str:
+        return "none"
+
     def peak_bytes(self) -> int:
         return 1000 * self.steps
 
@@ -47,10 +49,10 @@ class Pretender:
 def build_on_host(task: Task) -> Trainer:
     """Our contestant on kernels that run on the host."""
     from benchmarks.gpu.ours import OurTrainer
+    from entrenar_core.backend.cuda import CudaBackend
     from tests.cuda_host.host_runtime import HostRuntime
 
-    runtime: Any = HostRuntime()
-    return OurTrainer(task, runtime, lambda: None)
+    return OurTrainer(task, CudaBackend(HostRuntime(), "bfloat16"), lambda: None)
 
 
 def main() -> None:

@@ -18,13 +18,14 @@ from benchmarks.gpu.subject import TRUTH, Subject
 from entrenar_core.codecs.packed import PackedMatrix
 from entrenar_core.codecs.registry import DECODABLE
 from tests.cuda_host import host_runtime
+from tests.cuda_host.host_sdpa import HostSdpa
 
 
 @pytest.fixture(scope="module")
 def subject() -> Iterator[Subject]:
     if not host_runtime.is_possible():
         pytest.skip(host_runtime.NO_COMPILER)
-    made = Subject(host_runtime.HostRuntime(), HOST)
+    made = Subject(host_runtime.HostRuntime(), HOST, HostSdpa())
     yield made
     made.cpu.close()
 
@@ -38,7 +39,7 @@ def test_every_check_passes_on_the_host(subject: Subject, name: str) -> None:
 
 def with_kernel(subject: Subject, name: str, kernel: Any) -> Subject:
     """The subject with another kernel in its float32 backend."""
-    spoilt = Subject(subject.runtime, HOST)
+    spoilt = Subject(subject.runtime, HOST, subject.sdpa)
     setattr(spoilt.backends["float32"], name, kernel)
     return spoilt
 
@@ -89,14 +90,37 @@ def test_calls_with_one_label_are_one_line_of_each_type(subject: Subject) -> Non
     assert [(one.name, one.dtype, one.tried) for one in found] == [("twice", "float32", 2), ("twice", "bfloat16", 2)]
 
 
+def test_attention_is_tried_by_the_library_too(subject: Subject) -> None:
+    names = {one.name for one in CHECKS["attention"](subject)} | {one.name for one in CHECKS["long attention"](subject)}
+    for kind in ("attention, causal", "attention, documents", "long attention, causal", "long attention, documents"):
+        for way in ("from products", "by the library", "by the library, same bits"):
+            assert {f"{kind}, {way}", f"{kind}, backward, {way}"} <= names
+    assert not [name for name in names if "soft cap" in name and "library" in name]
+
+
+def test_a_wrong_library_is_found(subject: Subject) -> None:
+    class Wrong(HostSdpa):
+        def run(self, shape: Any, backward: bool, *arguments: Any) -> None:
+            super().run(replace(shape, scale=1.2 * shape.scale), backward, *arguments)
+
+    found = list(CHECKS["long attention"](Subject(subject.runtime, HOST, Wrong())))
+    assert {one.ok for one in found if "products" in one.name} == {True}
+    assert {one.ok for one in found if "library" in one.name} == {False}
+
+
+def test_without_a_library_it_is_not_measured(subject: Subject) -> None:
+    found = [one for one in CHECKS["attention"](Subject(subject.runtime, HOST, "no cuDNN")) if one.not_measured]
+    assert [one.not_measured for one in found] == ["no cuDNN", "no cuDNN"]
+
+
 @pytest.mark.parametrize("mask", attention_cases.MASKS)
 def test_dense_formulas_are_the_reference(mask: str) -> None:
     draw = Draw("float32", HOST, np.random.default_rng(1))
     one = attention_cases.case_of(AttentionSize(2, 11, 17, 4, 2, 6), mask, draw)
     out, lse = TRUTH.attention(one.q, one.k, one.v, one.lower, one.params)
     gradients = TRUTH.attention_backward(one.dout, one.q, one.k, one.v, out, lse, one.lower, one.params)
-    dense_out, dense_lse, dense_gradients = attention_cases.dense_attention(one)
-    for found, truth in zip((dense_out, dense_lse, *dense_gradients), (out, lse, *gradients), strict=True):
+    dense = attention_cases.dense_attention(one)
+    for found, truth in zip((dense.out, dense.lse, *dense.gradients), (out, lse, *gradients), strict=True):
         assert relative_error(found, truth) < 1e-12
 
 

@@ -14,6 +14,7 @@ from benchmarks.gpu.sizes import HOST
 from benchmarks.gpu.subject import Subject
 from benchmarks.gpu.timing import ClockTimer, calls_for, seconds_of
 from tests.cuda_host import host_runtime
+from tests.cuda_host.host_sdpa import HostSdpa
 
 SMALL = MicroSizes(
     gemm=32,
@@ -45,7 +46,7 @@ class SteadyTimer:
 def subject() -> Iterator[Subject]:
     if not host_runtime.is_possible():
         pytest.skip(host_runtime.NO_COMPILER)
-    yield Subject(host_runtime.HostRuntime(), HOST)
+    yield Subject(host_runtime.HostRuntime(), HOST, HostSdpa())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -110,6 +110,9 @@ class Steps:
     def synchronize(self) -> None:
         self.said.append("wait")
 
+    def attention(self) -> str:
+        return "none"
+
     def peak_bytes(self) -> int:
         return 7
 
@@ -249,7 +252,13 @@ def test_goals_are_held_against_the_fastest_peer() -> None:
     def result(name: str, seconds: float, peak: int, loss: float = 10.4) -> dict[str, Any]:
         rate, flops = SMALL.tokens / seconds, SMALL.flops / seconds
         figures = {"contestant": name, "seconds": seconds, "tokens_per_second": rate, "flops_per_second": flops}
-        return figures | {"peak_bytes": peak * GIB, "first_loss": loss, "last_loss": loss, "turns": 3}
+        return figures | {
+            "peak_bytes": peak * GIB,
+            "first_loss": loss,
+            "last_loss": loss,
+            "turns": 3,
+            "attention": name,
+        }
 
     message = {
         "title": CONTESTS[0].title,
