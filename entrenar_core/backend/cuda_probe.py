@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -155,6 +154,8 @@ def _install(major: int | None = None) -> str:
 
 
 def _installed(names: tuple[str, ...]) -> list[str]:
+    from importlib import metadata  # takes as long to import as all the rest here
+
     return [name for name in names if any(True for _ in metadata.distributions(name=name))]
 
 

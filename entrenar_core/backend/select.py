@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 from entrenar_core.backend.base import Backend
@@ -116,6 +115,6 @@ def _on_gpu(wish: DeviceWish, reason: str) -> DeviceChoice:
 def _why_not_a_gpu(work: Work | None) -> str | None:
     """Why a GPU need not be looked for; empty where nobody would expect one, None where one may do."""
     if driver_cuda_version() is None:
-        return "CuPy is installed, but there is no NVIDIA driver" if find_spec("cupy") is not None else ""
+        return ""
     worth = None if work is None else worth_a_gpu(work)
     return worth.reason if worth is not None and not worth.is_worth else None

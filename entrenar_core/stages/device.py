@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from entrenar_core.backend.base import Backend
 from entrenar_core.backend.gpu_worth import Work
 from entrenar_core.backend.select import Device, DeviceChoice, DeviceWish, choose_device, make_backend
-from entrenar_core.data.files import find_files
-from entrenar_core.data.plain_text import is_plain_text
 from entrenar_core.events import Notice, Reporter
 from entrenar_core.gguf.reader import GGUFFile
-
-BYTES_A_TOKEN = 4
-"""Of text in a file, about."""
 
 
 def open_backend(wish: DeviceWish, work: Work, reporter: Reporter) -> Backend:
@@ -42,25 +36,17 @@ def measuring_wish(device: Device, threads: int | None) -> DeviceWish:
     return DeviceWish(device, threads, compute_dtype="float32")
 
 
-def reading_work(file: GGUFFile, data: str, at_most: int | None = None) -> Work:
-    """Of a model that reads the texts at a path, and no more than `at_most` tokens of them."""
-    files = [Path(data).expanduser()] if is_plain_text(data) else find_files(data).files
-    tokens = total_size(files) // BYTES_A_TOKEN
-    work = Work("evaluate", *_sizes(file), tokens)
-    return work if at_most is None else replace(work, tokens=min(tokens, at_most))
-
-
 def writing_work(file: GGUFFile, n_prompt: int, n_written: int) -> Work:
     """Of a model that goes on from a prompt."""
-    return Work("generate", *_sizes(file), n_prompt, n_written)
+    return Work("generate", *model_sizes(file), n_prompt, n_written)
 
 
 def calibration_work(file: GGUFFile, n_tokens: int) -> Work:
     """Of a model that its inputs are measured in."""
-    return Work("calibrate", *_sizes(file), n_tokens)
+    return Work("calibrate", *model_sizes(file), n_tokens)
 
 
-def _sizes(file: GGUFFile) -> tuple[int, int]:
+def model_sizes(file: GGUFFile) -> tuple[int, int]:
     """Parameters, and bytes of the files."""
     return sum(info.n_values for info in file.tensors.values()), total_size(file.paths)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from entrenar_core.backend.gpu_worth import Work
 from entrenar_core.events import Event, Notice, Reporter
-from entrenar_core.stages.device import measuring_wish, open_backend, reading_work
+from entrenar_core.stages.device import measuring_wish, open_backend
 from entrenar_core.stages.evaluate_answers import prepare_answers
 from entrenar_core.stages.evaluate_choices import prepare_choices
 from entrenar_core.stages.evaluate_head import prepare_head
@@ -26,6 +26,7 @@ from entrenar_core.stages.evaluation_settings import EvaluationSettings, Evaluat
 from entrenar_core.stages.evaluation_speed import measure_speed
 from entrenar_core.stages.evaluation_task import choose_evaluation
 from entrenar_core.stages.output_file import save_report
+from entrenar_core.stages.text_work import reading_work
 
 Prepare = Callable[[EvaluatedModel, str, EvaluationSettings, Reporter], Measure]
 """A task: opens the data at a path for a model, and raises an EntrenarError for what is wrong with them."""

@@ -29,9 +29,10 @@ from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.model.heads import HeadSpec, SequenceModel
 from entrenar_core.model.load import read_spec
 from entrenar_core.stages.dataset import sequence_length
-from entrenar_core.stages.device import open_backend, reading_work
+from entrenar_core.stages.device import open_backend
 from entrenar_core.stages.head_run import HeadRun, open_head_run
 from entrenar_core.stages.judge import Judge
+from entrenar_core.stages.text_work import reading_work
 from entrenar_core.tokenizer.build import tokenizer_from_metadata
 from entrenar_core.tokenizer.tokenizer import Tokenizer
 

@@ -16,10 +16,11 @@ from entrenar_core.events import Notice, RunStarted, Step
 from entrenar_core.gguf.reader import GGUFFile
 from entrenar_core.stages import dry_run
 from entrenar_core.stages.calibrate import run_calibrate
-from entrenar_core.stages.device import open_backend, reading_work, writing_work
+from entrenar_core.stages.device import open_backend, writing_work
 from entrenar_core.stages.evaluate import run_evaluation
 from entrenar_core.stages.evaluation_settings import EvaluationSettings
 from entrenar_core.stages.generate import SamplingSettings, run_generate
+from entrenar_core.stages.text_work import reading_work
 from entrenar_core.stages.train import run_training
 from tests.cuda_host import fake_cupy, host_runtime
 from tests.cuda_host.fake_driver import remove_cupy
@@ -51,7 +52,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     remove_cupy(monkeypatch)
     monkeypatch.setattr(f"{SELECT}.driver_cuda_version", lambda: None)
-    monkeypatch.setattr(f"{SELECT}.find_spec", lambda name: None)
 
 
 def notices(listener: Listener) -> list[str]:
