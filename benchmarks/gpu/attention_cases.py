@@ -112,11 +112,16 @@ def reference_calls(draw: Draw) -> Iterator[Call]:
 
 def _both_directions(one: Case, label: str, draw: Draw) -> Iterator[Call]:
     q, k, v, dout = (Activation(values) for values in (one.q, one.k, one.v, one.dout))
-    yield Call("attention", (q, k, v, one.lower, one.params), label=label)
+    arguments: tuple[Any, ...] = (q, k, v, one.lower, one.params)
+    yield Call("attention", arguments, label=label, tolerance=_TOLERANCE[draw.dtype])
     out, lse = TRUTH.attention(one.q, one.k, one.v, one.lower, one.params)
     results = Activation(draw.rounded(out)), lse.astype(np.float32).astype(np.float64)
     arguments = (dout, q, k, v, *results, one.lower, one.params)
     yield Call("attention_backward", arguments, label=f"{label}, backward", terms=float(np.abs(one.dout).max()))
+
+
+_TOLERANCE = {"float32": TOLERANCE, "bfloat16": TOLERANCE | {"float32": 1e-4}}
+"""By the type of activations: the log-sum-exp is float32, but libraries take exponentials as graphics do."""
 
 
 def long_sequences(subject: Subject) -> Iterator[Finding]:

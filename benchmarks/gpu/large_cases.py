@@ -42,16 +42,21 @@ def tile(seed: int, dtype: str) -> NDArray:
 def repeated(backend: Any, values: NDArray, n: int, dtype: Any) -> Any:
     """The values n times over, in rows below each other, on the device."""
     array = backend.empty((n * values.shape[0], *values.shape[1:]), dtype)
-    tiles, one = array.reshape(n, -1), backend.cast(backend.asarray(values.reshape(-1)), dtype)
+    tiles, one = bits_of(array.reshape(n, -1)), bits_of(backend.cast(backend.asarray(values.reshape(-1)), dtype))
     for start in range(0, n, _TILES_AT_ONCE):
         tiles[start : start + _TILES_AT_ONCE] = one
     return array
 
 
+def bits_of(array: Any) -> Any:
+    """The array as integers of its width, which can be moved and compared whatever its type."""
+    return array.view(_BITS[array.dtype.itemsize])
+
+
 def finding(backend: Any, name: str, dtype: str, n: int, array: Any, truth: NDArray) -> Finding:
     """How far the first of n tiles of the array is from the truth, and whether all others are like it."""
     tiles = array.reshape(n, -1)
-    bits = tiles.view(_BITS[array.dtype.itemsize])
+    bits = bits_of(tiles)
     parts = range(0, n, _TILES_AT_ONCE)
     same = all(bool((bits[start : start + _TILES_AT_ONCE] == bits[0]).all()) for start in parts)
     error = relative_error(backend.to_host(tiles[0]).reshape(truth.shape), truth)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.gpu.attention_cases import paths_since
 from benchmarks.gpu.child import Message
-from benchmarks.gpu.random_blocks import FORMS, weight_blocks
+from benchmarks.gpu.large_cases import bits_of
 from benchmarks.gpu.subject import Subject
 from benchmarks.gpu.timing import Timer, Work, seconds_of
 from entrenar_core.autograd.ops.matmul import matmul
@@ -20,8 +20,12 @@ from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AdamParams, AttentionParams
 from entrenar_core.codecs.packed import PackedMatrix
+from entrenar_core.codecs.registry import codec_for
 
 GOAL_MET, GOAL_MISSED = "goal met", "goal missed"
+
+DECODED = ("Q4_0", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XXS", "MXFP4")
+"""The types whose decoding is timed."""
 
 BACKWARD_LIMIT = 3.0
 """What the backward pass of a matrix product of 512² may cost, in units of the forward pass."""
@@ -89,8 +93,8 @@ class Bench:
     def random(self, *shape: int, dtype: Any = None) -> Any:
         """Random numbers on the device, bfloat16 unless said otherwise: one block of them again and again."""
         array = self.backend.empty(shape, self.bfloat16 if dtype is None else dtype)
-        flat = array.reshape(-1)
-        block = self.backend.cast(self.backend.asarray(_block()[: flat.size]), array.dtype)
+        flat = bits_of(array.reshape(-1))
+        block = bits_of(self.backend.cast(self.backend.asarray(_block()[: flat.size]), array.dtype))
         whole = flat.size // block.size * block.size
         flat[:whole].reshape(-1, block.size)[...] = block
         flat[whole:] = block[: flat.size - whole]
@@ -218,8 +222,10 @@ def decoding(bench: Bench) -> Iterator[Figure]:
     n_out, n_in = bench.sizes.packed
     backend, how = bench.backend, f"[{n_out}, {n_in}]"
     ids = backend.asarray(np.arange(n_out, dtype=np.int32))
-    for type_name in FORMS:
-        raw = weight_blocks(type_name, n_out * n_in, 0.02, seed=1).reshape(n_out, -1)
+    rng = np.random.default_rng(1)
+    for type_name in DECODED:
+        codec = codec_for(type_name)
+        raw = rng.integers(0, 256, (n_out, n_in // codec.block_size * codec.block_bytes), np.uint8)
         handle = backend.prepare_packed(PackedMatrix(raw, type_name))
         n_bytes = raw.nbytes + 2 * n_out * n_in
         work = partial(backend.embedding_packed, handle, ids)
