@@ -22,18 +22,19 @@ CHECKS: dict[str, Check] = {
     "embedding": check_of(kernel_cases.embeddings),
     "dropout": check_of(kernel_cases.dropout),
     "cross-entropy": check_of(loss_cases.cross_entropies, ("float32",)),
-    "distillation": check_of(loss_cases.distillations, ("float32",)),
     "optimizers": check_of(loss_cases.optimizers, ("float32",)),
     "decoding": packed_cases.decoding,
     "packed products": check_of(packed_cases.products),
-    "fake quantization": check_of(packed_cases.fake_quantization, ("float32",)),
     "attention": attention_cases.against_the_reference,
     "long attention": attention_cases.long_sequences,
     **{f"model: {plan.title}": partial(model_cases.whole_model, plan=plan) for plan in model_cases.PLANS},
     "model: deterministic": model_cases.same_bits,
     "training": model_cases.training,
+    "distillation": check_of(loss_cases.distillations, ("float32",)),
+    "fake quantization": check_of(packed_cases.fake_quantization, ("float32",)),
     "large arrays": large_cases.large_arrays,
 }
+"""By name; where time is too short, the last ones are left out."""
 
 
 def cases_of(subject: Subject) -> Cases:
