@@ -1,6 +1,7 @@
-"""Attention on the CUDA backend: by a library where it serves a call, and from matrix products elsewhere.
+"""Attention on the CUDA backend: by a library where it serves a call, by a kernel of our own for the few queries of
+tokens that are written, and from matrix products elsewhere.
 
-Which of the two it was is counted, with the reason why a library was not asked.
+Which of these it was is counted, with the reason why a library was not asked.
 """
 
 from __future__ import annotations
@@ -8,18 +9,19 @@ from __future__ import annotations
 from entrenar_core.backend.base import Array
 from entrenar_core.backend.cuda_blocked_attention import CudaBlockedAttention
 from entrenar_core.backend.cuda_document_attention import DocumentAttention
+from entrenar_core.backend.cuda_few_queries import CudaFewQueries, are_few
 from entrenar_core.backend.cuda_sdpa import AttentionSizes, Sdpa
 from entrenar_core.backend.parameters import AttentionParams
 
 NO_LIBRARY = "no library was opened"
 
 
-class CudaAttention(CudaBlockedAttention):
+class CudaAttention(CudaBlockedAttention, CudaFewQueries):
     """The part of `Backend` that attends.
 
     Attributes:
-        attention_paths: how often attention, forward or backward, went each way: by the library's name, or "blocked: "
-            and why.
+        attention_paths: how often attention, forward or backward, went each way: by the library's name, as
+            "token by token", or by "blocked: " and why.
     """
 
     attention_paths: dict[str, int]
@@ -36,6 +38,9 @@ class CudaAttention(CudaBlockedAttention):
 
     def attention(self, q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> tuple[Array, Array]:
         sizes = _sizes(q, k, v, lower, params)
+        if params.q_offset != 0 and are_few(sizes):
+            self._count("token by token")
+            return self.attend_few(q, k, v, lower, sizes, params)
         library = self._chosen(q.dtype.name, sizes, params, False)
         if library is None:
             return self.attend_in_blocks(q, k, v, lower, sizes, params)

@@ -22,19 +22,6 @@ SCORE_BYTES = 256 << 20
 
 _KEYS_TOGETHER = 8
 
-_FEW_QUERIES = 16
-"""Up to so many queries (generation), keys and values are multiplied where they lie, sequence by sequence."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Sequences first_batch ... that are multiplied together: keys and values [Z, n_keys, width]."""
-
-    first_batch: int
-    sequences: slice
-    k: Array
-    v: Array
-
 
 @dataclass(frozen=True)
 class _Block:
@@ -63,13 +50,14 @@ class CudaBlockedAttention(CudaLaunch):
         """`Backend.attention`."""
         lse = self.empty((sizes.batch, sizes.n_heads, sizes.n_queries))
         grouped = self._split(q, sizes.n_kv, sizes.group * sizes.width).reshape(sizes.sequences, -1, sizes.width)
+        keys, values = (self._split(each, sizes.n_kv, sizes.width) for each in (k, v))
         out = self.empty(grouped.shape, q.dtype)
-        for part, block in self._pieces(k, v, sizes, params):
+        for block in self._blocks(sizes, params):
             rows = block.rows(sizes.group)
-            scores = self._product(grouped[part.sequences, rows], _transposed(part.k, block), FLOAT32, params.scale)
+            scores = self._product(grouped[:, rows], _transposed(keys, block), FLOAT32, params.scale)
             weights = self.empty(scores.shape, q.dtype)
-            self._over_scores("attention_softmax", part, block, sizes, params, scores, weights, lse, lower)
-            self.runtime.gemm(weights, part.v[:, block.keys], out[part.sequences, rows], 1.0, 0.0)
+            self._over_scores("attention_softmax", block, sizes, params, scores, weights, lse, lower)
+            self.runtime.gemm(weights, values[:, block.keys], out[:, rows], 1.0, 0.0)
         return self._join("join_heads", out, q.shape, sizes, sizes.group, q.dtype), lse
 
     def attend_in_blocks_backward(
@@ -88,17 +76,18 @@ class CudaBlockedAttention(CudaLaunch):
         grouped, dgrouped, delta = self._grouped(q, dout, out, sizes)
         dq = self.empty(grouped.shape, q.dtype)
         dk, dv = (self.runtime.zeros((sizes.sequences, sizes.n_keys, sizes.width), FLOAT32) for _ in range(2))
-        for part, block in self._pieces(k, v, sizes, params):
-            rows, keys = block.rows(sizes.group), block.keys
-            queries, dqueries = grouped[part.sequences, rows], dgrouped[part.sequences, rows]
-            scores = self._product(queries, _transposed(part.k, block), FLOAT32, params.scale)
-            dweights = self._product(dqueries, _transposed(part.v, block), FLOAT32, 1.0)
+        keys, values = (self._split(each, sizes.n_kv, sizes.width) for each in (k, v))
+        for block in self._blocks(sizes, params):
+            rows, seen = block.rows(sizes.group), block.keys
+            queries, dqueries = grouped[:, rows], dgrouped[:, rows]
+            scores = self._product(queries, _transposed(keys, block), FLOAT32, params.scale)
+            dweights = self._product(dqueries, _transposed(values, block), FLOAT32, 1.0)
             weights, dscores = self.empty(scores.shape, q.dtype), self.empty(scores.shape, q.dtype)
             arrays = (scores, dweights, lse, delta, weights, dscores, lower)
-            self._over_scores("attention_backward", part, block, sizes, params, *arrays)
-            self.runtime.gemm(dscores, part.k[:, keys], dq[part.sequences, rows], params.scale, 0.0)
-            self.runtime.gemm(dscores.transpose(0, 2, 1), queries, dk[part.sequences, keys], params.scale, 1.0)
-            self.runtime.gemm(weights.transpose(0, 2, 1), dqueries, dv[part.sequences, keys], 1.0, 1.0)
+            self._over_scores("attention_backward", block, sizes, params, *arrays)
+            self.runtime.gemm(dscores, keys[:, seen], dq[:, rows], params.scale, 0.0)
+            self.runtime.gemm(dscores.transpose(0, 2, 1), queries, dk[:, seen], params.scale, 1.0)
+            self.runtime.gemm(weights.transpose(0, 2, 1), dqueries, dv[:, seen], 1.0, 1.0)
         return (
             self._join("join_heads", dq, q.shape, sizes, sizes.group, q.dtype),
             self._join("join_sums", dk, k.shape, sizes, 1, q.dtype),
@@ -117,31 +106,19 @@ class CudaBlockedAttention(CudaLaunch):
         self.launch("attention", "attention_delta", (-(-n_rows // 8),), *arrays, element=q.dtype)
         return grouped, dgrouped, delta
 
-    def _pieces(
-        self, k: Array, v: Array, sizes: AttentionSizes, params: AttentionParams
-    ) -> Iterator[tuple[_Part, _Block]]:
-        for part in self._parts(k, v, sizes):
-            n_heads = (part.sequences.stop - part.sequences.start) * sizes.group
-            most = max(1, self.score_bytes // (4 * n_heads))  # of (query, key)
-            first = 0
-            while first < sizes.n_queries:
-                block = _block(first, max(1, most // sizes.n_keys), sizes, params)
-                while block.n_queries < sizes.n_queries - first:
-                    wider = _block(first, 2 * block.n_queries, sizes, params)
-                    if wider.n_queries * wider.n_keys > most:
-                        break
-                    block = wider
-                yield part, block
-                first += block.n_queries
-
-    def _parts(self, k: Array, v: Array, sizes: AttentionSizes) -> Iterator[_Part]:
-        if sizes.n_queries > _FEW_QUERIES:
-            keys, values = (self._split(each, sizes.n_kv, sizes.width) for each in (k, v))
-            yield _Part(0, slice(0, sizes.sequences), keys, values)
-            return
-        for b in range(sizes.batch):
-            keys, values = (_in_columns(each[b]).transpose(1, 0, 2) for each in (k, v))
-            yield _Part(b, slice(b * sizes.n_kv, (b + 1) * sizes.n_kv), keys, values)
+    def _blocks(self, sizes: AttentionSizes, params: AttentionParams) -> Iterator[_Block]:
+        """Blocks of all queries, each as high as its scores allow."""
+        most = max(1, self.score_bytes // (4 * sizes.batch * sizes.n_heads))  # of (query, key)
+        first = 0
+        while first < sizes.n_queries:
+            block = _block(first, max(1, most // sizes.n_keys), sizes, params)
+            while block.n_queries < sizes.n_queries - first:
+                wider = _block(first, 2 * block.n_queries, sizes, params)
+                if wider.n_queries * wider.n_keys > most:
+                    break
+                block = wider
+            yield block
+            first += block.n_queries
 
     def _split(self, x: Array, n_kv: int, width: int) -> Array:
         """x [B, T, n_kv·width] -> [B·n_kv, T, width]."""
@@ -168,10 +145,10 @@ class CudaBlockedAttention(CudaLaunch):
         return out
 
     def _over_scores(
-        self, kernel: str, part: _Part, block: _Block, sizes: AttentionSizes, params: AttentionParams, *arrays: Array
+        self, kernel: str, block: _Block, sizes: AttentionSizes, params: AttentionParams, *arrays: Array
     ) -> None:
-        grid = (block.n_queries * sizes.group, part.sequences.stop - part.sequences.start)
-        places = (part.first_batch, block.first_query, sizes.group, sizes.n_kv, sizes.n_queries, block.n_keys)
+        grid = (block.n_queries * sizes.group, sizes.sequences)
+        places = (block.first_query, sizes.group, sizes.n_kv, sizes.n_queries, block.n_keys)
         how = (params.q_offset - block.keys.start, block.keys.start, params.softcap)
         element = arrays[1].dtype if kernel == "attention_softmax" else arrays[4].dtype
         threads = min(256, max(32, -(-block.n_keys * element.itemsize // 1024) * 32))
@@ -193,8 +170,3 @@ def _block(first_query: int, n_queries: int, sizes: AttentionSizes, params: Atte
 def _transposed(x: Array, block: _Block) -> Array:
     """[Z, width, keys] of the keys that a block sees."""
     return x[:, block.keys].transpose(0, 2, 1)
-
-
-def _in_columns(x: Array) -> Array:
-    """x [T, K, E] with contiguous components."""
-    return x if x.strides[2] == x.dtype.itemsize else x.copy()

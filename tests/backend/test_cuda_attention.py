@@ -77,8 +77,28 @@ def test_few_queries_behind_a_cache(n_queries: int, q_offset: int, rng: np.rando
     assert_as_the_truth(backend, inputs(rng, n_queries, 40), documents(n_queries, q_offset), params, 1e-5)
 
 
+@pytest.mark.parametrize(("compute_dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2**-7)])
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 40), (3, 1, 256), (2, 2, 7), (16, 1, 64)])
+def test_few_queries_share_a_long_cache_among_many_warps(
+    heads: int, kv_heads: int, width: int, compute_dtype: str, tolerance: float, rng: np.random.Generator
+) -> None:
+    sizes = ((2, 3, heads, width), (2, 400, kv_heads, width), (2, 400, kv_heads, width))
+    q, k, v = (rng.standard_normal(size).astype(bfloat16).astype(np.float32) for size in sizes)
+    lower = np.array([[0, 0, 0], [130, 251, 299]], np.int32)  # the first stretches of keys are seen by nobody
+    params = AttentionParams(scale=0.2, softcap=3.0, q_offset=300)
+    found = []
+    for descending in (False, True):
+        backend = CudaBackend(host_runtime.HostRuntime(descending=descending), compute_dtype)
+        arrays = [backend.cast(backend.asarray(each), backend.compute_dtype) for each in (q, k, v)]
+        found.append([backend.to_host(each) for each in backend.attention(*arrays, backend.asarray(lower), params)])
+        assert backend.attention_paths == {"token by token": 1}
+    for one, same, truth in zip(*found, TRUTH.attention(q, k, v, lower, params), strict=True):
+        assert_close(one, truth, tolerance)
+        np.testing.assert_array_equal(one, same)
+
+
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("n_queries", "q_offset"), [(60, 0), (40, 20), (3, 57)])
+@pytest.mark.parametrize(("n_queries", "q_offset"), [(60, 0), (40, 20), (20, 40)])
 def test_keys_that_no_query_of_a_block_sees_are_left_out(
     n_queries: int, q_offset: int, compute_dtype: str, rng: np.random.Generator
 ) -> None:

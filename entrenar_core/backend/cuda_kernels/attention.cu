@@ -95,10 +95,10 @@ struct Row {
 
 // Grid: (rows, Z). The keys of a block are those from first_key on; query i sees those up to i + diagonal among them.
 __device__ inline Row row_of_block(
-    const int* lower, int first_batch, int first_query, int group, int n_kv, int n_queries, int n_keys, int diagonal,
+    const int* lower, int first_query, int group, int n_kv, int n_queries, int n_keys, int diagonal,
     int first_key) {
     const int row = blockIdx.x, z = blockIdx.y;
-    const int query = first_query + row / group, batch = first_batch + z / n_kv, head = z % n_kv * group + row % group;
+    const int query = first_query + row / group, batch = z / n_kv, head = z % n_kv * group + row % group;
     Row found;
     found.start = (static_cast<long long>(z) * gridDim.x + row) * n_keys;
     found.lse = (static_cast<long long>(batch) * n_kv * group + head) * n_queries + query;
@@ -156,9 +156,9 @@ __device__ inline void softmax_of_row(
 
 // P = softmax of the scores that a row sees, 0 elsewhere; and the log of the sum of their exponentials.
 extern "C" __global__ void attention_softmax(
-    const float* scores, T* probabilities, float* lse, const int* lower, int first_batch, int first_query, int group,
+    const float* scores, T* probabilities, float* lse, const int* lower, int first_query, int group,
     int n_kv, int n_queries, int n_keys, int diagonal, int first_key, float softcap) {
-    const Row row = row_of_block(lower, first_batch, first_query, group, n_kv, n_queries, n_keys, diagonal, first_key);
+    const Row row = row_of_block(lower, first_query, group, n_kv, n_queries, n_keys, diagonal, first_key);
     constexpr int SIZE = Pack<T>::SIZE;
     if (n_keys % SIZE == 0 && is_aligned(scores) && is_aligned(probabilities)) {
         softmax_of_row<SIZE>(scores + row.start, probabilities + row.start, lse, row, n_keys, softcap);
@@ -215,12 +215,11 @@ __device__ inline void gradient_of_row(
 // P again from scores and lse, and dS = P·(dP - delta)·slope of the soft cap; delta [batch, kv, queries, group].
 extern "C" __global__ void attention_backward(
     const float* scores, const float* dprobabilities, const float* lse, const float* delta, T* probabilities,
-    T* dscores, const int* lower, int first_batch, int first_query, int group, int n_kv, int n_queries, int n_keys,
+    T* dscores, const int* lower, int first_query, int group, int n_kv, int n_queries, int n_keys,
     int diagonal, int first_key, float softcap) {
-    const Row row = row_of_block(lower, first_batch, first_query, group, n_kv, n_queries, n_keys, diagonal, first_key);
+    const Row row = row_of_block(lower, first_query, group, n_kv, n_queries, n_keys, diagonal, first_key);
     const float log_sum = lse[row.lse];
-    const long long z = static_cast<long long>(first_batch) * n_kv + blockIdx.y;
-    const float own = delta[(z * n_queries + first_query) * group + blockIdx.x];
+    const float own = delta[(static_cast<long long>(blockIdx.y) * n_queries + first_query) * group + blockIdx.x];
     scores += row.start;
     dprobabilities += row.start;
     probabilities += row.start;
