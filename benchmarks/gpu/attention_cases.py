@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.gpu.compare import TOLERANCE, Activation, Call, Draw, Finding, ask, place, relative_error, worse
 from benchmarks.gpu.sizes import AttentionSize
 from benchmarks.gpu.subject import DTYPES, TRUTH, Subject
+from entrenar_core.backend.cuda_attention import TOKEN_BY_TOKEN
 from entrenar_core.backend.documents import HostLower
 from entrenar_core.backend.parameters import AttentionParams
 
@@ -87,13 +88,14 @@ def paths_since(backend: Any) -> set[str]:
     return paths
 
 
-def is_of_products(path: str) -> bool:
-    return path.startswith("blocked")
+def is_our_own(path: str) -> bool:
+    """Whether kernels of this project went it."""
+    return path == TOKEN_BY_TOKEN or path.startswith("blocked")
 
 
 def was_library(backend: Any) -> bool:
     """Whether all attention since the last question went to the library."""
-    return not any(is_of_products(path) for path in paths_since(backend))
+    return not any(is_our_own(path) for path in paths_since(backend))
 
 
 def refused(way: str, subject: Subject, dtype: str) -> Finding:

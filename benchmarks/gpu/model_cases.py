@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from benchmarks.gpu.attention_cases import is_of_products, paths_since
+from benchmarks.gpu.attention_cases import is_our_own, paths_since
 from benchmarks.gpu.compare import Finding, rounded
 from benchmarks.gpu.random_blocks import weight_blocks
 from benchmarks.gpu.sizes import ModelSize
@@ -239,7 +239,7 @@ _DIFFERS = ("a second pass gave other bits",)
 
 def _went_to_a_library(backend: Any) -> bool:
     """Whether attention did since the last question, so that bits may differ from time to time."""
-    return any(not is_of_products(path) for path in paths_since(backend))
+    return any(not is_our_own(path) for path in paths_since(backend))
 
 
 def same_bits(subject: Subject) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from entrenar_core.backend.cuda_sdpa import AttentionSizes, Sdpa
 from entrenar_core.backend.parameters import AttentionParams
 
 NO_LIBRARY = "no library was opened"
+TOKEN_BY_TOKEN = "token by token"
 
 
 class CudaAttention(CudaBlockedAttention, CudaFewQueries):
@@ -21,7 +22,7 @@ class CudaAttention(CudaBlockedAttention, CudaFewQueries):
 
     Attributes:
         attention_paths: how often attention, forward or backward, went each way: by the library's name, as
-            "token by token", or by "blocked: " and why.
+            `TOKEN_BY_TOKEN`, or by "blocked: " and why.
     """
 
     attention_paths: dict[str, int]
@@ -39,7 +40,7 @@ class CudaAttention(CudaBlockedAttention, CudaFewQueries):
     def attention(self, q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) -> tuple[Array, Array]:
         sizes = _sizes(q, k, v, lower, params)
         if params.q_offset != 0 and are_few(sizes):
-            self._count("token by token")
+            self._count(TOKEN_BY_TOKEN)
             return self.attend_few(q, k, v, lower, sizes, params)
         library = self._chosen(q.dtype.name, sizes, params, False)
         if library is None:
