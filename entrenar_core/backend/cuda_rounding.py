@@ -1,9 +1,8 @@
 """Fake quantization on the CUDA backend: on the device for the types that have a kernel, else through the host's codec.
 
-Every type that is written has a kernel, which gives the codec's bits. The types of 32 values have one for weights that
-all count alike: with an importance (that of Q8_0 counts for nothing) they search otherwise, and go to the host, through
-the codec on all its cores, and back, as do blocks that share scales. The numbers are the same, and each matrix takes
-the time of two copies and the CPU's encoder.
+Every type that is written has a kernel, which gives the codec's bits, with an importance or without. Blocks that share
+scales go to the host, through their codec on all its cores, and back: each matrix takes the time of two copies and the
+CPU's encoder.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.base import Codec, checked_importance
 from entrenar_core.codecs.iq4_encode import TARGETS
 from entrenar_core.codecs.k_encode import FACTORS, normalized
+from entrenar_core.codecs.legacy import shares
 from entrenar_core.codecs.level_quants import IQ4_LEVELS
 from entrenar_core.codecs.refusal import UnfitValueError
 from entrenar_core.codecs.registry import codec_for
@@ -31,6 +31,9 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 """Types of 32 values with one scale, whose kernels round without a search."""
+
+WEIGHTED_TYPES = BLOCK_TYPES[:4]
+"""Those whose scale is searched for where values have an importance, which makes no difference to Q8_0."""
 
 FLOAT_TYPES = ("F16", "BF16")
 
@@ -63,12 +66,11 @@ _SEARCH_THREADS = 128
 """Of a block of a search, whose threads keep a part of a block each in their registers: one more block may fit so."""
 
 
-def has_kernel(codec: Codec, importance: HostArray | None) -> bool:
+def has_kernel(codec: Codec) -> bool:
     """Whether the device rounds as this codec does; else the host's codec is asked."""
     name = codec.type_name
-    if name not in (*BLOCK_TYPES, *FLOAT_TYPES, "F32", *SEARCHED_TYPES) or type(codec) is not type(codec_for(name)):
-        return False
-    return importance is None or name == "Q8_0" or name not in BLOCK_TYPES
+    is_known = name in (*BLOCK_TYPES, *FLOAT_TYPES, "F32", *SEARCHED_TYPES)
+    return is_known and type(codec) is type(codec_for(name))
 
 
 class CudaRounding(CudaLaunch):
@@ -94,7 +96,7 @@ class CudaRounding(CudaLaunch):
         check_shape("fake_quantize", "out", out, values.shape)
         if inside is not None:
             check_shape("fake_quantize", "inside", inside, values.shape)
-        if not has_kernel(codec, importance) or values.shape[1] % codec.block_size:
+        if not has_kernel(codec) or values.shape[1] % codec.block_size:
             self._on_host(values, codec, importance, out, inside)
         elif values.size:
             self._on_device(values, codec, importance, out, inside)
@@ -106,9 +108,11 @@ class CudaRounding(CudaLaunch):
         refused, per_row = self.xp.full((1,), _FITS, np.int32), values.shape[1] // codec.block_size
         if codec.type_name in SEARCHED_TYPES:
             self._search(values, codec, importance, out, inside, refused)
+        elif codec.type_name in WEIGHTED_TYPES and importance is not None:
+            self._round_weighted(values, codec, importance, out, inside, refused)
         elif codec.type_name in BLOCK_TYPES:
             arrays = (values, out, inside, refused, values.size // _BLOCK)
-            self._over_threads("round_legacy", codec, THREADS, values.size, *arrays)
+            self._over_threads("round_legacy", codec.type_name, THREADS, values.size, *arrays)
         else:
             per_row = 1  # kernels of floating types count rows
             self._round_floats(values, codec, out, inside, refused)
@@ -142,11 +146,23 @@ class CudaRounding(CudaLaunch):
         tables = self._search_tables[codec.type_name]
         sizes = (values.size // codec.block_size, values.shape[1] // codec.block_size, tables[0].size)
         arrays = (values, weights, *tables, out, inside, refused)
-        self._over_threads(search.file, codec, _SEARCH_THREADS, values.size // search.part, *arrays, *sizes)
+        n_parts = values.size // search.part
+        self._over_threads(search.file, codec.type_name, _SEARCH_THREADS, n_parts, *arrays, *sizes)
 
-    def _over_threads(self, file: str, codec: Codec, threads: int, n_threads: int, *arguments: Any) -> None:
+    def _round_weighted(
+        self, values: Array, codec: Codec, importance: HostArray, out: Array, inside: Array | None, refused: Array
+    ) -> None:
+        (n_rows, width), n_blocks = values.shape, values.size // _BLOCK
+        means, checked = self.empty((n_rows,)), checked_importance(codec, importance, width)
+        assert checked is not None
+        self.launch("round_weighted", "row_mean_squares", (-(-n_rows * 32 // THREADS),), values, means, n_rows, width)
+        arrays = (values, self.runtime.to_device(shares(checked)), means, out, inside, refused)
+        sizes = (n_blocks, width // _BLOCK)
+        self._over_threads("round_weighted", f"weighted_{codec.type_name}", _SEARCH_THREADS, n_blocks, *arrays, *sizes)
+
+    def _over_threads(self, file: str, name: str, threads: int, n_threads: int, *arguments: Any) -> None:
         blocks = min(-(-n_threads // threads), _MOST_BLOCKS)
-        self.launch(file, f"round_{codec.type_name.lower()}", (blocks,), *arguments, threads=threads)
+        self.launch(file, f"round_{name.lower()}", (blocks,), *arguments, threads=threads)
 
     def _refuse(self, values: Array, codec: Codec, importance: HostArray | None, row: int) -> None:
         """Raise what the codec says about a row that does not fit."""

@@ -69,7 +69,7 @@ class Q4_0Codec(LegacyCodec):
             return int(encode_q4_0(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_0
 
-        return int(encode_weighted_q4_0(rows, _shares(importance), packed))
+        return int(encode_weighted_q4_0(rows, shares(importance), packed))
 
 
 class Q4_1Codec(LegacyCodec):
@@ -86,7 +86,7 @@ class Q4_1Codec(LegacyCodec):
             return int(encode_q4_1(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q4_1
 
-        return int(encode_weighted_q4_1(rows, _shares(importance), packed))
+        return int(encode_weighted_q4_1(rows, shares(importance), packed))
 
 
 class Q5_0Codec(LegacyCodec):
@@ -103,7 +103,7 @@ class Q5_0Codec(LegacyCodec):
             return int(encode_q5_0(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_0
 
-        return int(encode_weighted_q5_0(rows, _shares(importance), packed))
+        return int(encode_weighted_q5_0(rows, shares(importance), packed))
 
 
 class Q5_1Codec(LegacyCodec):
@@ -120,7 +120,7 @@ class Q5_1Codec(LegacyCodec):
             return int(encode_q5_1(rows, packed))
         from entrenar_core.codecs.legacy_search_kernels import encode_weighted_q5_1
 
-        return int(encode_weighted_q5_1(rows, _shares(importance), packed))
+        return int(encode_weighted_q5_1(rows, shares(importance), packed))
 
 
 class Q8_0Codec(LegacyCodec):
@@ -141,7 +141,7 @@ class Q8_0Codec(LegacyCodec):
         return int(encode_q8_0(rows, packed))
 
 
-def _shares(importance: Floats) -> Floats:
+def shares(importance: Floats) -> Floats:
     """Importance of at most 1: products of its sums must stay in float32."""
     return importance / max(importance.max(initial=0.0), _SMALLEST)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
 from entrenar_core.backend.cuda import CudaBackend
-from entrenar_core.backend.cuda_rounding import BLOCK_TYPES, FLOAT_TYPES, SEARCHED_TYPES, has_kernel
+from entrenar_core.backend.cuda_rounding import BLOCK_TYPES, FLOAT_TYPES, SEARCHED_TYPES, WEIGHTED_TYPES, has_kernel
 from entrenar_core.codecs.registry import ENCODABLE, codec_for
 from entrenar_core.codecs.round_trip import round_trip
 from entrenar_core.errors import FormatError
@@ -54,12 +54,11 @@ def assert_as_the_codec(
 
 
 def test_every_type_that_is_written_has_a_kernel() -> None:
-    assert all(has_kernel(codec_for(name), None) for name in ENCODABLE)
+    assert all(has_kernel(codec_for(name)) for name in ENCODABLE)
 
 
 @pytest.mark.parametrize("type_name", (*KERNEL_TYPES, "F32"))
 def test_awkward_values_are_those_of_the_codec(device: CudaBackend, type_name: str) -> None:
-    assert has_kernel(codec_for(type_name), None)
     assert_as_the_codec(device, awkward_blocks(), type_name)
 
 
@@ -103,13 +102,16 @@ def test_neither_the_order_of_threads_nor_where_memory_begins_shows(type_name: s
 
 @pytest.mark.parametrize("type_name", [*BLOCK_TYPES, *SEARCHED_TYPES])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-def test_what_does_not_fit_is_refused_as_by_the_codec(device: CudaBackend, type_name: str, bad: float) -> None:
+@pytest.mark.parametrize("importance", [None, np.ones(768, np.float32)], ids=["plain", "weighted"])
+def test_what_does_not_fit_is_refused_as_by_the_codec(
+    device: CudaBackend, type_name: str, bad: float, importance: NDArray | None
+) -> None:
     values = random_rows(20, 768)
     values[17, 400] = values[18, 3] = bad
     messages = []
     for quantize in (
-        lambda: round_trip(codec_for(type_name), values),
-        lambda: device.fake_quantize(device.asarray(values), codec_for(type_name)),
+        lambda: round_trip(codec_for(type_name), values, importance),
+        lambda: device.fake_quantize(device.asarray(values), codec_for(type_name), importance),
     ):
         with pytest.raises(FormatError, match=r"\(row 17, column 400\)") as refused:
             quantize()
@@ -129,15 +131,33 @@ def test_a_float_that_would_become_infinite_is_refused(device: CudaBackend, type
     np.testing.assert_array_equal(found, round_trip(codec_for(type_name), values))
 
 
-def test_an_importance_and_shared_scales_go_through_the_host(device: CudaBackend) -> None:
-    values, importance = random_rows(6, 64), np.random.default_rng(2).uniform(0.1, 2, 64).astype(np.float32)
-    shared = RowScaleEncoder("Q4_0")
-    assert not has_kernel(codec_for("Q4_0"), importance)
-    assert all(has_kernel(codec_for(name), importance) for name in ("Q8_0", "F16", *SEARCHED_TYPES))
-    assert not has_kernel(shared, None)
-    for codec, weights in ((codec_for("Q4_0"), importance), (codec_for("Q8_0"), importance), (shared, None)):
-        found = device.to_host(device.fake_quantize(device.asarray(values), codec, weights))
-        np.testing.assert_array_equal(found, round_trip(codec, values, weights))
+@pytest.mark.parametrize("type_name", BLOCK_TYPES)
+def test_weighted_values_are_those_of_the_codec(device: CudaBackend, type_name: str) -> None:
+    """An importance of 0 for whole blocks, and weights that add up to nothing or to infinity, among others."""
+    rng = np.random.default_rng(8)
+    awkward = [np.resize(blocks, (len(blocks) // 3 + 1, 96)) for blocks in (awkward_blocks(), adversarial_blocks())]
+    normal = rng.standard_normal((40, 96)).astype(np.float32)
+    values = np.concatenate([*awkward, normal, normal * 1e-7, normal * 5e3 + 1]).clip(-6e4, 6e4).astype(np.float32)
+    for importance in (rng.uniform(0, 2, 96), np.where(np.arange(96) < 40, 0, 1e30), np.zeros(96)):
+        assert_as_the_codec(device, values, type_name, importance.astype(np.float32))
+
+
+@pytest.mark.parametrize("type_name", WEIGHTED_TYPES)
+@given(
+    values=arrays.arrays(np.float32, (1, 64), elements=st.floats(-6e4, 6e4, width=32, allow_subnormal=True)),
+    importance=arrays.arrays(np.float32, (64,), elements=st.floats(0, 1e6, width=32)),
+)
+def test_any_finite_weighted_block_is_that_of_the_codec(
+    device: CudaBackend, type_name: str, values: NDArray, importance: NDArray
+) -> None:
+    assert_as_the_codec(device, values, type_name, importance)
+
+
+def test_scales_that_blocks_share_go_through_the_host(device: CudaBackend) -> None:
+    values, shared = random_rows(6, 64), RowScaleEncoder("Q4_0")
+    assert not has_kernel(shared)
+    found = device.to_host(device.fake_quantize(device.asarray(values), shared))
+    np.testing.assert_array_equal(found, round_trip(shared, values))
 
 
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q4_K"])

@@ -189,8 +189,8 @@ struct Blocks {
     int blocks_per_row;
 };
 
-// Calls search(part, whether its weights are an importance, line) for each part, which says whether its block fits. A
-// value's code is codes.of(line.scaled(x)), and stands for line.value(code).
+// Calls search(block, part, line) for each part, with the importance as its weights if there is one; that says whether
+// the block fits. A value's code is then codes.of(line.scaled(x)), and stands for line.value(code).
 template <int SIZE, int COUNT, typename Line, typename Codes, typename Search>
 __device__ inline void round_parts(const Blocks& all, const Codes& codes, Search search) {
     constexpr int PER_WARP = WARP / COUNT;
@@ -206,9 +206,8 @@ __device__ inline void round_parts(const Blocks& all, const Codes& codes, Search
         if (all.importance != nullptr) {
             load_part(all.importance + block % all.blocks_per_row * (COUNT * SIZE) + within, part.weights);
         }
-        part.measure();
         Line mine;
-        const int fits = search(part, all.importance != nullptr, mine);
+        const int fits = search(block, part, mine);
         if (!fits && within == 0) {
             atomicMin(all.refused, static_cast<int>(block));
         }

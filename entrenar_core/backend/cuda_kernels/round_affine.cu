@@ -109,9 +109,10 @@ struct Line {
 template <int SIZE, int LEVELS, int LIMIT, int TRIES>
 __device__ inline void round_affine(const Blocks& all, const float* targets, int n_targets) {
     constexpr int COUNT = 256 / SIZE;
-    round_parts<SIZE, COUNT, Line>(all, Whole<0, LEVELS>(), [=](Part<SIZE>& part, bool has_importance, Line& line) {
+    round_parts<SIZE, COUNT, Line>(all, Whole<0, LEVELS>(), [&](long long, Part<SIZE>& part, Line& line) {
         Search<SIZE, LEVELS> search{part};
-        if (has_importance) {
+        part.measure();
+        if (all.importance != nullptr) {
             part.template weigh_by_importance<COUNT>();
         } else {
             search.weigh_by_magnitude();

@@ -1,15 +1,6 @@
 // needs rounding.cuh
 // Types of 32 values with one scale: a warp a block, a lane a value, as legacy_kernels.py does it. And floats.
 
-constexpr int INFINITE_BITS = 0x7f800000;
-constexpr float LARGEST = 3.402823466e38f;
-
-// Ordered as the numbers are, with -0 below 0 and NaNs at the ends.
-__device__ inline int order_key(float x) {
-    const int bits = __float_as_int(x);
-    return bits ^ (bits >> 31 & 0x7fffffff);
-}
-
 struct Least {
     template <typename V> __device__ V operator()(V a, V b) const {
         return a < b ? a : b;
@@ -35,7 +26,7 @@ __device__ inline int code_of(float x, Step step, int levels) {
 // The first of the values of largest magnitude in the warp's block.
 __device__ inline float furthest(float x) {
     const int lane = threadIdx.x % WARP;
-    const long long magnitude = __float_as_int(x) & 0x7fffffff;
+    const long long magnitude = magnitude_bits(x);
     const long long found = over_warp(magnitude << 8 | (WARP - 1 - lane), Largest());
     return __shfl_sync(ALL_LANES, x, WARP - 1 - static_cast<int>(found & 255));
 }
@@ -68,7 +59,7 @@ __device__ inline void symmetric(
     const int levels = 2 * level - 1;
     over_blocks(values, out, inside, refused, n_blocks, 0.5f / levels, [=](float x, float& back, float& low, float& high) {
         float extreme = furthest(x);
-        if ((__float_as_int(extreme) & 0x7fffffff) >= INFINITE_BITS) {
+        if (magnitude_bits(extreme) >= INFINITE_BITS) {
             return false;
         }
         extreme = extreme == 0.0f ? 0.0f : extreme;
@@ -101,8 +92,7 @@ __device__ inline void with_minimum(
     const float* values, float* out, bool* inside, int* refused, long long n_blocks, int levels) {
     over_blocks(values, out, inside, refused, n_blocks, 0.5f / levels, [=](float x, float& back, float& low, float& high) {
         const int key = order_key(x), least = over_warp(key, Least()), most = over_warp(key, Largest());
-        const float minimum = __int_as_float(least ^ (least >> 31 & 0x7fffffff));
-        const float highest = __int_as_float(most ^ (most >> 31 & 0x7fffffff));
+        const float minimum = of_order_key(least), highest = of_order_key(most);
         const float scale = (highest - minimum) / static_cast<float>(levels);
         const unsigned short half = half_bits(scale), low_half = half_bits(minimum);
         if (overflows(half) || overflows(low_half)) {
@@ -131,7 +121,7 @@ extern "C" __global__ void round_q5_1(
 extern "C" __global__ void round_q8_0(
     const float* values, float* out, bool* inside, int* refused, long long n_blocks) {
     over_blocks(values, out, inside, refused, n_blocks, 0.5f / 255, [](float x, float& back, float& low, float& high) {
-        const int magnitude = over_warp(__float_as_int(x) & 0x7fffffff, Largest());
+        const int magnitude = over_warp(magnitude_bits(x), Largest());
         const float scale = __int_as_float(magnitude) / 127.0f;
         const unsigned short half = half_bits(scale);
         if (overflows(half)) {
@@ -152,8 +142,8 @@ template <typename Round>
 __device__ inline void over_values(const float* values, float* out, int* refused, long long n, int width, Round round) {
     GRID_STRIDE(i, 0, n) {
         const float x = values[i], back = round(x);
-        const bool was_finite = (__float_as_int(x) & 0x7fffffff) < INFINITE_BITS;
-        if (was_finite && (__float_as_int(back) & 0x7fffffff) >= INFINITE_BITS) {
+        const bool was_finite = magnitude_bits(x) < INFINITE_BITS;
+        if (was_finite && magnitude_bits(back) >= INFINITE_BITS) {
             atomicMin(refused, static_cast<int>(i / width));
         } else {
             out[i] = back;

@@ -128,9 +128,10 @@ extern "C" __global__ void round_q3_k(
     typedef Whole<-4, 3> Codes;
     const Blocks all = {values, importance, out, inside, refused, n_blocks, blocks_per_row};
     const Codes codes;
-    round_parts<16, 16, Line>(all, codes, [&](Part<16>& part, bool has_importance, Line& line) {
+    round_parts<16, 16, Line>(all, codes, [&](long long, Part<16>& part, Line& line) {
         Search<16, 4, Codes> search{part, codes};
-        if (has_importance) {
+        part.measure();
+        if (all.importance != nullptr) {
             part.weigh_by_importance<16>();
         } else {
             part.weigh_by_square();
@@ -149,9 +150,10 @@ extern "C" __global__ void round_q6_k(
     typedef Whole<-32, 31> Codes;
     const Blocks all = {values, importance, out, inside, refused, n_blocks, blocks_per_row};
     const Codes codes;
-    round_parts<16, 16, Line>(all, codes, [&](Part<16>& part, bool has_importance, Line& line) {
+    round_parts<16, 16, Line>(all, codes, [&](long long, Part<16>& part, Line& line) {
         Search<16, 4, Codes> search{part, codes};
-        if (!has_importance) {
+        part.measure();
+        if (all.importance == nullptr) {
             part.weigh_by_square();
         }
         search.find_scale(targets, n_targets);
@@ -167,6 +169,7 @@ template <int COUNT>
 __device__ inline Search<32, 1, Levels> search_levels(
     Part<32>& part, const Levels& codes, bool has_importance, const float* targets, int n_targets) {
     Search<32, 1, Levels> search{part, codes};
+    part.measure();
     if (has_importance) {
         part.weigh_by_importance<COUNT>();
     } else {
@@ -181,8 +184,8 @@ extern "C" __global__ void round_iq4_nl(
     int* refused, long long n_blocks, int blocks_per_row, int n_targets) {
     const Blocks all = {values, importance, out, inside, refused, n_blocks, blocks_per_row};
     const Levels codes(levels);
-    round_parts<32, 1, Line>(all, codes, [&](Part<32>& part, bool has_importance, Line& line) {
-        const float found = search_levels<1>(part, codes, has_importance, targets, n_targets).scale;
+    round_parts<32, 1, Line>(all, codes, [&](long long, Part<32>& part, Line& line) {
+        const float found = search_levels<1>(part, codes, all.importance != nullptr, targets, n_targets).scale;
         const float half = rounded_to_half(fabsf(found)), scale = found < 0.0f ? -half : half;
         const unsigned short step = stored_step<1>(scale, part.energy);
         line = {inverse_or_zero(scale), half_value(step)};
@@ -195,8 +198,8 @@ extern "C" __global__ void round_iq4_xs(
     int* refused, long long n_blocks, int blocks_per_row, int n_targets) {
     const Blocks all = {values, importance, out, inside, refused, n_blocks, blocks_per_row};
     const Levels codes(levels);
-    round_parts<32, 8, Line>(all, codes, [&](Part<32>& part, bool has_importance, Line& line) {
-        const Search<32, 1, Levels> search = search_levels<8>(part, codes, has_importance, targets, n_targets);
+    round_parts<32, 8, Line>(all, codes, [&](long long, Part<32>& part, Line& line) {
+        const Search<32, 1, Levels> search = search_levels<8>(part, codes, all.importance != nullptr, targets, n_targets);
         const Rounded rounded = round_row<8>(search.scale, search.sum_qq, -32.0f, 31.0f, 4);
         const unsigned short step = stored_step<8>(rounded.step, part.energy);
         line = {inverse_or_zero(rounded.value), half_value(step) * rounded.code};

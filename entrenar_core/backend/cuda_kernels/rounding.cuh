@@ -5,6 +5,14 @@
 // values are left as they are. `inside` (may be null) says which values lie within half a step of what their block can
 // represent; a block of scale 0 clips nothing. Everything is float, whatever T is.
 
+#define INFINITE_BITS 0x7f800000
+#define LARGEST 3.402823466e38f
+
+// A number without its sign, and not finite from INFINITE_BITS on.
+__device__ inline int magnitude_bits(float x) {
+    return __float_as_int(x) & 0x7fffffff;
+}
+
 // A float16's bits nearest to x, ties to even.
 __device__ inline unsigned short half_bits(float x) {
     unsigned short half;
@@ -38,4 +46,14 @@ __device__ inline bool in_range(float x, float first, float second, float share)
     const float low = first < second ? first : second, high = first < second ? second : first;
     const float half = (high - low) * share;
     return low == high || (x >= low - half && x <= high + half);
+}
+
+// Ordered as the numbers are, with -0 below 0 and NaNs at the ends.
+__device__ inline int order_key(float x) {
+    const int bits = __float_as_int(x);
+    return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+__device__ inline float of_order_key(int key) {
+    return __int_as_float(key ^ (key >> 31 & 0x7fffffff));
 }
