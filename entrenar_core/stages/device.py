@@ -25,6 +25,16 @@ def open_backend(wish: DeviceWish, work: Work, reporter: Reporter) -> Backend:
     return backend
 
 
+def require_device(wish: DeviceWish) -> None:
+    """Refuse what this machine cannot do before anything takes time; what may compute on the CPU always can.
+
+    Raises:
+        MissingExtraError, DeviceError: see `open_backend`.
+    """
+    if wish.device == "cuda" or wish.compute_dtype == "bfloat16":
+        choose_device(wish)
+
+
 def described(choice: DeviceChoice) -> str:
     """A line on what computes and why; empty where that needs no word."""
     return f"{choice.reason} (in {choice.compute_dtype})" if choice.device == "cuda" else choice.reason

@@ -26,7 +26,7 @@ from entrenar_core.quant.fake import FakeQuantization
 from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
-from entrenar_core.stages.device import described
+from entrenar_core.stages.device import described, require_device
 from entrenar_core.stages.distill import Distillation, open_distillation
 from entrenar_core.stages.distill_plan import at_full_load, distill_plan, made_of, stand_in
 from entrenar_core.stages.distill_time import with_cache, with_writing
@@ -157,6 +157,7 @@ def plan_run(config: Config, reporter: Reporter, *, resume_from: ResumeFrom = No
         EntrenarError: something cannot be used.
     """
     warnings = _Warnings(reporter)
+    require_device(training_wish(config.training))
     _look_for_earlier_run(config, resume_from, warnings)
     opened = _open(config, warnings)
     with opened.files as files:

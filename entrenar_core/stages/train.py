@@ -23,7 +23,7 @@ from entrenar_core.optim.build import build_schedule
 from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settings
 from entrenar_core.stages.base_model import open_base
 from entrenar_core.stages.dataset import load_datasets, open_data
-from entrenar_core.stages.device import open_backend
+from entrenar_core.stages.device import open_backend, require_device
 from entrenar_core.stages.distill import open_distillation
 from entrenar_core.stages.kernels import compiling_said
 from entrenar_core.stages.output_dir import (
@@ -84,6 +84,7 @@ def run_training(
         EntrenarError: input that cannot be used (nothing is written then), a run that fails, or an interrupt.
     """
     folder = Path(config.training.output_dir)
+    require_device(training_wish(config.training))
     check_output_dir(folder, model_files(config))
     checkpoint = None if overwrite else find_checkpoint(config, resume_from, reporter)
     with ExitStack() as opened:

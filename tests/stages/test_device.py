@@ -106,6 +106,13 @@ def test_a_gpu_that_is_not_there_ends_each_stage_before_it_writes(folder: Path) 
 
 
 @pytest.mark.usefixtures("no_cupy")
+def test_a_gpu_that_is_not_there_is_found_out_before_model_and_data_are_opened(tmp_path: Path) -> None:
+    for training in ({"device": "cuda"}, {"compute_dtype": "bfloat16"}):
+        with pytest.raises(MissingExtraError, match="needs CuPy"):
+            train(tmp_path, training=training)  # there are no files
+
+
+@pytest.mark.usefixtures("no_cupy")
 def test_bfloat16_without_a_gpu_is_refused_also_where_the_device_is_left_open(folder: Path) -> None:
     with pytest.raises(EntrenarError, match="needs CuPy"):
         train(folder, training={"compute_dtype": "bfloat16"})
