@@ -13,6 +13,8 @@ from entrenar_cli.quantities import duration, exact_count, few_digits, rate, sho
 from entrenar_cli.sections import Facts, Section, Table, print_sections
 from entrenar_cli.visible import shortened
 from entrenar_core.stages.dry_run import CheckedRun
+from entrenar_core.stages.estimate import MemoryEstimate
+from entrenar_core.stages.fit import Verdict
 from entrenar_core.stages.plan_types import RunPlan, SourcePlan, StepPlan, TimePlan, TokenCounts
 
 LONGEST_REASON = 60
@@ -33,8 +35,13 @@ def plan_document(plan: RunPlan) -> dict[str, object]:
     document["memory"] |= {"total": plan.memory.total, "needed": plan.memory.needed}
     document["memory_verdict"] |= {"fits": plan.memory_verdict.fits}
     document["disk"] |= {"total": plan.disk.total, "fits": plan.disk.fits}
-    for key in ("memory", "disk"):
-        document[key]["parts"] = [{"name": name, "n_bytes": n_bytes} for name, n_bytes in document[key]["parts"]]
+    with_parts = [document["memory"], document["disk"]]
+    if (on_device := plan.device_memory) is not None:
+        document["device_memory"]["memory"] |= {"total": on_device.memory.total}
+        document["device_memory"]["verdict"] |= {"fits": on_device.verdict.fits}
+        with_parts.append(document["device_memory"]["memory"])
+    for one in with_parts:
+        one["parts"] = [{"name": name, "n_bytes": n_bytes} for name, n_bytes in one["parts"]]
     return document
 
 
@@ -46,7 +53,8 @@ def plan_sections(plan: RunPlan) -> list[Section]:
         *(_source(source, "data") for source in plan.train),
         *(_source(source, "validation data") for source in plan.val),
         _tokens(plan),
-        _memory(plan),
+        _memory("memory", plan.memory, plan.memory_verdict),
+        *([_memory("GPU memory", on_device.memory, on_device.verdict)] if (on_device := plan.device_memory) else []),
         _disk(plan),
         Facts("warnings", [(f"{number}.", text) for number, text in enumerate(plan.warnings, start=1)]),
     ]
@@ -142,16 +150,15 @@ def _counts(counts: TokenCounts) -> Sequence[str]:
     )
 
 
-def _memory(plan: RunPlan) -> Table:
-    total = plan.memory.total
-    rows = [(name, size(n_bytes), f"{rate(100 * n_bytes, total):.0f} %") for name, n_bytes in plan.memory.parts]
+def _memory(title: str, memory: MemoryEstimate, verdict: Verdict) -> Table:
+    total = memory.total
+    rows = [(name, size(n_bytes), f"{rate(100 * n_bytes, total):.0f} %") for name, n_bytes in memory.parts]
     rows.append(("peak", size(total), ""))
-    return Table(f"memory: {memory_sentence(plan)}", ("part", "size", "share"), rows, frozenset({1, 2}))
+    return Table(f"{title}: {memory_sentence(verdict)}", ("part", "size", "share"), rows, frozenset({1, 2}))
 
 
-def memory_sentence(plan: RunPlan) -> str:
+def memory_sentence(verdict: Verdict) -> str:
     """Whether the run fits, and what to change where it does not."""
-    verdict = plan.memory_verdict
     needed = f"needs {size(verdict.needed)}"
     if verdict.available is None:
         return f"{needed}; how much is free is not known"

@@ -354,6 +354,10 @@ class Backend(Protocol):
         """What the bits of a result depend on besides the host: the device and its libraries, by name."""
         ...
 
+    def free_device_bytes(self) -> int | None:
+        """Memory of the device that nobody holds; None where it is the system's own."""
+        ...
+
     def notes(self) -> tuple[str, ...]:
         """What a log should say of how things were computed so far, a line each."""
         ...

@@ -223,5 +223,8 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
     def environment(self) -> dict[str, str]:
         return {**self.runtime.environment(), "compute_dtype": self.compute_dtype.name}
 
+    def free_device_bytes(self) -> int:
+        return self.runtime.free_bytes()
+
     def peak_device_bytes(self) -> int:
         return self.runtime.peak_bytes()

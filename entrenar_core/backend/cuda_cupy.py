@@ -124,6 +124,10 @@ class CupyRuntime:
         free, total = self.xp.cuda.runtime.memGetInfo()
         return DeviceMemory(self._pool.used_bytes(), self._pool.total_bytes(), self._peak, free, total)
 
+    def free_bytes(self) -> int:
+        free, _ = self.xp.cuda.runtime.memGetInfo()
+        return int(free)
+
     def peak_bytes(self) -> int:
         return self._peak
 

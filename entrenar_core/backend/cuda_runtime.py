@@ -50,6 +50,10 @@ class Runtime(Protocol):
         """The device and the libraries that compute on it, by name."""
         ...
 
+    def free_bytes(self) -> int:
+        """Memory of the device that nobody holds, this process included."""
+        ...
+
     def peak_bytes(self) -> int:
         """The most memory of the device that was held so far, free pieces for later arrays included."""
         ...

@@ -58,10 +58,10 @@ class Work:
 
     @property
     def device_bytes(self) -> int:
-        """That the weights alone take there: two a parameter if they are frozen, or less if they are packed; sixteen
-        with float32 weights, gradients and two moments."""
+        """That the weights alone take there: two a parameter if they are frozen, or less if they are packed; eighteen
+        with float32 weights, gradients and two moments, and weights cast for products."""
         if self.kind == "train" and not self.adapters_only:
-            return 16 * self.parameters
+            return 18 * self.parameters
         return min(self.n_bytes, 2 * self.parameters)
 
 

@@ -306,6 +306,9 @@ class ReferenceBackend(ReferenceLosses):
         """There is no device."""
         return {}
 
+    def free_device_bytes(self) -> None:
+        """There is no device."""
+
     def notes(self) -> tuple[str, ...]:
         """There is one way to compute."""
         return ()

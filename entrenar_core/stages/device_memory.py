@@ -10,12 +10,14 @@ from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.model.packed import float_matrices
 from entrenar_core.stages.dry_pass import dry_pass
 from entrenar_core.stages.estimate import MIB, MemoryEstimate, MemoryRequest
+from entrenar_core.stages.fit import memory_verdict
+from entrenar_core.stages.plan_types import DeviceMemoryPlan
 
 CONTEXT = 600 * MIB
-"""The driver's context with our kernels and the libraries' on one device."""
+"""The driver's context with our kernels and the libraries' on one device, as others report it; not measured."""
 
 POOL_SLACK = 1.05
-"""What CuPy's pool holds for 1 byte that our pool does: it splits large pieces where ours keeps sizes apart."""
+"""What CuPy's pool is taken to hold for a byte of arrays that are alive; not measured."""
 
 
 def estimate_device_memory(request: MemoryRequest, compute_dtype: str) -> MemoryEstimate:
@@ -54,3 +56,13 @@ def estimate_device_memory(request: MemoryRequest, compute_dtype: str) -> Memory
     )
     total = sum(n_bytes for _, n_bytes in engine)
     return MemoryEstimate((("CUDA", CONTEXT), *engine, ("the pool's slack", int(total * (POOL_SLACK - 1)))))
+
+
+def plan_device_memory(request: MemoryRequest, compute_dtype: str, free: int | None) -> DeviceMemoryPlan:
+    """What a run takes of a device that has `free` bytes left, and what to change if it does not fit."""
+
+    def estimator(changed: MemoryRequest) -> MemoryEstimate:
+        return estimate_device_memory(changed, compute_dtype)
+
+    estimate = estimator(request)
+    return DeviceMemoryPlan(estimate, memory_verdict(request, estimate, free, estimator))

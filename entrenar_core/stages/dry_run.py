@@ -27,12 +27,13 @@ from entrenar_core.stages.assemble import Run, assemble, head_spec, train_settin
 from entrenar_core.stages.base_model import BaseModel, open_base
 from entrenar_core.stages.dataset import DataSets, OpenedData, load_datasets, open_data
 from entrenar_core.stages.device import described, require_device
+from entrenar_core.stages.device_memory import plan_device_memory
 from entrenar_core.stages.distill import Distillation, open_distillation
 from entrenar_core.stages.distill_plan import at_full_load, distill_plan, made_of, stand_in
 from entrenar_core.stages.distill_time import with_cache, with_writing
 from entrenar_core.stages.dry_pass import BatchShape
 from entrenar_core.stages.estimate import estimate_memory
-from entrenar_core.stages.fit import Verdict, available_memory_bytes, memory_verdict
+from entrenar_core.stages.fit import available_memory_bytes, memory_verdict
 from entrenar_core.stages.measure import StepTime, measure_step, time_plan
 from entrenar_core.stages.output_dir import check_output_dir
 from entrenar_core.stages.output_plan import output_plan, trained_shapes, writes_model
@@ -197,15 +198,19 @@ def _plan(config: Config, opened: _Opened, data: DataSets, warnings: _Warnings) 
     base, distillation = opened.base, opened.distillation
     settings = train_settings(config, data)
     taught = None if distillation is None else distill_plan(base, distillation, data)
+    wish = training_wish(config.training)
+    choice = choose_device(wish, training_work(config, base, data, settings))
     request = memory_request(config, base, data, settings, distillation, taught)
+    request = replace(request, on_device=choice.device == "cuda")
     memory = estimate_memory(request)
     verdict = memory_verdict(request, memory, available_memory_bytes())
     steps = _steps(data, settings, request.batches)
-    wish = training_wish(config.training)
-    choice = choose_device(wish, training_work(config, base, data, settings))
     backend = make_backend(choice, wish)
     try:
-        time = _time(config, opened, data, backend, steps, taught) if verdict.fits else None
+        free = backend.free_device_bytes()
+        on_device = plan_device_memory(request, choice.compute_dtype, free) if request.on_device else None
+        fits = verdict.fits and (on_device is None or on_device.verdict.fits)
+        time = _time(config, opened, data, backend, steps, taught) if fits else None
     finally:
         backend.close()
     shapes = trained_shapes(config, base, head_spec(data.opened))
@@ -228,9 +233,10 @@ def _plan(config: Config, opened: _Opened, data: DataSets, warnings: _Warnings) 
         time=time,
         output_dir=config.training.output_dir,
         previews=tuple(preview_samples(data, base.tokenizer)),
-        warnings=tuple([*warnings.found, *_advice(verdict, time)]),
+        warnings=tuple([*warnings.found, *_advice(fits, time)]),
         distill=taught,
         device=described(choice),
+        device_memory=on_device,
     )
 
 
@@ -332,8 +338,8 @@ def _with_evaluations(plan: TimePlan, measured: StepTime, data: DataSets, evalua
     return replace(plan, seconds=plan.seconds + seconds, method=f"{plan.method}; evaluations reckoned from it")
 
 
-def _advice(verdict: Verdict, time: TimePlan | None) -> Iterator[str]:
-    if not verdict.fits:
+def _advice(fits: bool, time: TimePlan | None) -> Iterator[str]:
+    if not fits:
         yield "the run does not fit into the free memory, so no step was timed"
     elif time is None:
         yield "no step was timed"

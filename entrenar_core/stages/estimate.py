@@ -29,6 +29,9 @@ MIB = 1 << 20
 LIBRARIES = 270 * MIB
 """Python, NumPy, numba with LLVM, pyarrow, the tokenizer library and our kernels once they are loaded."""
 
+CUDA_LIBRARIES = 700 * MIB
+"""CUDA's context on the host with CuPy, cuBLAS and cuDNN. Taken from what others report, not measured."""
+
 BYTES_PER_TOKEN_NAME = 780
 """One entry of a vocabulary in our tables and those of the tokenizer library: 650 to 930 over seven real vocabularies,
 without the pieces of the file that `mapped` counts."""
@@ -83,6 +86,7 @@ class MemoryRequest:
         teacher_bytes: size of the files of the teachers that run; they are used where they lie.
         base_is_teacher: the base file is one of them.
         teacher_cache_bytes: of the teachers' predictions that are kept on disk.
+        on_device: weights, state, gradients and activations are in the memory of a GPU (see `device_memory`).
     """
 
     spec: DecoderSpec
@@ -107,6 +111,7 @@ class MemoryRequest:
     teacher_bytes: int = 0
     base_is_teacher: bool = False
     teacher_cache_bytes: int = 0
+    on_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         MemoryError: not even the address space for it can be had.
     """
     tensors = _tensors(request)
+    if request.on_device:
+        return _beside_a_device(request, tensors)
     held = dry_pass(
         request.spec,
         request.optimizer,
@@ -157,6 +164,21 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             ("weights", weights + in_place),
             *((("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()),
             *_engine_parts(held, request, tensors),
+            ("export", _export_bytes(request, tensors)),
+        )
+    )
+
+
+def _beside_a_device(request: MemoryRequest, tensors: Mapping[str, TensorInfo]) -> MemoryEstimate:
+    """What the host holds of a run whose arrays are on a GPU: one weight at a time passes through it."""
+    largest = max(4 * info.n_values for info in tensors.values())
+    return MemoryEstimate(
+        (
+            ("Python and libraries", LIBRARIES + CUDA_LIBRARIES),
+            ("tokenizer", BYTES_PER_TOKEN_NAME * (request.vocab_size or request.spec.vocab_size)),
+            *_mapped_parts(request, 0),
+            *_data_parts(request),
+            ("weights on their way", 2 * largest),
             ("export", _export_bytes(request, tensors)),
         )
     )

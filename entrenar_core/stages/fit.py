@@ -7,7 +7,7 @@ process is in (containers).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +42,12 @@ class Verdict:
         return self.available is None or self.needed <= self.available
 
 
-def memory_verdict(request: MemoryRequest, estimate: MemoryEstimate, available: int | None) -> Verdict:
+def memory_verdict(
+    request: MemoryRequest,
+    estimate: MemoryEstimate,
+    available: int | None,
+    estimator: Callable[[MemoryRequest], MemoryEstimate] = estimate_memory,
+) -> Verdict:
     """Compare an estimate with the free memory; if it is too large, look for a change that would fit.
 
     Changes are tried from the one that costs least: smaller batches with more accumulation train the same, activation
@@ -52,7 +57,7 @@ def memory_verdict(request: MemoryRequest, estimate: MemoryEstimate, available: 
     if verdict.fits or available is None:
         return verdict
     for keys, changed in _changes(request):
-        needed = estimate_memory(changed).needed
+        needed = estimator(changed).needed
         if needed <= available:
             return Verdict(estimate.needed, available, Change(keys, needed))
     return verdict

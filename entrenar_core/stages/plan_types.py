@@ -156,9 +156,17 @@ class DistillPlan:
 
 
 @dataclass(frozen=True)
+class DeviceMemoryPlan:
+    """What a run takes of a GPU's memory, and whether that is free there."""
+
+    memory: MemoryEstimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Everything that is known before the first step. device: what it computes on, and why; empty where that needs no
-    word."""
+    word. device_memory: on a GPU, beside what the host takes."""
 
     model: str
     architecture: str
@@ -179,3 +187,4 @@ class RunPlan:
     warnings: tuple[str, ...] = ()
     distill: DistillPlan | None = None
     device: str = ""
+    device_memory: DeviceMemoryPlan | None = None

@@ -78,7 +78,7 @@ def test_why_a_gpu_is_worth_it_is_said() -> None:
 def test_weights_that_do_not_fit_the_gpu_stay_on_the_cpu() -> None:
     choice = choose_device(DeviceWish(), Work("train", 10**10, 2 * 10**10, 10**6))
     assert choice.device == "cpu"
-    assert "the weights alone would take 149.0 GiB of NVIDIA H100" in choice.reason
+    assert "the weights alone would take 167.6 GiB of NVIDIA H100" in choice.reason
 
 
 def test_a_gpu_that_cannot_be_used_is_said_where_the_work_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:

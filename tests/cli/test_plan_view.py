@@ -17,6 +17,7 @@ from entrenar_core.stages.estimate import MAPPED, MemoryEstimate
 from entrenar_core.stages.fit import Change, Verdict
 from entrenar_core.stages.plan_types import (
     ColumnUse,
+    DeviceMemoryPlan,
     RunPlan,
     SamplePreview,
     SourcePlan,
@@ -110,7 +111,16 @@ def test_columns_that_are_used_come_first() -> None:
     ids=["fits", "unknown", "a change helps", "nothing helps"],
 )
 def test_the_verdict_on_memory_is_a_sentence(verdict: Verdict, sentence: str) -> None:
-    assert memory_sentence(replace(PLAN, memory_verdict=verdict)) == sentence
+    assert memory_sentence(verdict) == sentence
+
+
+def test_the_memory_of_a_gpu_has_a_table_of_its_own() -> None:
+    memory = MemoryEstimate((("CUDA", GIB), ("weights", 3 * GIB)))
+    plan = replace(PLAN, device_memory=DeviceMemoryPlan(memory, Verdict(4 * GIB, 80 * GIB)))
+    assert "GPU memory: needs 4.0 GiB of 80.0 GiB that are free" in shown(plan)
+    document = plan_document(plan)["device_memory"]
+    assert document["verdict"]["fits"] and document["memory"]["total"] == 4 * GIB  # type: ignore[index]
+    assert document["memory"]["parts"][1] == {"name": "weights", "n_bytes": 3 * GIB}  # type: ignore[index]
 
 
 def test_a_full_disk_is_said() -> None:

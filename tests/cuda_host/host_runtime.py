@@ -144,6 +144,10 @@ class HostRuntime:
     def environment(self) -> dict[str, str]:
         return {"gpu": "none"}
 
+    def free_bytes(self) -> int:
+        """What a small GPU has."""
+        return max(0, (8 << 30) - self.in_use)
+
     def peak_bytes(self) -> int:
         return self._peak
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.cuda_probe import Gpu
 from entrenar_core.backend.gpu_worth import Work
 from entrenar_core.backend.select import DeviceWish
@@ -192,3 +193,24 @@ def test_a_plan_says_what_the_run_computes_on(folder: Path) -> None:
     assert device_of(device="cuda") == "computing on Test GPU (80 GiB, compute capability 9.0) (in bfloat16)"
     assert device_of(device="cpu") == ""
     assert device_of().startswith("computing on the CPU: a CPU would take about 0.0 seconds, less than 5 times")
+
+
+@needs_host
+@pytest.mark.usefixtures("gpu")
+def test_the_plan_has_the_memory_of_the_gpu_and_of_the_host_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu, on_cpu = (
+        dry_run.plan_run(config(folder, training={"device": device}), Listener()) for device in ("cuda", "cpu")
+    )
+    assert on_cpu.device_memory is None
+    assert on_gpu.device_memory is not None and on_gpu.device_memory.verdict.fits
+    there, here = ({name for name, _ in one.memory.parts} for one in (on_gpu.device_memory, on_gpu))
+    assert {"CUDA", "weights", "optimizer state", "gradients", "activations"} <= there
+    assert not here & {"weights", "optimizer state", "gradients", "activations"}
+    assert on_gpu.time is not None
+    monkeypatch.setattr(CudaBackend, "free_device_bytes", lambda self: 1 << 20)
+    too_large = dry_run.plan_run(config(folder, training={"device": "cuda"}), Listener())
+    assert too_large.device_memory is not None and not too_large.device_memory.verdict.fits
+    assert too_large.time is None
+    assert any("does not fit" in warning for warning in too_large.warnings)
