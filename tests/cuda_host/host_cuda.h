@@ -15,6 +15,7 @@
 #include <cstring>
 #include <tuple>
 #include <type_traits>
+#include <sys/mman.h>
 #include <utility>
 #include <vector>
 
@@ -46,6 +47,7 @@ static dim3 blockDim, gridDim;
 namespace host {
 
 constexpr size_t STACK_BYTES = 128 << 10;
+constexpr size_t SLACK_BYTES = 512 << 10;  // below a stack: what goes too far is noticed before it spoils anything else
 constexpr int MOST_THREADS = 1024;
 constexpr int LANES = 32;
 constexpr unsigned long long CANARY = 0x5afe57ac4b0771e5ull;
@@ -130,7 +132,12 @@ inline void fiber_main() {
 
 inline void begin(Fiber& fiber) {
     if (fiber.stack == nullptr) {
-        fiber.stack = static_cast<unsigned long long*>(aligned_alloc(64, STACK_BYTES));
+        const int mode = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void* pages = mmap(nullptr, SLACK_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE, mode, -1, 0);
+        if (pages == MAP_FAILED) {
+            fail(current, "gets no stack");
+        }
+        fiber.stack = reinterpret_cast<unsigned long long*>(static_cast<unsigned char*>(pages) + SLACK_BYTES);
         *fiber.stack = CANARY;
     }
     void** top = reinterpret_cast<void**>(reinterpret_cast<unsigned char*>(fiber.stack) + STACK_BYTES - 64);
