@@ -21,7 +21,7 @@ UNIT := not slow and not oracle and not integration and not property
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv tier1 tier2 tier3 pre-commit ci build release test lint format format-check check unit integration \
+.PHONY: help venv tier1 tier2 tier3 pre-commit ci build release test slow lint format format-check check unit integration \
         property coverage coverage-clean mutants mutants-quick deny-check complexity tdg roadmap-status bench gpu-check \
         quickstart clean
 
@@ -61,6 +61,9 @@ quickstart: $(CORE)  ## fine-tune the bundled tiny model and show what it writes
 test: $(DEV)  ## the test suite: unit, integration, quick properties, and each oracle that is installed
 	$(PYTEST)
 
+slow: $(DEV)  ## the tests that `make test` leaves out: each configuration, random kills, measured memory
+	$(PYTEST) -m slow
+
 unit: $(DEV)  ## unit tests only
 	$(PYTEST) -m "$(UNIT)"
 
@@ -74,7 +77,7 @@ tier1: format-check lint unit  ## before each commit: format, lint, unit tests
 
 tier2: tier1 integration  ## tier1 and integration tests
 
-tier3: tier2 property complexity  ## tier2, thorough property tests and complexity
+tier3: tier2 slow property complexity  ## tier2, slow tests, thorough property tests and complexity
 
 # What the code looks like
 format: $(DEV)  ## format the code

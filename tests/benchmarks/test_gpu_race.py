@@ -199,7 +199,7 @@ def test_what_goes_wrong_is_said(field: Any) -> None:
 
 def test_a_round_that_time_was_too_short_for_does_not_count(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "GRACE", 0.1)
-    contestants = field("", f"--sleeps-at {race.WARM + race.STEPS + 1}", seconds=6)
+    contestants = field("", f"--sleeps-at {race.WARM + race.STEPS + 1}", seconds=3)
     found = run_race(contestants, SMALL, True)
     stop(contestants)
     assert [one.turns for one in found.results] == [1, 1]
@@ -207,7 +207,7 @@ def test_a_round_that_time_was_too_short_for_does_not_count(field: Any, monkeypa
 
 def test_time_that_is_over_before_the_first_turn_ends_is_said(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "GRACE", 0.1)
-    contestants = field("--sleeps-at 1", seconds=3)
+    contestants = field("--sleeps-at 1", seconds=1.5)
     with pytest.raises(TooLate):
         run_race(contestants, SMALL, True)
     stop(contestants)
@@ -215,7 +215,7 @@ def test_time_that_is_over_before_the_first_turn_ends_is_said(field: Any, monkey
 
 def test_alone_the_first_result_is_kept_when_time_is_over(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "GRACE", 0.1)
-    contestants = field("", "--sleeps-at 1", seconds=6)
+    contestants = field("", "--sleeps-at 1", seconds=3)
     found = run_race(contestants, SMALL, False)
     stop(contestants)
     assert [one.name for one in found.results] == ["number 0"]

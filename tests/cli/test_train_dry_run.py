@@ -50,6 +50,7 @@ KEYS: dict[str, Any] = {
     "warnings": list,
     "distill": type(None),
     "device": str,
+    "device_memory": type(None),
 }
 """What scripts may count on: for each place the type of its value, or its keys (of its entries, where it is a list)."""
 

@@ -102,6 +102,7 @@ def message(path: Path) -> str:
     return path.read_text(encoding="utf-8").replace("\n  hint: ", "\nhint: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", YAML_NAMES)
 def test_a_broken_yaml_is_one_json_object_for_scripts(name: str) -> None:
     done = call("validate", f"{name}.yaml", "--json", cwd=YAML)
@@ -122,6 +123,7 @@ def test_each_problem_of_a_yaml_can_be_read_by_itself() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATA_NAMES)
 def test_broken_data_are_one_json_object_for_scripts(name: str, base: Path, tmp_path: Path) -> None:
     data = broken_data(name, base, tmp_path)

@@ -32,6 +32,9 @@ SHORTER = {
     "seed-example": ["training.max_steps=3"],
     "text": ["training.max_steps=3", "data.batch_size=4", "data.val_fraction=0.001", "training.eval_every=null"],
 }
+QUICK = ("quickstart", "qat", "chat", "classification")
+"""What is run by default: weights, rounded weights, a template, and a head."""
+
 MEASURED = ("step", "eval", "quantization_started", "rounded")
 """Events that are lines of metrics.jsonl too."""
 HEADS = ("classification", "regression")
@@ -46,11 +49,15 @@ merge:      {method: TIES, density: 0.2}
 """
 
 
+def slow_unless_quick(path: Path) -> tuple[pytest.MarkDecorator, ...]:
+    return () if path.stem in QUICK else (pytest.mark.slow,)
+
+
 def test_each_configuration_has_its_short_run() -> None:
     assert [path.stem for path in CONFIGS] == sorted(SHORTER)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=slow_unless_quick(path)) for path in CONFIGS])
 def test_a_configuration_runs_and_what_it_leaves_can_be_used(path: Path, project_root: Path, tmp_path: Path) -> None:
     changes = [argument for change in SHORTER[path.stem] for argument in ("--set", change)]
     done = entrenar("train", path, "--json", "--output-dir", tmp_path / "run", *changes, cwd=project_root)

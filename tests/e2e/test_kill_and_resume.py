@@ -129,6 +129,7 @@ def run(inputs: Path, kind: str) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(config: Path, undisturbed: Path, run: Path, kind: str) -> None:
     """At random moments, while a checkpoint is written, and while the model is written."""
     moments = random.Random(kind)

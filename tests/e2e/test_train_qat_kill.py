@@ -6,6 +6,8 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.command import entrenar, start
 from tests.e2e.test_kill_and_resume import assert_equal_runs, kill_when, resume, steps_are_logged, steps_logged
 from tests.stages.tiny_base import write_base, write_config, write_data
@@ -13,6 +15,7 @@ from tests.stages.tiny_base import write_base, write_config, write_data
 WARMUP, STEPS = 15, 30
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_the_switch(tmp_path: Path) -> None:
     write_base(tmp_path / "base.gguf", type_name="F16")
     shutil.copy(write_data(tmp_path), tmp_path / "val.parquet")

@@ -121,7 +121,7 @@ def test_there_are_enough_templates_to_compare() -> None:
     assert len(REAL) >= 25
 
 
-@pytest.mark.parametrize("add_generation_prompt", [False, True])
+@pytest.mark.parametrize("add_generation_prompt", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_rendered_text_is_that_of_transformers(

@@ -18,6 +18,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 
+@pytest.mark.slow
 def test_both_contestants_train_the_same_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not host_runtime.is_possible():
         pytest.skip(host_runtime.NO_COMPILER)

@@ -74,11 +74,11 @@ def request_of(config_path: Path, rows: int) -> MemoryRequest:
     ("rows", "sections"),
     [
         (8, {"lora": LORA}),
-        (16, {"lora": LORA}),
-        (8, {"lora": None}),
-        (12, {"lora": None, "training": {"activation_checkpointing": True}}),
-        (8, {"lora": LORA, "quantize": {"bits": 4}}),
-        (8, {"lora": LORA, "model": {"path": "blocks.gguf"}}),
+        pytest.param(16, {"lora": LORA}, marks=pytest.mark.slow),
+        pytest.param(8, {"lora": None}, marks=pytest.mark.slow),
+        pytest.param(12, {"lora": None, "training": {"activation_checkpointing": True}}, marks=pytest.mark.slow),
+        pytest.param(8, {"lora": LORA, "quantize": {"bits": 4}}, marks=pytest.mark.slow),
+        pytest.param(8, {"lora": LORA, "model": {"path": "blocks.gguf"}}, marks=pytest.mark.slow),
     ],
     ids=["lora", "lora with a larger batch", "full", "full with checkpointing", "packed base", "file in blocks"],
 )

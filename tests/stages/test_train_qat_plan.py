@@ -97,7 +97,13 @@ def test_the_model_of_the_plan_has_the_size_of_the_file(folder: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.skipif(not HAS_HIGH_WATER_MARK, reason="needs /proc to see the resident memory")
-@pytest.mark.parametrize(("gradient", "lora"), [("clipped", None), ("straight_through", {"target_modules": "all"})])
+@pytest.mark.parametrize(
+    ("gradient", "lora"),
+    [
+        pytest.param("clipped", None, marks=pytest.mark.slow),
+        pytest.param("straight_through", {"target_modules": "all"}),
+    ],
+)
 def test_the_estimate_is_within_15_percent_of_the_measured_peak(
     tmp_path: Path, gradient: str, lora: dict[str, Any] | None
 ) -> None:
