@@ -53,6 +53,7 @@ def test_a_missing_oracle_fails_where_oracles_are_required(project: Path, source
     assert "skipped" not in output.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_fails_where_oracles_are_required(project: Path) -> None:
     source = SKIPS_IN_TEST.replace("def test_it", "@pytest.mark.nvrtc\ndef test_it")
     (project / "tests" / "test_one.py").write_text(source)
@@ -72,6 +73,7 @@ def test_shared_data_are_found_where_the_environment_says(project: Path, tmp_pat
     assert output.splitlines()[-1].startswith("1 passed")
 
 
+@pytest.mark.slow
 def test_tests_of_the_command_line_count_as_integration(project: Path) -> None:
     (project / "tests" / "e2e" / "test_one.py").write_text("def test_it() -> None:\n    assert True\n")
     assert "1 passed" in run_pytest(project, "-m", "integration")

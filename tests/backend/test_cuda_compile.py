@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ def elements_of(file: str) -> list[str]:
     return list(ELEMENT_NAMES) if uses_element else ["float32"]
 
 
-COMPILED = [(file, element) for file in kernel_file_names() for element in elements_of(file)]
+def cases() -> Iterator[Any]:
+    """Every file on every architecture; bfloat16 on one by default, and on the others where slow tests run too."""
+    for file in kernel_file_names():
+        for element in elements_of(file):
+            for architecture in ARCHITECTURES:
+                is_slow = element == "bfloat16" and architecture != "sm_90"
+                yield pytest.param(file, element, architecture, marks=[pytest.mark.slow] if is_slow else [])
+
+
 EMPTY = 'extern "C" __global__ void nothing(T* x) {}\n'
 
 
@@ -41,8 +50,7 @@ def nvrtc() -> Any:
     return nvrtc
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("file", "element"), COMPILED)
+@pytest.mark.parametrize(("file", "element", "architecture"), cases())
 def test_a_kernel_file_compiles_without_a_warning_and_its_kernels_keep_to_registers(
     file: str, element: str, architecture: str
 ) -> None:

@@ -80,6 +80,7 @@ def test_cases_that_fail_or_end_the_process_cost_only_themselves(tmp_path: Path)
     assert "ValueError: wrong" in log
 
 
+@pytest.mark.slow
 def test_a_case_that_hangs_is_stopped_and_what_comes_after_is_not_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

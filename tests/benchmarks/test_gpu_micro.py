@@ -49,6 +49,7 @@ def subject() -> Iterator[Subject]:
     yield Subject(host_runtime.HostRuntime(), HOST, HostSdpa())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_gives_figures(subject: Subject, name: str) -> None:
     found = list(cases_of(Bench(subject, SteadyTimer(), SMALL))[name]())

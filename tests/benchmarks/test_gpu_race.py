@@ -205,6 +205,7 @@ def test_a_round_that_time_was_too_short_for_does_not_count(field: Any, monkeypa
     assert [one.turns for one in found.results] == [1, 1]
 
 
+@pytest.mark.slow
 def test_time_that_is_over_before_the_first_turn_ends_is_said(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "GRACE", 0.1)
     contestants = field("--sleeps-at 1", seconds=1.5)

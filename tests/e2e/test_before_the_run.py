@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_init_validate_plan_train_in_a_shell(folder: Path) -> None:
     rows = [
         {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": other}]}

@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_written_whole_is_not_there_and_can_be_written_later(folder: Path) -> None:
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (MODEL_BYTES, MODEL_BYTES))
     done = entrenar("train", "config.yaml", cwd=folder, preexec_fn=limit)
@@ -58,6 +59,7 @@ def test_a_disk_too_small_for_the_model_is_seen_before_it_is_written(folder: Pat
     assert not [name for name in tree(small_disk) if "gguf" in name]
 
 
+@pytest.mark.slow
 def test_a_disk_too_small_for_a_checkpoint(folder: Path, small_disk: Path) -> None:
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 24_000))
     done = entrenar("train", "config.yaml", "--output-dir", small_disk / "run", cwd=folder)

@@ -28,6 +28,7 @@ def write(folder: Path, *arguments: str) -> Outcome:
     return done
 
 
+@pytest.mark.slow
 def test_what_training_did_can_be_seen(folder: Path) -> None:
     before = write(folder, "base.gguf", "--temperature", "0")
     merged = write(folder, "run/model.gguf", "--temperature", "0")

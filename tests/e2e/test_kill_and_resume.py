@@ -151,6 +151,7 @@ def test_killed_again_and_again(config: Path, undisturbed: Path, run: Path, kind
     assert_equal_runs(run, undisturbed, kind)
 
 
+@pytest.mark.slow
 def test_a_polite_signal_leaves_a_checkpoint(config: Path, undisturbed: Path, run: Path, kind: str) -> None:
     number = {"lora": signal.SIGINT, "full": signal.SIGTERM}[kind]
     process = start("train", config, "--output-dir", run)

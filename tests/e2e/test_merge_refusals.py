@@ -293,6 +293,7 @@ def test_a_disk_that_becomes_full_is_said_and_nothing_is_left(form: str, name: s
     assert tree(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "words"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "interrupted by SIGTERM\n")]
 )

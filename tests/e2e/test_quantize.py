@@ -86,6 +86,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert "cannot be written" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_HIGH_WATER_MARK, reason="the system does not say how much memory a process had")
 @pytest.mark.parametrize("measures", [False, True])
 def test_memory_stays_within_what_is_allowed(measures: bool, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_the_run_goes_over_segments_and_passes(undisturbed: Path) -> None:
     assert 0.0 < epochs[KILLED_AFTER[0]] < 0.5 < epochs[KILLED_AFTER[1]] < 1.0 < epochs[KILLED_AFTER[2]]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_in_each_of_them(config: Path, undisturbed: Path) -> None:
     run = config.parent / "disturbed"
     for steps in KILLED_AFTER:

@@ -199,6 +199,7 @@ def real_figures(
     return exact, rounded, sums.divergences() if mix != "f16" else {"perplexity": sums.perplexity()[0]}
 
 
+@pytest.mark.slow
 def test_perplexity_of_a_real_model_in_f16(shared_data: Path, backend: Any, tmp_path: Path) -> None:
     """Within 0.1 %, in either arithmetic."""
     exact, rounded, expected = real_figures(shared_data, tmp_path, backend, "f16", 4)

@@ -84,6 +84,7 @@ def test_synthetic_values_with_an_importance(ggml: ctypes.CDLL, type_name: str, 
     assert error_ratio(ggml, type_name, synthetic(kind), some_importance(512)) <= BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_name", TYPES)
 def test_every_matrix_of_a_real_model(ggml: ctypes.CDLL, type_name: str, shared_data: Path) -> None:
     ratios = {}

@@ -179,6 +179,7 @@ def assert_same_losses(race: Race, settings: LoRASettings) -> str:
     return summary
 
 
+@pytest.mark.slow
 def test_the_real_base_model_learns_as_with_peft(shared_data: Path, backend: Any) -> None:
     settings = LoRASettings(rank=8, alpha=16.0, targets=ALL_TARGETS)
     print(assert_same_losses(real_race(shared_data, backend), settings))

@@ -57,7 +57,7 @@ def total(memory: PassMemory) -> int:
     return sum(parts)
 
 
-@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("compute_dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_the_plan_is_what_a_real_step_holds(lora: LoRASettings | None, checkpointing: bool, compute_dtype: str) -> None:

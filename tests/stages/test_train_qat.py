@@ -107,7 +107,7 @@ TYPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lora", [None, {"rslora": True}], ids=["full", "lora"])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("tied", [pytest.param(True, marks=pytest.mark.slow), False], ids=["tied", "untied"])
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_file_decodes_to_the_weights_of_the_last_forward_pass(
     folder: Path, seen: Seen, kind: str, tied: bool, lora: dict[str, Any] | None

@@ -84,6 +84,7 @@ def newest_step(folder: Path) -> int:
     return max((int(path.name[5:]) for path in (folder / CHECKPOINTS).glob("step-*")), default=0)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_at_random_moments(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     for _ in range(3):
