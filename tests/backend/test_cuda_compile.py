@@ -50,7 +50,7 @@ def nvrtc() -> Any:
     return nvrtc
 
 
-@pytest.mark.parametrize(("file", "element", "architecture"), cases())
+@pytest.mark.parametrize(("file", "element", "architecture"), list(cases()))
 def test_a_kernel_file_compiles_without_a_warning_and_its_kernels_keep_to_registers(
     file: str, element: str, architecture: str
 ) -> None:
