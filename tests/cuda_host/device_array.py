@@ -12,6 +12,22 @@ import numpy as np
 
 from tests.cuda_host.host_stream import Pointer, stream
 
+_ARITHMETIC = (
+    "__add__",
+    "__radd__",
+    "__sub__",
+    "__rsub__",
+    "__mul__",
+    "__rmul__",
+    "__truediv__",
+    "__rtruediv__",
+    "__pow__",
+    "__neg__",
+    "__iadd__",
+    "__isub__",
+    "__imul__",
+    "__itruediv__",
+)
 _COMPUTING = frozenset(
     [
         "sum",
@@ -30,20 +46,7 @@ _COMPUTING = frozenset(
         "nonzero",
         "all",
         "any",
-        "__add__",
-        "__radd__",
-        "__sub__",
-        "__rsub__",
-        "__mul__",
-        "__rmul__",
-        "__truediv__",
-        "__rtruediv__",
-        "__pow__",
-        "__neg__",
-        "__iadd__",
-        "__isub__",
-        "__imul__",
-        "__itruediv__",
+        *_ARITHMETIC,
     ]
 )
 _WAITING = frozenset(["item", "tolist", "nonzero", "__bool__", "__float__", "__int__", "__index__"])
@@ -173,20 +176,7 @@ def _operator(name: str) -> Any:
 
 
 for _name in [
-    "__add__",
-    "__radd__",
-    "__sub__",
-    "__rsub__",
-    "__mul__",
-    "__rmul__",
-    "__truediv__",
-    "__rtruediv__",
-    "__pow__",
-    "__neg__",
-    "__iadd__",
-    "__isub__",
-    "__imul__",
-    "__itruediv__",
+    *_ARITHMETIC,
     "__eq__",
     "__ne__",
     "__lt__",
