@@ -6,10 +6,8 @@ is the driver's: the context, the loaded kernels, and the work space that cuBLAS
 
 from __future__ import annotations
 
-from entrenar_core.gguf.names import ROPE_FREQS
 from entrenar_core.model.packed import float_matrices
-from entrenar_core.stages.dry_pass import dry_pass
-from entrenar_core.stages.estimate import MIB, MemoryEstimate, MemoryRequest
+from entrenar_core.stages.estimate import MIB, MemoryEstimate, MemoryRequest, all_tensors, engine_parts, held_by_engine
 from entrenar_core.stages.fit import memory_verdict
 from entrenar_core.stages.plan_types import DeviceMemoryPlan
 
@@ -27,33 +25,10 @@ def estimate_device_memory(request: MemoryRequest, compute_dtype: str) -> Memory
         ConfigError, ModelError: LoRA targets that name no layer.
         MemoryError: not even the address space for it can be had.
     """
-    tensors = {name: info for name, info in request.tensors.items() if name != ROPE_FREQS}
-    held_as = dict(request.held_as)
-    if request.lora is not None:
-        held_as = {**float_matrices(tensors), **held_as}
-    held = dry_pass(
-        request.spec,
-        request.optimizer,
-        list(request.batches) * (2 if len(request.batches) == 1 else 1),
-        shapes={name: info.shape for name, info in tensors.items()} or None,
-        evaluated=request.evaluated,
-        lora=request.lora,
-        held_as=held_as,
-        head=request.head,
-        checkpoint_activations=request.checkpoint_activations,
-        teach=request.teach,
-        device_dtype=compute_dtype,
-    )
-    adapters = (("adapters", held.adapters),) if request.lora is not None else ()
-    rounded = (("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()
-    parts = (("weights", held.weights), *rounded, *adapters)
-    engine = (
-        *parts,
-        ("optimizer state", held.optimizer),
-        ("gradients", held.gradients),
-        ("activations", held.activations),
-        ("work buffers", held.work),
-    )
+    tensors = all_tensors(request)
+    held_as = request.held_as if request.lora is None else {**float_matrices(tensors), **request.held_as}
+    held = held_by_engine(request, tensors, held_as, compute_dtype)
+    engine = (("weights", held.weights), *engine_parts(held, request))
     total = sum(n_bytes for _, n_bytes in engine)
     return MemoryEstimate((("CUDA", CONTEXT), *engine, ("the pool's slack", int(total * (POOL_SLACK - 1)))))
 

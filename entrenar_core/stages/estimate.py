@@ -138,22 +138,10 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
         ConfigError, ModelError: LoRA targets that name no layer.
         MemoryError: not even the address space for it can be had.
     """
-    tensors = _tensors(request)
+    tensors = all_tensors(request)
     if request.on_device:
         return _beside_a_device(request, tensors)
-    held = dry_pass(
-        request.spec,
-        request.optimizer,
-        list(request.batches) * (2 if len(request.batches) == 1 else 1),
-        shapes={name: info.shape for name, info in tensors.items()},
-        evaluated=request.evaluated,
-        lora=request.lora,
-        held_as=request.held_as,
-        head=request.head,
-        checkpoint_activations=request.checkpoint_activations,
-        teach=request.teach,
-        threads=request.threads,
-    )
+    held = held_by_engine(request, tensors, request.held_as)
     weights, in_place = weight_bytes(tensors, request.held_as)
     return MemoryEstimate(
         (
@@ -162,8 +150,7 @@ def estimate_memory(request: MemoryRequest) -> MemoryEstimate:
             *_mapped_parts(request, in_place),
             *_data_parts(request),
             ("weights", weights + in_place),
-            *((("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()),
-            *_engine_parts(held, request, tensors),
+            *engine_parts(held, request, _packing_bytes(held, tensors)),
             ("export", _export_bytes(request, tensors)),
         )
     )
@@ -192,7 +179,42 @@ def _mapped_parts(request: MemoryRequest, in_place: int) -> tuple[tuple[str, int
     return tuple(part for part in parts if part[1] or part[0] == MAPPED)
 
 
-def _tensors(request: MemoryRequest) -> dict[str, TensorInfo]:
+def held_by_engine(
+    request: MemoryRequest,
+    tensors: Mapping[str, TensorInfo],
+    held_as: Mapping[str, str],
+    device_dtype: str | None = None,
+) -> PassMemory:
+    """What the engine holds with these weights; on a device, whose activations are of `device_dtype`, or the CPU."""
+    return dry_pass(
+        request.spec,
+        request.optimizer,
+        list(request.batches) * (2 if len(request.batches) == 1 else 1),
+        shapes={name: info.shape for name, info in tensors.items()},
+        evaluated=request.evaluated,
+        lora=request.lora,
+        held_as=held_as,
+        head=request.head,
+        checkpoint_activations=request.checkpoint_activations,
+        teach=request.teach,
+        threads=request.threads,
+        device_dtype=device_dtype,
+    )
+
+
+def engine_parts(held: PassMemory, request: MemoryRequest, library_buffers: int = 0) -> tuple[tuple[str, int], ...]:
+    """What the engine holds beside the weights; `library_buffers` are those of a library, in bytes."""
+    return (
+        *((("quantized weights", request.rounded_bytes),) if request.rounded_bytes else ()),
+        *((("adapters", held.adapters),) if request.lora is not None else ()),
+        ("optimizer state", held.optimizer),
+        ("gradients", held.gradients),
+        ("activations", held.activations),
+        ("work buffers", held.work + library_buffers),
+    )
+
+
+def all_tensors(request: MemoryRequest) -> dict[str, TensorInfo]:
     """All weights of the model; the factors of RoPE are a constant and no weight."""
     if not request.tensors:
         return {name: described(name, shape) for name, shape in expected_shapes(request.spec).items()}
@@ -232,17 +254,9 @@ def weight_bytes(tensors: Mapping[str, TensorInfo], held_as: Mapping[str, str]) 
     return own, in_place
 
 
-def _engine_parts(
-    held: PassMemory, request: MemoryRequest, tensors: Mapping[str, TensorInfo]
-) -> tuple[tuple[str, int], ...]:
-    largest = max(4 * info.n_values for info in tensors.values())
-    parts = [
-        ("optimizer state", held.optimizer),
-        ("gradients", held.gradients),
-        ("activations", held.activations),
-        ("work buffers", held.work + held.threads * min(BLAS_PER_THREAD, largest)),
-    ]
-    return (("adapters", held.adapters), *parts) if request.lora is not None else tuple(parts)
+def _packing_bytes(held: PassMemory, tensors: Mapping[str, TensorInfo]) -> int:
+    """What OpenBLAS packs the largest weight into."""
+    return held.threads * min(BLAS_PER_THREAD, max(4 * info.n_values for info in tensors.values()))
 
 
 def _data_parts(request: MemoryRequest) -> tuple[tuple[str, int], ...]:
