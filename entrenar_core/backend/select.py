@@ -97,12 +97,6 @@ def make_backend(choice: DeviceChoice, wish: DeviceWish) -> Backend:
     )
 
 
-def select_backend(device: Device = "auto", threads: int | None = None) -> Backend:
-    """The backend for a device, without a word; see `choose_device` and `make_backend`."""
-    wish = DeviceWish(device, threads)
-    return make_backend(choose_device(wish), wish)
-
-
 def _on_cpu(reason: str) -> DeviceChoice:
     return DeviceChoice("cpu", "float32", f"computing on the CPU: {reason}" if reason else "")
 

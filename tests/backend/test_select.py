@@ -9,7 +9,7 @@ from entrenar_core.backend.cpu import CpuBackend
 from entrenar_core.backend.cuda import CudaBackend
 from entrenar_core.backend.gpu_worth import Work
 from entrenar_core.backend.parameters import AttentionParams
-from entrenar_core.backend.select import DeviceChoice, DeviceWish, choose_device, make_backend, select_backend
+from entrenar_core.backend.select import DeviceChoice, DeviceWish, choose_device, make_backend
 from entrenar_core.errors import DeviceError, MissingExtraError
 from tests.cuda_host import fake_cupy, host_runtime
 from tests.cuda_host.fake_driver import T4, install_driver, remove_cupy
@@ -113,7 +113,8 @@ def test_bfloat16_on_the_cpu_is_refused() -> None:
 def test_auto_and_cpu_make_the_cpu_with_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{SELECT}.driver_cuda_version", lambda: None)
     for device in ("auto", "cpu"):
-        backend = select_backend(device, threads=2)  # type: ignore[arg-type]
+        wish = DeviceWish(device, threads=2)  # type: ignore[arg-type]
+        backend = make_backend(choose_device(wish), wish)
         assert isinstance(backend, CpuBackend) and backend.threads.count == 2
         backend.close()
 
