@@ -31,6 +31,7 @@ from entrenar_core.backend.cpu_gemm import DenseWeight
 from entrenar_core.backend.cpu_kernels import activation, dropout, embedding, norm, optimizer, rope, softmax
 from entrenar_core.backend.cpu_losses import CpuLosses
 from entrenar_core.backend.cpu_work import GRAIN, grain
+from entrenar_core.backend.on_host import OnHost
 from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams
 from entrenar_core.backend.pool import Pool
 from entrenar_core.codecs.base import Codec
@@ -56,7 +57,7 @@ _BACKWARD: dict[str, Callable[..., None]] = {
 }
 
 
-class CpuBackend(CpuLosses):
+class CpuBackend(CpuLosses, OnHost):
     """`Backend` on the CPU.
 
     Args:
@@ -69,8 +70,6 @@ class CpuBackend(CpuLosses):
     name = "cpu"
     xp: ModuleType = np
     dtype = compute_dtype = FLOAT32
-    runs_ahead = False
-    takes_floats_packed = False
 
     def __init__(self, threads: int | None = None, debug_pool: bool = False) -> None:
         super().__init__(Threads(threads), Pool(debug=debug_pool))
@@ -357,23 +356,6 @@ class CpuBackend(CpuLosses):
     def all_finite(self, array: NDArray) -> bool:
         largest = self._reduce_blocks(optimizer.largest_magnitude_bits, array, np.int32)
         return bool((largest < 0x7F800000).all())
-
-    def peak_device_bytes(self) -> None:
-        """There is no device."""
-
-    def environment(self) -> dict[str, str]:
-        """There is no device."""
-        return {}
-
-    def free_device_bytes(self) -> None:
-        """There is no device."""
-
-    def notes(self) -> tuple[str, ...]:
-        """There is one way to compute."""
-        return ()
-
-    def synchronize(self) -> None:
-        """What a method returns is done."""
 
     def close(self) -> None:
         self.threads.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,22 +23,7 @@ def adam_steps(
 ) -> None:
     """See `AdamParams`; of each (parameter, gradient, m, v) all but the gradient change in place. `factor` is the
     gradients'."""
-    decay = params.weight_decay
-    coefficients = np.array(
-        [
-            factor,
-            0.0 if params.decoupled else decay,
-            1 - params.lr * decay if params.decoupled else 1.0,
-            params.beta1,
-            1 - params.beta1,
-            params.beta2,
-            1 - params.beta2,
-            params.lr / (1 - params.beta1**params.step),
-            1 / math.sqrt(1 - params.beta2**params.step),
-            params.eps,
-        ],
-        np.float32,
-    )
+    coefficients = np.array([factor, *params.coefficients], np.float32)
     for parameter, grad, m, v in arrays:
         states = optimizer_states("adam_steps", parameter, grad, m, v)
         threads.run(optimizer.adam, parameter.size, *states, coefficients, grain=_GRAIN)

@@ -16,7 +16,7 @@ import numpy as np
 from entrenar_core.backend.base import Activation, Array, RopePairing
 from entrenar_core.backend.cuda_attention import NO_LIBRARY, CudaAttention
 from entrenar_core.backend.cuda_distillation import CudaDistillation
-from entrenar_core.backend.cuda_launch import FLOAT32, check_shape
+from entrenar_core.backend.cuda_launch import FLOAT32, THREADS, check_shape
 from entrenar_core.backend.cuda_losses import CudaLosses
 from entrenar_core.backend.cuda_optimizer import CudaOptimizer
 from entrenar_core.backend.cuda_packed import CudaPacked
@@ -200,7 +200,7 @@ class CudaBackend(CudaPacked, CudaRounding, CudaAttention, CudaLosses, CudaDisti
         check_shape("embedding_backward", "ids", ids, (n_rows,))
         check_shape("embedding_backward", "out", out, (len(out), width))
         order = self.xp.argsort(ids, kind="stable")
-        grid, arrays = (n_rows, -(-width // 256)), (self.contiguous(dy), ids, order, out)
+        grid, arrays = (n_rows, -(-width // THREADS)), (self.contiguous(dy), ids, order, out)
         self.launch("embedding", "add_by_id", grid, *arrays, n_rows, *out.shape, element=dy.dtype)
 
     def put_rows(self, rows: Array, values: Array, out: Array) -> None:

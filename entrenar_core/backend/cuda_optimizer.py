@@ -66,19 +66,9 @@ class CudaOptimizer(CudaLaunch):
         params: AdamParams,
         clipping: Clipping | None = None,
     ) -> None:
-        decay = params.weight_decay
-        rates = (
-            0.0 if params.decoupled else decay,
-            1 - params.lr * decay if params.decoupled else 1.0,
-            params.beta1,
-            1 - params.beta1,
-            params.beta2,
-            1 - params.beta2,
-            params.lr / (1 - params.beta1**params.step),
-            1 / math.sqrt(1 - params.beta2**params.step),
-            params.eps,
+        self._update(
+            "adam", [(grad, parameter, m, v) for parameter, grad, m, v in arrays], clipping, *params.coefficients
         )
-        self._update("adam", [(grad, parameter, m, v) for parameter, grad, m, v in arrays], clipping, *rates)
 
     def sgd_steps(
         self,

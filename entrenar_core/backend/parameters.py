@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +67,22 @@ class AdamParams:
     weight_decay: float
     decoupled: bool
     step: int
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """The numbers of a step as kernels want them: L2 decay, what is kept of p, beta1 and beta2 each with its
+        complement to 1, lr over the correction of m, one over the root of the correction of v, and eps."""
+        return (
+            0.0 if self.decoupled else self.weight_decay,
+            1 - self.lr * self.weight_decay if self.decoupled else 1.0,
+            self.beta1,
+            1 - self.beta1,
+            self.beta2,
+            1 - self.beta2,
+            self.lr / (1 - self.beta1**self.step),
+            1 / math.sqrt(1 - self.beta2**self.step),
+            self.eps,
+        )
 
 
 @dataclass(frozen=True)

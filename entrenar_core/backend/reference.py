@@ -17,6 +17,7 @@ import numpy as np
 from entrenar_core.backend import reference_attention
 from entrenar_core.backend.base import Activation, RopePairing, WeightHandle
 from entrenar_core.backend.clipping import Clipping, host_clipping, host_factor
+from entrenar_core.backend.on_host import OnHost
 from entrenar_core.backend.parameters import AdamParams, AttentionParams, DropoutKey, SGDParams
 from entrenar_core.backend.reference_losses import ReferenceLosses
 from entrenar_core.codecs.base import Codec
@@ -48,13 +49,11 @@ class ReferenceWeight:
         return self.values.nbytes
 
 
-class ReferenceBackend(ReferenceLosses):
+class ReferenceBackend(ReferenceLosses, OnHost):
     """`Backend` in plain NumPy. `dtype` is float32, or float64 for gradient checks and as the truth in tests."""
 
     name = "reference"
     n_threads = 1
-    runs_ahead = False
-    takes_floats_packed = False
     xp: ModuleType = np
 
     def __init__(self, dtype: Any = np.float32) -> None:
@@ -298,23 +297,6 @@ class ReferenceBackend(ReferenceLosses):
 
     def all_finite(self, array: NDArray) -> bool:
         return bool(np.isfinite(array).all())
-
-    def peak_device_bytes(self) -> None:
-        """There is no device."""
-
-    def environment(self) -> dict[str, str]:
-        """There is no device."""
-        return {}
-
-    def free_device_bytes(self) -> None:
-        """There is no device."""
-
-    def notes(self) -> tuple[str, ...]:
-        """There is one way to compute."""
-        return ()
-
-    def synchronize(self) -> None:
-        """What a method returns is done."""
 
     def close(self) -> None:
         """Nothing to stop."""
