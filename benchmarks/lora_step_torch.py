@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from benchmarks.interleave import serve
+from benchmarks.llama_config import llama_config
 from benchmarks.shapes import BY_NAME
 
 
@@ -25,19 +26,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     shape = BY_NAME[options.shape]
-    config = LlamaConfig(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        vocab_size=shape.vocab,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config).to(getattr(torch, options.dtype))
+    model = LlamaForCausalLM(llama_config(shape, 2048)).to(getattr(torch, options.dtype))
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=targets))
     model.train()

@@ -13,29 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from benchmarks.gpu.contestant import serve_contestant
 from benchmarks.gpu.task import RANK, TARGETS, Task
+from benchmarks.llama_config import llama_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(task: Task, attention: str) -> Any:
     """A llama with random weights, ready to train."""
-    shape = task.sizes
-    config = LlamaConfig(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        vocab_size=shape.vocab,
-        max_position_embeddings=task.length,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        use_cache=False,
-    )
+    config = llama_config(task.sizes, task.length)
     dtype = torch.float32 if task.kind == "full" else torch.bfloat16
     with torch.device(DEVICE):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
