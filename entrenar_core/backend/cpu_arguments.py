@@ -80,21 +80,12 @@ def attention_inputs(
     Raises:
         ValueError: shapes that do not fit, too few keys, or a query that would see nothing.
     """
-    shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, lower {lower.shape}"
-    if not (_is_attention_shape(q.shape, k.shape) and k.shape == v.shape and lower.shape == q.shape[:2]):
-        raise ValueError(f"attention: {shapes} do not fit")
-    n_queries = q.shape[1]
-    if params.q_offset < 0 or params.q_offset + n_queries > k.shape[1]:
-        raise ValueError(f"attention: {shapes}: {n_queries} queries from {params.q_offset} on need as many keys")
-    own_key = np.arange(params.q_offset, params.q_offset + n_queries)
+    params.check_shapes(q, k, v, lower)
+    own_key = np.arange(params.q_offset, params.q_offset + q.shape[1])
     if lower.size and (int(lower.min()) < 0 or bool((lower > own_key).any())):
+        shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, lower {lower.shape}"
         raise ValueError(f"attention: {shapes}: lower must be between 0 and the query's own key")
     return contiguous(q), _contiguous_heads(k), _contiguous_heads(v), np.ascontiguousarray(lower, np.int32)
-
-
-def _is_attention_shape(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
-    """q [B, Tq, H, E] and k [B, Tk, K, E] with H a multiple of K."""
-    return len(q) == len(k) == 4 and (q[0], q[3]) == (k[0], k[3]) and q[2] % k[2] == 0
 
 
 def _contiguous_heads(x: NDArray) -> NDArray:

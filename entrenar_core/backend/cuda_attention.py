@@ -87,12 +87,7 @@ def _sizes(q: Array, k: Array, v: Array, lower: Array, params: AttentionParams) 
     Raises:
         ValueError: shapes that do not fit, or too few keys.
     """
-    shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, lower {lower.shape}"
-    fits = q.ndim == k.ndim == 4 and (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3])
-    if not (fits and k.shape == v.shape and q.shape[2] % k.shape[2] == 0 and lower.shape == q.shape[:2]):
-        raise ValueError(f"attention: {shapes} do not fit")
-    if not 0 <= params.q_offset <= k.shape[1] - q.shape[1]:
-        raise ValueError(f"attention: {shapes}: queries from {params.q_offset} on need as many keys")
+    params.check_shapes(q, k, v, lower)
     batch, n_queries, n_heads, width = (int(each) for each in q.shape)
     n_keys, n_kv = int(k.shape[1]), int(k.shape[2])
     return AttentionSizes(batch, n_queries, n_keys, n_kv, n_heads // n_kv, width)

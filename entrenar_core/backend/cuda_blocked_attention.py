@@ -122,10 +122,8 @@ class CudaBlockedAttention(CudaLaunch):
 
     def _split(self, x: Array, n_kv: int, width: int) -> Array:
         """x [B, T, n_kv·width] -> [B·n_kv, T, width]."""
-        batch, time = x.shape[:2]
-        item = x.dtype.itemsize
-        if x.strides[2:] != (x.shape[3] * item, item):
-            x = self.xp.ascontiguousarray(x)
+        x = self.with_whole_tokens(x)
+        (batch, time), item = x.shape[:2], x.dtype.itemsize
         y = self.empty((batch * n_kv, time, width), x.dtype)
         strides = (x.strides[0] // item, x.strides[1] // item)
         self._over_packs("split_heads", x, y, *strides, time, n_kv, width, element=x.dtype)

@@ -38,7 +38,7 @@ class CudaFewQueries(CudaLaunch):
         keys_of_a_part = -(-n_seen // n_parts)
         parts = self.empty((n_rows, n_parts, sizes.n_heads, sizes.width))
         sums = self.empty((n_rows, n_parts, sizes.n_heads, 2))
-        q, (k, v) = self.contiguous(q), (self._with_whole_tokens(each) for each in (k, v))
+        q, (k, v) = self.contiguous(q), (self.with_whole_tokens(each) for each in (k, v))
         strides = [each.strides[axis] // each.dtype.itemsize for each in (k, v) for axis in (0, 1)]
         how = (sizes.group, sizes.width, sizes.n_queries, params.q_offset, keys_of_a_part, params.scale, params.softcap)
         grid, threads = (n_parts, sizes.n_kv, n_rows), 32 * sizes.group
@@ -49,11 +49,6 @@ class CudaFewQueries(CudaLaunch):
         found, heads = (parts, sums, out, lse), (sizes.n_heads, n_rows)
         self.launch(_FILE, "join_few", heads, *found, *places, element=q.dtype, threads=32)
         return out, lse
-
-    def _with_whole_tokens(self, x: Array) -> Array:
-        """x [B, T, K, E] with gaps between tokens at most."""
-        item = x.dtype.itemsize
-        return x if x.strides[2:] == (x.shape[3] * item, item) else self.xp.ascontiguousarray(x)
 
 
 _FILE = "attention_few"

@@ -77,6 +77,11 @@ class CudaLaunch:
         """The array in C order, copied only if it is not."""
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
+    def with_whole_tokens(self, x: Array) -> Array:
+        """x [B, T, K, E] with gaps between tokens at most, copied only if it has others."""
+        item = x.dtype.itemsize
+        return x if x.strides[2:] == (x.shape[3] * item, item) else self.xp.ascontiguousarray(x)
+
 
 def check_shape(operation: str, what: str, array: Array, shape: Sequence[int]) -> None:
     """Refuse an array of another shape.

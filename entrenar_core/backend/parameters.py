@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from entrenar_core.backend.documents import HostLower
 
@@ -22,6 +22,24 @@ class AttentionParams:
     softcap: float = 0.0
     q_offset: int = 0
     host_lower: HostLower | None = field(default=None, compare=False, repr=False)
+
+    def check_shapes(self, q: Any, k: Any, v: Any, lower: Any) -> None:
+        """Refuse arrays of shapes that are no attention's.
+
+        Raises:
+            ValueError: shapes that do not fit, or too few keys.
+        """
+        shapes = f"q {q.shape}, k {k.shape}, v {v.shape}, lower {lower.shape}"
+        if not (is_attention_shape(q.shape, k.shape) and k.shape == v.shape and lower.shape == q.shape[:2]):
+            raise ValueError(f"attention: {shapes} do not fit")
+        n_queries = q.shape[1]
+        if not 0 <= self.q_offset <= k.shape[1] - n_queries:
+            raise ValueError(f"attention: {shapes}: {n_queries} queries from {self.q_offset} on need as many keys")
+
+
+def is_attention_shape(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
+    """q [B, Tq, H, E] and k [B, Tk, K, E] with H a multiple of K."""
+    return len(q) == len(k) == 4 and (q[0], q[3]) == (k[0], k[3]) and q[2] % k[2] == 0
 
 
 @dataclass(frozen=True)

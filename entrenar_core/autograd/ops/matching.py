@@ -16,7 +16,7 @@ import numpy as np
 from entrenar_core.autograd.op import Context, Op, apply
 from entrenar_core.autograd.tensor import Tensor
 from entrenar_core.backend.base import Array, Backend
-from entrenar_core.backend.parameters import DistillationParams
+from entrenar_core.backend.parameters import DistillationParams, is_attention_shape
 from entrenar_core.errors import AutogradError
 
 HiddenLoss = Literal["mse", "cosine"]
@@ -255,5 +255,5 @@ def attention_match(
 
 
 def _is_attention(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
-    """q [B, T, H, E] and k [B, T, K, E] with H a multiple of K."""
-    return len(q) == len(k) == 4 and (*q[:2], q[3]) == (*k[:2], k[3]) and q[2] % k[2] == 0
+    """`is_attention_shape`, with as many keys as queries."""
+    return is_attention_shape(q, k) and q[1] == k[1]
